@@ -1,0 +1,3 @@
+//! The sidecar: arguments → run.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! `kubectl session`: the operator's companion on the command line.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! session-operator: session affinity, replication and sharing for existing Deployments.

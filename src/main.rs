@@ -1,0 +1,3 @@
+//! The operator: arguments → run.
+
+fn main() {}
