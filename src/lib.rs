@@ -1,1 +1,4 @@
 //! session-operator: session affinity, replication and sharing for existing Deployments.
+
+pub mod affinity;
+pub mod api;

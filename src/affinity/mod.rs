@@ -1,0 +1,9 @@
+//! Session affinity on ingress controllers: which routes reach a target, whose they are, and what to
+//! write where.
+//!
+//! Everything here is pure: [`plan`] looks at objects that were read before and says what should be written.
+//! It never holds a client. One controller (or one kind of route of a controller) is one file with an
+//! [`adapter::Adapter`] in it.
+
+pub mod adapter;
+pub mod model;

@@ -1,0 +1,34 @@
+//! The API of the operator: custom resources, their conditions, and nothing else.
+//!
+//! Types only. This module depends on nothing of ours, so that a client of the API can use it alone.
+
+pub mod conditions;
+pub mod session_policy;
+
+pub use session_policy::{
+    Affinity, Binds, Cookie, DeploymentKind, Event, Outcome, SameSite, SessionPolicy, SessionPolicySpec,
+    SessionPolicyStatus, SharedRoutes, Sticky, StickyController, StickyMode, Strategy, Survival, TargetApiVersion,
+    TargetRef,
+};
+
+/// API group of every kind of this project.
+pub const GROUP: &str = "session-operator.dev";
+
+/// Finalizer that a [`SessionPolicy`] carries while something outside it has to be undone.
+pub const FINALIZER: &str = "session-operator.dev/cleanup";
+
+/// Annotation of a [`SessionPolicy`] that holds the values which stood in foreign list entries before
+/// the operator patched them, so that they can be put back exactly.
+pub const RESTORE_ANNOTATION: &str = "session-operator.dev/restore";
+
+/// Prefix of the field manager used on foreign objects; the policy's uid follows.
+///
+/// One manager per policy: with a single manager, the apply of a second policy would remove the keys of
+/// the first.
+pub const FOREIGN_FIELD_MANAGER_PREFIX: &str = "session-operator.";
+
+/// Field manager of the status subresource.
+pub const STATUS_FIELD_MANAGER: &str = "session-operator/status";
+
+/// Field manager of the operator's own objects, finalizers and annotations on policies.
+pub const FIELD_MANAGER: &str = "session-operator";

@@ -1,0 +1,365 @@
+//! `SessionPolicy`: which sessions of which Deployment have to survive, and how.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Says how the sessions of one Deployment are kept.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "session-operator.dev",
+    version = "v1alpha1",
+    kind = "SessionPolicy",
+    plural = "sessionpolicies",
+    namespaced,
+    status = "SessionPolicyStatus",
+    shortname = "sesspol",
+    category = "sessions",
+    label("app.kubernetes.io/part-of", "session-operator"),
+    doc = "A SessionPolicy says how the sessions of one Deployment are kept.",
+    printcolumn(name = "Strategy", type_ = "string", json_path = ".spec.strategy"),
+    printcolumn(name = "Target", type_ = "string", json_path = ".spec.targetRef.name"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message(
+        "metadata.name becomes part of labels: use at most 40 characters, a-z, 0-9 and '-', starting with a letter and not ending with '-'"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionPolicySpec {
+    /// The workload whose sessions are kept. Immutable: delete the policy and make another one for another
+    /// target, so that what was set up here is undone first.
+    #[x_kube(validation = Rule::new("self == oldSelf").message(
+        "spec.targetRef is immutable: delete this SessionPolicy (its changes are undone) and create one for the other target"
+    ))]
+    pub target_ref: TargetRef,
+
+    /// How sessions are kept. Sticky: each user stays on one pod, by the affinity of the ingress
+    /// controller in front of the target; sessions live and die with that pod.
+    pub strategy: Strategy,
+
+    /// Routing affinity. Implied (`{}`) by strategy Sticky.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Sticky>,
+
+    /// While true the operator writes nothing but this object's status: nothing is restored, and no finalizer is added.
+    /// What is set up stays.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// Names the target in the policy's own namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetRef {
+    /// API version of the target.
+    #[serde(default)]
+    pub api_version: TargetApiVersion,
+    /// Kind of the target.
+    #[serde(default)]
+    pub kind: DeploymentKind,
+    /// Name of the target, in the policy's namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// API versions that a target can have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TargetApiVersion {
+    /// `apps/v1`.
+    #[default]
+    #[serde(rename = "apps/v1")]
+    AppsV1,
+}
+
+/// Kinds that a target can have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeploymentKind {
+    /// A Deployment.
+    #[default]
+    Deployment,
+}
+
+/// How sessions are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Strategy {
+    /// Users are routed to the same pod.
+    Sticky,
+}
+
+/// Routing affinity.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.mode != 'ClientIP' || !has(self.cookie)").message(
+    "sticky.cookie has no effect with mode ClientIP: remove sticky.cookie, or set sticky.mode to Cookie"
+))]
+#[x_kube(validation = Rule::new("self.controller != 'Service' || self.mode == 'ClientIP'").message(
+    "a plain Service knows no cookies: with sticky.controller Service set sticky.mode to ClientIP"
+))]
+pub struct Sticky {
+    /// What a user is recognised by. Cookie: a cookie that the ingress controller sets. ClientIP: the address from
+    /// which the request comes (users behind one NAT or proxy share a pod).
+    #[serde(default)]
+    pub mode: StickyMode,
+
+    /// The ingress controller in front of the target. Auto finds it by class; name it where detection is
+    /// ambiguous. Service: clients reach the Service itself, without a proxy that knows HTTP.
+    #[serde(default)]
+    pub controller: StickyController,
+
+    /// The affinity cookie (mode Cookie only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<Cookie>,
+
+    /// How long, in seconds, existing sessions should keep reaching a pod that is terminating. What the
+    /// controller or the pod template lacks for it is listed in status under `unsupported`.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 3600))]
+    pub drain_seconds: i32,
+
+    /// Whether an object may be written whose setting also acts on other targets, such as an ingress-nginx Ingress
+    /// with two backends or a Service that also selects other pods.
+    #[serde(default)]
+    pub shared_routes: SharedRoutes,
+}
+
+/// What a user is recognised by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StickyMode {
+    /// A cookie of the ingress controller.
+    #[default]
+    Cookie,
+    /// The client's address.
+    ClientIP,
+}
+
+/// Which adapter configures affinity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StickyController {
+    /// Found by class.
+    #[default]
+    Auto,
+    /// Traefik 3.
+    Traefik,
+    /// ingress-nginx, or a controller that reads its annotations.
+    IngressNginx,
+    /// kube-proxy, through the Service's own `sessionAffinity`.
+    Service,
+}
+
+/// Whether shared objects may be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SharedRoutes {
+    /// Shared objects are left alone and reported.
+    #[default]
+    Refuse,
+    /// Shared objects are written; other targets behind them become sticky, too.
+    Allow,
+}
+
+/// The affinity cookie. Attributes as in RFC 6265 section 4.1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.sameSite) || self.sameSite != 'None' || (has(self.secure) && self.secure)").message(
+    "browsers drop cookies with SameSite=None that are not Secure: set cookie.secure to true, or cookie.sameSite to Lax or Strict"
+))]
+#[x_kube(validation = Rule::new("!has(self.name) || !self.name.startsWith('__Host-') || (has(self.secure) && self.secure && self.path == '/' && !has(self.domain))").message(
+    "a cookie name with the prefix __Host- needs cookie.secure true, cookie.path / and no cookie.domain (RFC 6265bis section 4.1.3.2)"
+))]
+#[x_kube(validation = Rule::new("!has(self.name) || !self.name.startsWith('__Secure-') || (has(self.secure) && self.secure)").message(
+    "a cookie name with the prefix __Secure- needs cookie.secure true (RFC 6265bis section 4.1.3.1)"
+))]
+pub struct Cookie {
+    /// Name of the cookie. Absent: derived from the policy, unique per host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_.\-]+$"))]
+    pub name: Option<String>,
+
+    /// Path for which browsers send the cookie.
+    #[serde(default = "root_path")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^/[A-Za-z0-9_.~/\-]*$"))]
+    pub path: String,
+
+    /// Lifetime in seconds; 0 = until the browser ends.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 34_560_000))]
+    pub max_age_seconds: i32,
+
+    /// Whether browsers send the cookie over TLS only. Absent: true where every route has TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure: Option<bool>,
+
+    /// Whether scripts of the page are kept from reading the cookie.
+    #[serde(default = "enabled")]
+    pub http_only: bool,
+
+    /// Whether browsers send the cookie with requests from other sites.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_site: Option<SameSite>,
+
+    /// Domain for which browsers send the cookie. Absent: the host that set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^\.?[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?)*$")
+    )]
+    pub domain: Option<String>,
+}
+
+impl Default for Cookie {
+    fn default() -> Self {
+        Self {
+            name: None,
+            path: root_path(),
+            max_age_seconds: 0,
+            secure: None,
+            http_only: enabled(),
+            same_site: None,
+            domain: None,
+        }
+    }
+}
+
+fn root_path() -> String {
+    "/".to_owned()
+}
+
+const fn enabled() -> bool {
+    true
+}
+
+/// The `SameSite` attribute of a cookie (RFC 6265bis section 5.6.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SameSite {
+    /// Sent with every request; needs Secure.
+    None,
+    /// Sent with top-level navigation from other sites.
+    Lax,
+    /// Sent with requests from the same site only.
+    Strict,
+}
+
+/// What the operator observed and did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionPolicyStatus {
+    /// Generation of the spec that this status describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Ready, TargetResolved, AffinityConfigured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+
+    /// One entry per route that reaches the target.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["kind".into(), "namespace".into(), "name".into()]))]
+    pub affinity: Vec<Affinity>,
+
+    /// What happens to sessions at each event, computed from what is configured and was read back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["event".into()]))]
+    pub survives: Vec<Survival>,
+}
+
+/// Affinity on one route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Affinity {
+    /// Kind of the route, such as Ingress, IngressRoute or Service.
+    pub kind: String,
+    /// Namespace of the route.
+    pub namespace: String,
+    /// Name of the route.
+    pub name: String,
+    /// The controller that serves the route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<String>,
+    /// The objects that carry the setting, as Kind/name, comma-separated. Absent while nothing is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_to: Option<String>,
+    /// What a user is bound to.
+    pub binds: Binds,
+    /// Whether a terminating pod still serves the users it had.
+    pub keeps_terminating_pods: bool,
+    /// What was asked for and this route cannot do, each with a remedy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsupported: Vec<String>,
+    /// What to know about this route's affinity: weaknesses of the mode, values that were derived, or why
+    /// nothing was written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// What a user is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Binds {
+    /// Nothing: requests of one user reach any pod.
+    None,
+    /// A node; the pod on it may change.
+    Node,
+    /// A position on a hash ring: part of the users move when the set of pods changes.
+    Hash,
+    /// A pod, until that pod is gone.
+    Pod,
+}
+
+/// What happens to sessions at one event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Survival {
+    /// The event.
+    pub event: Event,
+    /// What happens to sessions that the event concerns.
+    pub outcome: Outcome,
+    /// Why, in one CamelCase word.
+    pub reason: String,
+    /// Why, in a sentence.
+    pub message: String,
+}
+
+/// Events that end or move sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Event {
+    /// A container of a pod is restarted in place.
+    ContainerRestart,
+    /// One pod is deleted, evicted or crashes.
+    PodLoss,
+    /// All pods are replaced one after the other.
+    RollingUpdate,
+    /// Pods are added.
+    ScaleUp,
+    /// Pods are removed.
+    ScaleDown,
+    /// All pods are removed and added later.
+    ScaleToZero,
+    /// A node fails or is cut off.
+    NodeLoss,
+    /// The session store restarts.
+    StoreRestart,
+    /// The session store loses its data.
+    StoreLoss,
+    /// The operator does not run.
+    OperatorDown,
+}
+
+/// What happens to the sessions that an event concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Outcome {
+    /// All of them are kept.
+    Kept,
+    /// Some of them are kept.
+    Partly,
+    /// They are lost.
+    Lost,
+    /// The event cannot happen in this set-up.
+    NotApplicable,
+}
