@@ -1,0 +1,376 @@
+//! What the controller knows of the cluster: one reflector per kind, and which policies an event concerns.
+//!
+//! A change of a Service or route triggers the policies whose target it reaches (before or after the change) and no
+//! others. Optional kinds are followed while their CRD is established; one that is installed later is picked up
+//! without a restart.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures::{Stream, StreamExt, TryStreamExt, pin_mut};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::reflector::{ObjectRef, Store, store};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, reflector, watcher as watch};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::{GuardedPolicy, foreign_manager, managed};
+use crate::affinity::discovery;
+use crate::api::FOREIGN_FIELD_MANAGER_PREFIX;
+
+/// Names the CRD of Traefik's `IngressRoute`.
+const INGRESS_ROUTE_CRD: &str = "ingressroutes.traefik.io";
+
+/// Triggers that may wait; a full channel slows the watches down instead of growing.
+const TRIGGER_QUEUE: usize = 1024;
+
+/// Which namespaces one controller works on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All.
+    All,
+    /// One.
+    Namespace(String),
+}
+
+impl Scope {
+    fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        match self {
+            Self::All => Api::all(client.clone()),
+            Self::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
+        }
+    }
+}
+
+/// A request to reconcile one policy.
+pub type Trigger = ObjectRef<GuardedPolicy>;
+
+/// Read side of every reflector.
+pub struct Caches {
+    /// Policies.
+    pub policies: Store<GuardedPolicy>,
+    /// Deployments.
+    pub deployments: Store<Deployment>,
+    /// Services.
+    pub services: Store<Service>,
+    /// Ingresses.
+    pub ingresses: Store<Ingress>,
+    /// Ingress classes.
+    pub ingress_classes: Store<IngressClass>,
+    ingress_routes: RwLock<Option<Store<DynamicObject>>>,
+}
+
+/// A started set of watches.
+pub struct Watches {
+    /// What they fill.
+    pub caches: Arc<Caches>,
+    /// The policies themselves, as they change.
+    pub policies: futures::stream::BoxStream<'static, Result<GuardedPolicy, watcher::Error>>,
+    /// Triggers from everything else.
+    pub triggers: mpsc::Receiver<Trigger>,
+}
+
+/// API resource of `IngressRoute`.
+pub fn ingress_route_resource() -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("traefik.io", "v1alpha1", "IngressRoute"), "ingressroutes")
+}
+
+/// Starts the watches of `scope` as tasks of `tasks`.
+pub fn start(client: &Client, scope: &Scope, tasks: &mut JoinSet<()>) -> Watches {
+    let (sender, triggers) = mpsc::channel(TRIGGER_QUEUE);
+    let (policies, policy_writer) = store();
+    let (deployments, deployment_writer) = store();
+    let (services, service_writer) = store();
+    let (ingresses, ingress_writer) = store();
+    let (ingress_classes, class_writer) = store();
+    let caches = Arc::new(Caches {
+        policies: policies.clone(),
+        deployments,
+        services,
+        ingresses,
+        ingress_classes,
+        ingress_routes: RwLock::new(None),
+    });
+    let follow = |caches: &Arc<Caches>| Follower { caches: caches.clone(), triggers: sender.clone() };
+    tasks.spawn(follow(&caches).run(scope.api(client), deployment_writer, |caches, object: &Deployment| {
+        caches.concerned_by_deployment(object)
+    }));
+    tasks.spawn(follow(&caches).run(scope.api(client), service_writer, |caches, object: &Service| {
+        caches.concerned_by_service(object)
+    }));
+    tasks.spawn(follow(&caches).run(scope.api(client), ingress_writer, |caches, object: &Ingress| {
+        caches.concerned_by_ingress(object)
+    }));
+    tasks.spawn(follow(&caches).run(Api::all(client.clone()), class_writer, |caches, _: &IngressClass| caches.every_policy()));
+    tasks.spawn(follow_optional(client.clone(), scope.clone(), follow(&caches)));
+
+    let siblings = follow(&caches);
+    let policies = watch(scope.api::<GuardedPolicy>(client), watcher::Config::default())
+        .default_backoff()
+        .reflect(policy_writer)
+        .touched_objects()
+        .and_then(move |policy| {
+            let siblings = siblings.clone();
+            async move {
+                siblings.trigger(siblings.caches.policies_on_the_same_target(&policy)).await;
+                Ok(policy)
+            }
+        })
+        .boxed();
+    Watches { caches, policies, triggers }
+}
+
+impl Caches {
+    /// Names of the caches that have not been filled yet.
+    pub async fn wait_until_ready(&self) -> Result<(), reflector::store::WriterDropped> {
+        self.deployments.wait_until_ready().await?;
+        self.services.wait_until_ready().await?;
+        self.ingresses.wait_until_ready().await?;
+        self.ingress_classes.wait_until_ready().await
+    }
+
+    /// Every `IngressRoute` in scope; empty where the kind is not served.
+    pub fn ingress_routes(&self) -> Vec<Arc<DynamicObject>> {
+        let guard = self.ingress_routes.read().unwrap_or_else(PoisonError::into_inner);
+        guard.as_ref().map(Store::state).unwrap_or_default()
+    }
+
+    /// Whether `IngressRoute` is served.
+    pub fn serves_ingress_routes(&self) -> bool {
+        self.ingress_routes.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// The target of a policy.
+    pub fn target_of(&self, policy: &crate::api::SessionPolicy) -> Option<Arc<Deployment>> {
+        let namespace = policy.namespace()?;
+        self.deployments.get(&ObjectRef::new(&policy.spec.target_ref.name).within(&namespace))
+    }
+
+    fn set_ingress_routes(&self, routes: Option<Store<DynamicObject>>) {
+        *self.ingress_routes.write().unwrap_or_else(PoisonError::into_inner) = routes;
+    }
+
+    fn every_policy(&self) -> Vec<Trigger> {
+        self.policies.state().iter().map(|policy| ObjectRef::from_obj(policy.as_ref())).collect()
+    }
+
+    /// Policies of a namespace (of any, for `None`) that `concerned` picks.
+    fn pick(&self, namespace: Option<&str>, concerned: impl Fn(&crate::api::SessionPolicy) -> bool) -> Vec<Trigger> {
+        let policies = self.policies.state_filter(|policy| {
+            namespace.is_none_or(|namespace| policy.namespace().as_deref() == Some(namespace))
+        });
+        policies
+            .iter()
+            .filter(|policy| policy.0.as_ref().is_ok_and(&concerned))
+            .map(|policy| ObjectRef::from_obj(policy.as_ref()))
+            .collect()
+    }
+
+    fn policies_on_the_same_target(&self, policy: &GuardedPolicy) -> Vec<Trigger> {
+        let Ok(policy) = &policy.0 else { return Vec::new() };
+        self.pick(policy.namespace().as_deref(), |other| {
+            other.spec.target_ref.name == policy.spec.target_ref.name && other.uid() != policy.uid()
+        })
+    }
+
+    fn concerned_by_deployment(&self, deployment: &Deployment) -> Vec<Trigger> {
+        let namespace = deployment.namespace();
+        let selecting = self.services.state_filter(|service| {
+            service.namespace() == namespace && discovery::selects(service, deployment)
+        });
+        self.pick(namespace.as_deref(), |policy| {
+            policy.spec.target_ref.name == deployment.name_any()
+                || self
+                    .target_of(policy)
+                    .is_some_and(|target| selecting.iter().any(|service| discovery::selects(service, &target)))
+        })
+    }
+
+    fn concerned_by_service(&self, service: &Service) -> Vec<Trigger> {
+        self.pick(service.namespace().as_deref(), |policy| {
+            written_by(service, policy)
+                || self.target_of(policy).is_some_and(|target| discovery::selects(service, &target))
+        })
+    }
+
+    fn concerned_by_ingress(&self, ingress: &Ingress) -> Vec<Trigger> {
+        let backends = discovery::ingress_backends(ingress);
+        self.pick(ingress.namespace().as_deref(), |policy| {
+            written_by(ingress, policy) || self.reaches(policy, backends.iter().map(String::as_str))
+        })
+    }
+
+    fn concerned_by_ingress_route(&self, route: &DynamicObject) -> Vec<Trigger> {
+        let backends = discovery::ingress_route_backends(route);
+        self.pick(None, |policy| {
+            let namespace = policy.namespace();
+            let names = backends.iter().filter(|(within, _)| Some(within) == namespace.as_ref());
+            self.records_name(policy, route) || self.reaches(policy, names.map(|(_, name)| name.as_str()))
+        })
+    }
+
+    /// Whether one of the named Services selects the policy's target.
+    fn reaches<'a>(&self, policy: &crate::api::SessionPolicy, mut names: impl Iterator<Item = &'a str>) -> bool {
+        let (Some(namespace), Some(target)) = (policy.namespace(), self.target_of(policy)) else { return false };
+        names.any(|name| {
+            let service = self.services.get(&ObjectRef::new(name).within(&namespace));
+            service.is_some_and(|service| discovery::selects(&service, &target))
+        })
+    }
+
+    /// Whether the policy has something to put back in this object.
+    fn records_name(&self, policy: &crate::api::SessionPolicy, object: &DynamicObject) -> bool {
+        let annotation = policy.annotations().get(crate::api::RESTORE_ANNOTATION);
+        object.uid().is_some_and(|uid| annotation.is_some_and(|records| records.contains(&uid)))
+    }
+}
+
+fn written_by(object: &impl Resource, policy: &crate::api::SessionPolicy) -> bool {
+    let manager = policy.uid().map(|uid| foreign_manager(&uid));
+    object.meta().managed_fields.iter().flatten().any(|entry| entry.manager.is_some() && entry.manager == manager)
+}
+
+/// Fills one cache and triggers the policies that each event concerns.
+#[derive(Clone)]
+struct Follower {
+    caches: Arc<Caches>,
+    triggers: mpsc::Sender<Trigger>,
+}
+
+impl Follower {
+    async fn run<K, C>(self, api: Api<K>, writer: reflector::store::Writer<K>, concerned: C)
+    where
+        K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K::DynamicType: Eq + Hash + Clone + Default,
+        C: Fn(&Caches, &K) -> Vec<Trigger> + Send,
+    {
+        let stream = watch(api, watcher::Config::default()).default_backoff();
+        self.run_stream(stream, writer, K::DynamicType::default(), concerned).await;
+    }
+
+    async fn run_stream<K, C>(
+        self,
+        stream: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
+        mut writer: reflector::store::Writer<K>,
+        dyntype: K::DynamicType,
+        concerned: C,
+    ) where
+        K: Resource + Clone + Send + Sync + 'static,
+        K::DynamicType: Eq + Hash + Clone,
+        C: Fn(&Caches, &K) -> Vec<Trigger> + Send,
+    {
+        let reader = writer.as_reader();
+        let stream = stream.modify(|object| managed::trim(object.meta_mut(), FOREIGN_FIELD_MANAGER_PREFIX));
+        pin_mut!(stream);
+        while let Some(event) = stream.next().await {
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    tracing::warn!(kind = %K::kind(&dyntype), %error, "watch failed; it is tried again");
+                    continue;
+                }
+            };
+            let mut triggers = match &event {
+                Event::Apply(object) => {
+                    let mut triggers = concerned(&self.caches, object);
+                    if let Some(former) = reader.get(&ObjectRef::from_obj_with(object, dyntype.clone())) {
+                        triggers.extend(concerned(&self.caches, &former));
+                    }
+                    triggers
+                }
+                Event::Delete(object) => concerned(&self.caches, object),
+                Event::Init | Event::InitApply(_) | Event::InitDone => Vec::new(),
+            };
+            writer.apply_watcher_event(&event);
+            if let Event::Apply(object) = &event {
+                // A Service that appeared can only be matched once it is in the cache.
+                triggers.extend(concerned(&self.caches, object));
+            }
+            if matches!(event, Event::InitDone) {
+                triggers = self.caches.every_policy();
+            }
+            self.trigger(triggers).await;
+        }
+    }
+
+    async fn trigger(&self, triggers: Vec<Trigger>) {
+        let mut seen = BTreeSet::new();
+        for trigger in triggers {
+            if seen.insert((trigger.namespace.clone(), trigger.name.clone())) && self.triggers.send(trigger).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Follows `IngressRoute` while its CRD is established.
+async fn follow_optional(client: Client, scope: Scope, follower: Follower) {
+    let only = watcher::Config::default().fields(&format!("metadata.name={INGRESS_ROUTE_CRD}"));
+    let definitions = watch(Api::<CustomResourceDefinition>::all(client.clone()), only).default_backoff();
+    pin_mut!(definitions);
+    let mut following: Option<Following> = None;
+    while let Some(event) = definitions.next().await {
+        let served = match event {
+            Ok(Event::Apply(definition) | Event::InitApply(definition)) => is_established(&definition),
+            Ok(Event::Delete(_)) => false,
+            Ok(Event::Init | Event::InitDone) => continue,
+            Err(error) => {
+                tracing::warn!(crd = INGRESS_ROUTE_CRD, %error, "watch failed; it is tried again");
+                continue;
+            }
+        };
+        match (served, following.is_some()) {
+            (true, false) => {
+                tracing::info!(crd = INGRESS_ROUTE_CRD, "served; following it");
+                following = Some(Following(tokio::spawn(follow_ingress_routes(client.clone(), scope.clone(), follower.clone())).abort_handle()));
+            }
+            (false, true) => {
+                tracing::info!(crd = INGRESS_ROUTE_CRD, "no longer served");
+                following = None;
+                follower.caches.set_ingress_routes(None);
+                follower.trigger(follower.caches.every_policy()).await;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Ends a task when it is dropped.
+struct Following(AbortHandle);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn follow_ingress_routes(client: Client, scope: Scope, follower: Follower) {
+    let resource = ingress_route_resource();
+    let api = match &scope {
+        Scope::All => Api::<DynamicObject>::all_with(client, &resource),
+        Scope::Namespace(namespace) => Api::namespaced_with(client, namespace, &resource),
+    };
+    let writer = reflector::store::Writer::new(resource.clone());
+    follower.caches.set_ingress_routes(Some(writer.as_reader()));
+    let stream = watch(api, watcher::Config::default()).default_backoff();
+    follower
+        .run_stream(stream, writer, resource, |caches, object: &DynamicObject| caches.concerned_by_ingress_route(object))
+        .await;
+}
+
+fn is_established(definition: &CustomResourceDefinition) -> bool {
+    let conditions = definition.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
+}

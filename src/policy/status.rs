@@ -1,0 +1,267 @@
+//! Step 5: says what was done and seen. Writes only when something changed.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
+use kube::runtime::events::EventType;
+use serde_json::json;
+
+use super::apply::{Applied, AppliedRoute};
+use super::survives::{self, Facts, RouteFact};
+use super::validate::{Unresolved, Validated};
+use super::writer::{WriteError, Writer};
+use super::policy_key;
+use crate::affinity::model::{PlanOutcome, Refusal};
+use crate::api::conditions::{reasons, types};
+use crate::api::{Affinity, Binds, STATUS_FIELD_MANAGER, SessionPolicy, SessionPolicyStatus, Survival};
+
+/// Longest message that a condition may have (`metav1.Condition`: 32768).
+const MESSAGE_LIMIT: usize = 32_768;
+
+/// What a reconcile came to.
+pub enum Verdict<'a> {
+    /// The steps were gone through.
+    Applied(&'a Validated, &'a Applied),
+    /// There is nothing to work on.
+    Unresolved(&'a Unresolved),
+    /// The policy could not be worked on: a reason and a sentence.
+    Failed(&'static str, String),
+}
+
+/// A change of the summary that a person wants to hear of.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// Normal or Warning.
+    pub kind: AnnouncementKind,
+    /// The condition's reason.
+    pub reason: String,
+    /// The condition's message.
+    pub note: String,
+}
+
+/// Kind of an announcement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnnouncementKind {
+    /// All is well.
+    Normal,
+    /// Somebody has to act.
+    Warning,
+}
+
+impl From<AnnouncementKind> for EventType {
+    fn from(kind: AnnouncementKind) -> Self {
+        match kind {
+            AnnouncementKind::Normal => Self::Normal,
+            AnnouncementKind::Warning => Self::Warning,
+        }
+    }
+}
+
+/// The status after a reconcile. `now` is used for conditions that change.
+pub fn compute(policy: &SessionPolicy, verdict: &Verdict<'_>, now: &Time) -> SessionPolicyStatus {
+    let former = policy.status.clone().unwrap_or_default();
+    let generation = policy.metadata.generation;
+    let mut status = SessionPolicyStatus { observed_generation: generation, ..SessionPolicyStatus::default() };
+    let (target, affinity) = match verdict {
+        Verdict::Applied(validated, applied) => {
+            status.affinity = applied.routes.iter().map(affinity_entry).collect();
+            status.survives = survival(validated, applied);
+            (target_found(validated), affinity_condition(validated, applied))
+        }
+        Verdict::Unresolved(unresolved) => (
+            State::new("False", unresolved.reason, unresolved.message.clone()),
+            State::new("False", reasons::TARGET_UNRESOLVED, "nothing is known of routes while the target is not resolved".into()),
+        ),
+        Verdict::Failed(reason, message) => {
+            // What was known stays: a request that failed says nothing about what stands in the cluster.
+            status.affinity.clone_from(&former.affinity);
+            status.survives.clone_from(&former.survives);
+            let target = former.conditions.iter().find(|condition| condition.type_ == types::TARGET_RESOLVED);
+            let target = target.map_or_else(
+                || State::new("Unknown", reason, "not looked at yet".into()),
+                |known| State::new(&known.status, &known.reason, known.message.clone()),
+            );
+            (target, State::new("Unknown", reason, message.clone()))
+        }
+    };
+    let ready = summary(&[&target, &affinity]);
+    status.conditions = [(types::READY, ready), (types::TARGET_RESOLVED, target), (types::AFFINITY_CONFIGURED, affinity)]
+        .into_iter()
+        .map(|(type_, state)| condition(&former, type_, state, generation, now))
+        .collect();
+    status
+}
+
+/// The status of a policy that cannot be read.
+pub fn invalid(generation: Option<i64>, message: &str, now: &Time) -> SessionPolicyStatus {
+    let nothing = SessionPolicyStatus::default();
+    let conditions = [(types::READY, "False"), (types::TARGET_RESOLVED, "Unknown"), (types::AFFINITY_CONFIGURED, "Unknown")]
+        .into_iter()
+        .map(|(type_, status)| {
+            condition(&nothing, type_, State::new(status, reasons::INVALID_SPEC, message.to_owned()), generation, now)
+        })
+        .collect();
+    SessionPolicyStatus { observed_generation: generation, conditions, ..nothing }
+}
+
+/// Writes `status` if it differs from what stands; returns what is worth an Event.
+pub async fn update(
+    writer: &Writer,
+    policy: &SessionPolicy,
+    status: SessionPolicyStatus,
+) -> Result<Option<Announcement>, WriteError> {
+    let former = policy.status.clone().unwrap_or_default();
+    if former == status {
+        return Ok(None);
+    }
+    let uid = policy.uid().unwrap_or_default();
+    let key = policy_key(&policy.namespace().unwrap_or_default(), &policy.name_any(), &uid);
+    writer.apply_status(&key, STATUS_FIELD_MANAGER, &json!(status)).await?;
+    Ok(announcement(&former, &status))
+}
+
+/// An announcement if the summary changed its status or reason.
+fn announcement(former: &SessionPolicyStatus, status: &SessionPolicyStatus) -> Option<Announcement> {
+    let ready = |status: &SessionPolicyStatus| {
+        status.conditions.iter().find(|condition| condition.type_ == types::READY).cloned()
+    };
+    let now = ready(status)?;
+    if ready(former).is_some_and(|before| before.status == now.status && before.reason == now.reason) {
+        return None;
+    }
+    let kind = if now.status == "False" { AnnouncementKind::Warning } else { AnnouncementKind::Normal };
+    Some(Announcement { kind, reason: now.reason, note: now.message })
+}
+
+struct State {
+    status: String,
+    reason: String,
+    message: String,
+}
+
+impl State {
+    fn new(status: &str, reason: &str, message: String) -> Self {
+        Self { status: status.to_owned(), reason: reason.to_owned(), message }
+    }
+}
+
+fn condition(former: &SessionPolicyStatus, type_: &str, state: State, generation: Option<i64>, now: &Time) -> Condition {
+    let known = former.conditions.iter().find(|condition| condition.type_ == type_);
+    let since = known.filter(|known| known.status == state.status).map_or(now, |known| &known.last_transition_time);
+    Condition {
+        type_: type_.to_owned(),
+        status: state.status,
+        reason: state.reason,
+        message: shorten(state.message),
+        observed_generation: generation,
+        last_transition_time: since.clone(),
+    }
+}
+
+fn shorten(mut message: String) -> String {
+    if message.len() > MESSAGE_LIMIT {
+        let mut end = MESSAGE_LIMIT - 3;
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        message.truncate(end);
+        message.push_str("...");
+    }
+    message
+}
+
+fn summary(parts: &[&State]) -> State {
+    let worst = parts.iter().find(|part| part.status == "False").or_else(|| parts.iter().find(|part| part.status != "True"));
+    match worst {
+        Some(part) => State::new(&part.status, &part.reason, part.message.clone()),
+        None => State::new("True", reasons::READY, parts.last().map(|part| part.message.clone()).unwrap_or_default()),
+    }
+}
+
+fn target_found(validated: &Validated) -> State {
+    let replicas = validated.target.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    State::new(
+        "True",
+        reasons::TARGET_FOUND,
+        format!("Deployment {} with {replicas} replicas", validated.target.name_any()),
+    )
+}
+
+fn affinity_condition(validated: &Validated, applied: &Applied) -> State {
+    let failures: Vec<&Refusal> = applied
+        .refusal
+        .iter()
+        .chain(applied.routes.iter().filter_map(|route| route.outcome.as_ref().err()))
+        .collect();
+    if let Some(first) = failures.first() {
+        let mut messages: Vec<&str> = failures.iter().map(|failure| failure.message.as_str()).collect();
+        messages.dedup();
+        return State::new("False", first.reason, messages.join("; "));
+    }
+    let mut sentences: Vec<String> = applied.routes.iter().filter_map(describe).collect();
+    let notes: Vec<&String> = applied.routes.iter().filter_map(configured).flat_map(|plan| &plan.notes).collect();
+    for note in notes {
+        if !sentences.contains(note) {
+            sentences.push(note.clone());
+        }
+    }
+    if validated.suspended {
+        sentences.push("spec.suspend is true: nothing is restored when it is removed".into());
+    }
+    State::new("True", reasons::AFFINITY_APPLIED, sentences.join("; "))
+}
+
+fn configured(route: &AppliedRoute) -> Option<&crate::affinity::model::Configured> {
+    match &route.plan.outcome {
+        PlanOutcome::Configured(configured) => Some(configured),
+        PlanOutcome::Refused(_) | PlanOutcome::Reported(_) => None,
+    }
+}
+
+fn describe(route: &AppliedRoute) -> Option<String> {
+    let plan = configured(route)?;
+    Some(format!(
+        "{}/{} binds each user to a {} (set on {})",
+        route.plan.kind,
+        route.plan.name,
+        match plan.binds {
+            Binds::Pod => "pod",
+            Binds::Hash => "position on a hash ring",
+            Binds::Node => "node",
+            Binds::None => "nothing",
+        },
+        plan.written_to.join(", ")
+    ))
+}
+
+fn affinity_entry(route: &AppliedRoute) -> Affinity {
+    let plan = configured(route);
+    let stands = plan.filter(|_| route.outcome.is_ok());
+    let mut notes: Vec<String> = plan.map(|plan| plan.notes.clone()).unwrap_or_default();
+    match (&route.plan.outcome, &route.outcome) {
+        (PlanOutcome::Reported(note), _) => notes.push(note.clone()),
+        (_, Err(refusal)) => notes.insert(0, refusal.message.clone()),
+        _ => {}
+    }
+    Affinity {
+        kind: route.plan.kind.clone(),
+        namespace: route.plan.namespace.clone(),
+        name: route.plan.name.clone(),
+        controller: route.plan.controller.clone(),
+        written_to: stands.map(|plan| plan.written_to.join(", ")),
+        binds: stands.map_or(Binds::None, |plan| plan.binds),
+        keeps_terminating_pods: stands.is_some_and(|plan| plan.keeps_terminating_pods),
+        unsupported: plan.map(|plan| plan.unsupported.clone()).unwrap_or_default(),
+        notes,
+    }
+}
+
+/// Facts of routes in the policy's own namespace; a route elsewhere that reaches the target binds nothing.
+fn survival(validated: &Validated, applied: &Applied) -> Vec<Survival> {
+    let routes: Vec<RouteFact> = applied
+        .routes
+        .iter()
+        .map(affinity_entry)
+        .map(|entry| RouteFact { binds: entry.binds, keeps_terminating_pods: entry.keeps_terminating_pods })
+        .collect();
+    survives::compute(&Facts { target: &validated.target, sticky: &validated.sticky, routes: &routes })
+}

@@ -1,0 +1,94 @@
+//! Step 2: from what was found to what can be worked with. No client, no clock.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::ResourceExt;
+
+use super::dereference::Dereferenced;
+use super::foreign_manager;
+use super::restore::{Records, UnreadableRecords};
+use crate::api::conditions::reasons;
+use crate::api::{RESTORE_ANNOTATION, SessionPolicy, Sticky, Strategy};
+
+/// A policy whose target is resolved and its own.
+pub struct Validated {
+    /// Namespace of the policy.
+    pub namespace: String,
+    /// Name of the policy.
+    pub name: String,
+    /// Uid of the policy.
+    pub uid: String,
+    /// Field manager for foreign objects.
+    pub manager: String,
+    /// The target.
+    pub target: Arc<Deployment>,
+    /// The wish for affinity.
+    pub sticky: Sticky,
+    /// Whether nothing but status may be written.
+    pub suspended: bool,
+    /// What has to be put back one day.
+    pub records: Records,
+}
+
+/// Why nothing can be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unresolved {
+    /// A reason of [`reasons`].
+    pub reason: &'static str,
+    /// A sentence that names object and remedy.
+    pub message: String,
+    /// Whether what this policy wrote before has to be taken back (another policy owns the target).
+    pub withdraw: bool,
+}
+
+/// Checks `policy` against what was found.
+pub fn validate(policy: &SessionPolicy, found: &Dereferenced) -> Result<Validated, Unresolved> {
+    let namespace = policy.namespace().unwrap_or_default();
+    let target = &policy.spec.target_ref.name;
+    if let Some(older) = &found.claimed_by {
+        return Err(Unresolved {
+            reason: reasons::TARGET_CLAIMED,
+            message: format!(
+                "SessionPolicy {namespace}/{older} is older and names the same Deployment {target}; delete one of the two"
+            ),
+            withdraw: true,
+        });
+    }
+    let Some(deployment) = found.target.clone() else {
+        return Err(Unresolved {
+            reason: reasons::TARGET_NOT_FOUND,
+            message: format!(
+                "Deployment {namespace}/{target} does not exist; create it, or delete this policy and name another target"
+            ),
+            withdraw: false,
+        });
+    };
+    let records = Records::parse(policy.annotations().get(RESTORE_ANNOTATION).map(String::as_str))
+        .map_err(|error| unreadable(policy, &error))?;
+    let sticky = match policy.spec.strategy {
+        Strategy::Sticky => policy.spec.sticky.clone().unwrap_or_default(),
+    };
+    let uid = policy.uid().unwrap_or_default();
+    Ok(Validated {
+        manager: foreign_manager(&uid),
+        name: policy.name_any(),
+        suspended: policy.spec.suspend,
+        namespace,
+        uid,
+        target: deployment,
+        sticky,
+        records,
+    })
+}
+
+fn unreadable(policy: &SessionPolicy, error: &UnreadableRecords) -> Unresolved {
+    Unresolved {
+        reason: reasons::INVALID_SPEC,
+        message: format!(
+            "SessionPolicy {}: {error}; it holds what has to be put back on deletion: restore its former value",
+            policy.name_any()
+        ),
+        withdraw: false,
+    }
+}

@@ -1,0 +1,227 @@
+//! The only way from the policy controller to a change in the cluster.
+//!
+//! Every request passes the gate (leadership) immediately before it is sent and has a time limit, and every failure
+//! comes back as a value that says who is in the way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersion, Status};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+use crate::affinity::model::ObjectKey;
+
+/// Longest that one request to the API server may take. Writes are small; a server that needs longer is better asked
+/// again after a back-off than waited for.
+pub const API_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a write did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Leadership passed on, or may have.
+    #[error("this process is not the leader")]
+    NotLeader,
+    /// Another manager holds fields with other values.
+    #[error("conflict with other field managers")]
+    Conflict(Vec<Conflict>),
+    /// The object is gone, or another one stands under its name.
+    #[error("the object is gone")]
+    Gone,
+    /// The object changed since it was read.
+    #[error("the object changed since it was read")]
+    Changed,
+    /// The API server refused the content.
+    #[error("refused by the API server: {}", .0.message)]
+    Refused(Box<Status>),
+    /// No answer in time.
+    #[error("no answer from the API server within {} s", API_TIMEOUT.as_secs())]
+    Timeout,
+    /// Anything else; worth another try.
+    #[error("request to the API server failed")]
+    Api(#[source] kube::Error),
+}
+
+/// One field that another manager holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The field, as the API server names it, such as `.spec.sessionAffinity`.
+    pub field: String,
+    /// The manager.
+    pub manager: String,
+}
+
+/// Sends writes.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    gate: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Writer {
+    /// A writer that asks `gate` before each request.
+    pub fn new(client: Client, gate: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { client, gate: Arc::new(gate) }
+    }
+
+    /// Whether a write sent now would pass the gate.
+    pub fn may_write(&self) -> bool {
+        (self.gate)()
+    }
+
+    /// The client, for reads.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Server-side apply of `fields` on an object that must exist as `object.uid`.
+    pub async fn apply(
+        &self,
+        object: &ObjectKey,
+        manager: &str,
+        fields: &Value,
+        force: bool,
+    ) -> Result<DynamicObject, WriteError> {
+        let mut body = fields.as_object().cloned().unwrap_or_default();
+        body.insert("apiVersion".into(), json!(object.api_version));
+        body.insert("kind".into(), json!(object.kind));
+        let metadata = body.entry("metadata").or_insert_with(|| json!({}));
+        if let Some(metadata) = metadata.as_object_mut() {
+            metadata.insert("name".into(), json!(object.name));
+            metadata.insert("namespace".into(), json!(object.namespace));
+            metadata.insert("uid".into(), json!(object.uid));
+        }
+        let mut params = PatchParams::apply(manager).validation_strict();
+        params.force = force;
+        let body = Value::Object(body);
+        let api = self.api(object);
+        self.send(api.patch(&object.name, &params, &Patch::Apply(&body))).await
+    }
+
+    /// JSON Patch of an object that must still be at `resource_version`.
+    pub async fn patch(
+        &self,
+        object: &ObjectKey,
+        manager: &str,
+        resource_version: &str,
+        operations: Vec<Value>,
+    ) -> Result<DynamicObject, WriteError> {
+        let mut guarded = vec![
+            json!({"op": "test", "path": "/metadata/uid", "value": object.uid}),
+            json!({"op": "test", "path": "/metadata/resourceVersion", "value": resource_version}),
+        ];
+        guarded.extend(operations);
+        let patch: json_patch::Patch = serde_json::from_value(Value::Array(guarded))
+            .map_err(|error| WriteError::Api(kube::Error::SerdeError(error)))?;
+        let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+        let params = params.validation_strict();
+        let api = self.api(object);
+        self.send(api.patch(&object.name, &params, &Patch::<Value>::Json(patch))).await
+    }
+
+    /// Server-side apply of the status subresource. The status is ours alone, so it is forced.
+    pub async fn apply_status(&self, object: &ObjectKey, manager: &str, status: &Value) -> Result<(), WriteError> {
+        let body = json!({
+            "apiVersion": object.api_version,
+            "kind": object.kind,
+            "metadata": {"name": object.name, "namespace": object.namespace, "uid": object.uid},
+            "status": status,
+        });
+        let params = PatchParams::apply(manager).force();
+        let api = self.api(object);
+        self.send(api.patch_status(&object.name, &params, &Patch::Apply(&body))).await.map(|_| ())
+    }
+
+    /// Reads an object; `None` if it is gone or another one stands under its name.
+    pub async fn read(&self, object: &ObjectKey) -> Result<Option<DynamicObject>, WriteError> {
+        let api = self.api(object);
+        let found = limit(api.get_opt(&object.name)).await?;
+        Ok(found.filter(|live| live.metadata.uid.as_deref() == Some(&object.uid)))
+    }
+
+    fn api(&self, object: &ObjectKey) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &object.namespace, &resource(object))
+    }
+
+    async fn send<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
+        if !self.may_write() {
+            return Err(WriteError::NotLeader);
+        }
+        limit(request).await
+    }
+}
+
+/// Bounds a request in time and sorts its failures.
+pub async fn limit<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
+    match tokio::time::timeout(API_TIMEOUT, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(classify(error)),
+        Err(_) => Err(WriteError::Timeout),
+    }
+}
+
+fn resource(object: &ObjectKey) -> ApiResource {
+    let (group, version) = object.api_version.split_once('/').unwrap_or(("", &object.api_version));
+    let gv = GroupVersion { group: group.to_owned(), version: version.to_owned() };
+    ApiResource {
+        group: gv.group,
+        version: gv.version,
+        api_version: object.api_version.clone(),
+        kind: object.kind.clone(),
+        plural: object.plural.clone(),
+    }
+}
+
+fn classify(error: kube::Error) -> WriteError {
+    let kube::Error::Api(status) = error else { return WriteError::Api(error) };
+    if status.is_not_found() {
+        return WriteError::Gone;
+    }
+    if status.is_conflict() {
+        let conflicts = conflicts(&status);
+        // An apply whose uid differs is refused as a conflict on that field.
+        if status.message.contains("uid") && conflicts.is_empty() {
+            return WriteError::Gone;
+        }
+        return if conflicts.is_empty() { WriteError::Changed } else { WriteError::Conflict(conflicts) };
+    }
+    match status.code {
+        // A failed `test` of a JSON patch is 422 with this text, whatever was tested.
+        422 if status.message.contains("testing path") || status.message.contains("test failed") => WriteError::Changed,
+        400 | 422 => WriteError::Refused(status),
+        _ => WriteError::Api(kube::Error::Api(status)),
+    }
+}
+
+/// The conflicts of a refused server-side apply; each cause reads `conflict with "manager" …`.
+fn conflicts(status: &Status) -> Vec<Conflict> {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes
+        .filter(|cause| cause.reason == "FieldManagerConflict")
+        .map(|cause| Conflict {
+            field: cause.field.clone(),
+            manager: cause.message.split('"').nth(1).unwrap_or("unknown").to_owned(),
+        })
+        .collect()
+}
+
+impl WriteError {
+    /// Reason for conditions, events and the error metric.
+    pub fn reason(&self) -> &'static str {
+        use crate::api::conditions::reasons;
+        match self {
+            Self::Conflict(_) => reasons::FIELD_CONFLICT,
+            _ => reasons::API_ERROR,
+        }
+    }
+
+    /// What a person should read: the API server's own sentence where there is one.
+    pub fn explain(&self) -> String {
+        match self {
+            Self::Api(kube::Error::Api(status)) => format!("the API server answered: {}", status.message),
+            Self::Api(error) => format!("the API server could not be asked: {error}"),
+            other => other.to_string(),
+        }
+    }
+}
