@@ -6,4 +6,21 @@
 //! [`adapter::Adapter`] in it.
 
 pub mod adapter;
+mod cookie;
+mod detect;
+mod ingress_route;
+mod merge;
 pub mod model;
+mod planner;
+pub mod readback;
+mod routes;
+mod select;
+mod tls;
+mod traefik_ingress;
+
+pub use merge::merge_writes;
+pub use model::{Inputs, Plan};
+pub use planner::plan;
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use kube::ResourceExt;
 use kube::core::DynamicObject;
 use serde_json::Value;
 
@@ -82,7 +83,9 @@ pub enum Write {
         object: ObjectKey,
         /// resourceVersion of the object that the edits were computed from.
         resource_version: String,
-        /// The edits.
+        /// The edits that make up the wanted state. Those whose value stands already are listed, too: whoever
+        /// keeps a record of edits made has to see that they are still wanted. What is left to do says
+        /// [`super::readback::missing_edits`].
         edits: Vec<Edit>,
     },
 }
@@ -117,6 +120,17 @@ pub struct Advice {
     pub because: String,
     /// Exact YAML to add.
     pub yaml: String,
+}
+
+/// Everything that can be said about affinity before anything is written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Names of the Services that select the target's pods, in the order of [`Inputs::services`].
+    pub services: Vec<String>,
+    /// One entry per route that reaches one of them.
+    pub routes: Vec<RoutePlan>,
+    /// Why there is nothing to configure at all: no Service, or no route.
+    pub refusal: Option<Refusal>,
 }
 
 /// Affinity as planned for one route.
@@ -162,6 +176,58 @@ pub struct Configured {
     pub unsupported: Vec<String>,
     /// Things to know.
     pub notes: Vec<String>,
+}
+
+impl ObjectKey {
+    /// Names a Service.
+    pub fn service(service: &Service) -> Self {
+        Self::new("v1", "Service", "services", service)
+    }
+
+    /// Names an Ingress.
+    pub fn ingress(ingress: &Ingress) -> Self {
+        Self::new("networking.k8s.io/v1", "Ingress", "ingresses", ingress)
+    }
+
+    /// Names a Traefik `IngressRoute`.
+    pub fn ingress_route(route: &DynamicObject) -> Self {
+        Self::new("traefik.io/v1alpha1", "IngressRoute", "ingressroutes", route)
+    }
+
+    /// The object as `Kind/name`.
+    pub fn short(&self) -> String {
+        format!("{}/{}", self.kind, self.name)
+    }
+
+    fn new<T: ResourceExt>(api_version: &str, kind: &str, plural: &str, object: &T) -> Self {
+        Self {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            plural: plural.to_owned(),
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+            uid: object.uid().unwrap_or_default(),
+        }
+    }
+}
+
+impl Write {
+    /// The object that is written.
+    pub const fn object(&self) -> &ObjectKey {
+        match self {
+            Self::Apply { object, .. } | Self::Patch { object, .. } => object,
+        }
+    }
+}
+
+impl Refusal {
+    /// A refusal with a reason of [`crate::api::conditions::reasons`].
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
 }
 
 /// Why nothing is written on a route.

@@ -7,8 +7,8 @@ pub mod session_policy;
 
 pub use session_policy::{
     Affinity, Binds, Cookie, DeploymentKind, Event, Outcome, SameSite, SessionPolicy, SessionPolicySpec,
-    SessionPolicyStatus, SharedRoutes, Sticky, StickyController, StickyMode, Strategy, Survival, TargetApiVersion,
-    TargetRef,
+    SessionPolicyStatus, SharedRoutes, Sticky, StickyController, StickyMode, Strategy, Survival,
+    TargetApiVersion, TargetRef,
 };
 
 /// API group of every kind of this project.
