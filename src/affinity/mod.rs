@@ -8,6 +8,7 @@
 pub mod adapter;
 mod cookie;
 mod detect;
+pub mod discovery;
 mod ingress_route;
 mod merge;
 pub mod model;
@@ -21,6 +22,7 @@ mod traefik_ingress;
 pub use merge::merge_writes;
 pub use model::{Inputs, Plan};
 pub use planner::plan;
+pub use readback::{missing_edits, missing_fields};
 
 #[cfg(test)]
 mod tests;

@@ -176,7 +176,7 @@ fn ingress_to<'a>(ingress: &'a Ingress, services: &'a [TargetService<'a>]) -> Op
     collector.finish(RouteObject::Ingress(ingress), ingress.name_any())
 }
 
-fn backends(ingress: &Ingress) -> impl Iterator<Item = &IngressBackend> {
+pub(super) fn backends(ingress: &Ingress) -> impl Iterator<Item = &IngressBackend> {
     let spec = ingress.spec.as_ref();
     let default = spec.and_then(|spec| spec.default_backend.as_ref());
     let rules = spec.and_then(|spec| spec.rules.as_ref()).into_iter().flatten();

@@ -52,7 +52,7 @@ fn others_selected(service: &Service, inputs: &Inputs<'_>) -> Vec<String> {
         .collect()
 }
 
-fn pod_labels(deployment: &Deployment) -> Option<&BTreeMap<String, String>> {
+pub(super) fn pod_labels(deployment: &Deployment) -> Option<&BTreeMap<String, String>> {
     deployment
         .spec
         .as_ref()?
@@ -64,7 +64,7 @@ fn pod_labels(deployment: &Deployment) -> Option<&BTreeMap<String, String>> {
 }
 
 /// A Service without selector matches nothing: its endpoints are made by hand.
-fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
+pub(super) fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
     let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     selector.is_some_and(|selector| {
         !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
