@@ -1,0 +1,54 @@
+# The commands of this project. Every one can be repeated; long ones show their progress.
+#
+# make demo        from a fresh checkout to a policy at work, on a real cluster
+# make test        what CI runs: unit, api, replicator, e2e
+# make check       formatting, lints, generated files, chart
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+CLUSTER := e2e/cluster/cluster
+TIMED := .ci/timed
+
+.PHONY: help
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo demo-down
+demo: ## Cluster, chart, shop and policy; then users, faults, and what became of every session.
+	@e2e/demo
+demo-down: ## Remove what `make demo` left running.
+	@$(CLUSTER) --suffix demo down
+
+.PHONY: test test-unit test-api test-replicator test-e2e test-long
+test: ## All tests that CI runs.
+	@$(TIMED) unit $(MAKE) --no-print-directory test-unit
+	@$(TIMED) api $(MAKE) --no-print-directory test-api
+	@$(TIMED) replicator $(MAKE) --no-print-directory test-replicator
+	@$(TIMED) e2e $(MAKE) --no-print-directory test-e2e
+test-unit: ## Pure functions, snapshots, CEL rules, simulations.
+	cargo test --workspace --lib --bins
+test-api: ## The operator against a real etcd and kube-apiserver. ONLY=name picks tests.
+	@e2e/stage api $(ONLY)
+test-replicator: ## Replicators as real processes with real clients.
+	cargo test --package session-replicator --tests
+test-e2e: ## The operator on a whole cluster with real ingress controllers. ONLY=name picks tests.
+	@e2e/stage e2e $(ONLY)
+test-long: ## What does not fit CI's budget: older API servers, Helm 3 and 4.
+	@e2e/stage long $(ONLY)
+
+.PHONY: check crds
+check: ## Formatting, lints, generated files, chart.
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- --deny warnings
+	.ci/generated --check
+	$(CLUSTER) tools helm
+	.ci/chart
+crds: ## Write crds/*.yaml and the chart's copies from the types.
+	.ci/generated
+
+.PHONY: bench
+bench: ## Size, memory and latency of the operator.
+	@e2e/stage bench
