@@ -7,12 +7,15 @@ pub mod session_policy;
 
 pub use session_policy::{
     Affinity, Binds, Cookie, DeploymentKind, Event, Outcome, SameSite, SessionPolicy, SessionPolicySpec,
-    SessionPolicyStatus, SharedRoutes, Sticky, StickyController, StickyMode, Strategy, Survival, TargetApiVersion,
-    TargetRef,
+    SessionPolicyStatus, SharedRoutes, Sticky, StickyController, StickyMode, Strategy, Survival,
+    TargetApiVersion, TargetRef,
 };
 
 /// API group of every kind of this project.
 pub const GROUP: &str = "session-operator.dev";
+
+/// API version of every kind of this project.
+pub const VERSION: &str = "v1alpha1";
 
 /// Finalizer that a [`SessionPolicy`] carries while something outside it has to be undone.
 pub const FINALIZER: &str = "session-operator.dev/cleanup";
