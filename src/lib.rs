@@ -3,3 +3,4 @@
 pub mod affinity;
 pub mod api;
 pub mod policy;
+pub mod runtime;

@@ -25,5 +25,7 @@ pub fn ingress_backends(ingress: &Ingress) -> BTreeSet<String> {
 pub fn ingress_route_backends(route: &DynamicObject) -> BTreeSet<(String, String)> {
     let entries = ingress_route::entries(route);
     let services = entries.iter().filter(|entry| entry.is_service());
-    services.map(|entry| (entry.namespace(route), entry.name.to_owned())).collect()
+    services
+        .map(|entry| (entry.namespace(route), entry.name.to_owned()))
+        .collect()
 }

@@ -14,6 +14,9 @@ pub use session_policy::{
 /// API group of every kind of this project.
 pub const GROUP: &str = "session-operator.dev";
 
+/// API version of every kind of this project.
+pub const VERSION: &str = "v1alpha1";
+
 /// Finalizer that a [`SessionPolicy`] carries while something outside it has to be undone.
 pub const FINALIZER: &str = "session-operator.dev/cleanup";
 

@@ -11,9 +11,9 @@ use super::build::Desired;
 use super::dereference::{Dereferenced, Live};
 use super::managed;
 use super::restore::{Records, edit_operations};
+use super::undo;
 use super::validate::Validated;
 use super::writer::{Conflict, WriteError, Writer};
-use super::undo;
 use crate::affinity::model::{DefaultedField, Edit, ObjectKey, PlanOutcome, Refusal, RoutePlan, Write};
 use crate::affinity::{missing_edits, missing_fields};
 use crate::api::conditions::reasons;
@@ -61,7 +61,12 @@ pub async fn apply(
     found: &Dereferenced,
     desired: Desired,
 ) -> Result<Applied, WriteError> {
-    let Desired { routes, refusal, writes, withdraw } = desired;
+    let Desired {
+        routes,
+        refusal,
+        writes,
+        withdraw,
+    } = desired;
     let mut step = Step {
         writer,
         budget,
@@ -77,9 +82,11 @@ pub async fn apply(
     }
     for write in &writes {
         let outcome = match write {
-            Write::Apply { object, fields, takeable_defaults } => {
-                step.apply_fields(object, fields, takeable_defaults).await?
-            }
+            Write::Apply {
+                object,
+                fields,
+                takeable_defaults,
+            } => step.apply_fields(object, fields, takeable_defaults).await?,
             Write::Patch { object, edits, .. } => step.patch_entries(object, edits).await?,
         };
         let known = step.objects.entry(write.object().clone()).or_insert(Ok(()));
@@ -95,9 +102,25 @@ pub async fn apply(
         }
         step.restore_unwanted(policy, &writes).await?;
     }
-    let Step { objects, changed, retry_after, .. } = step;
-    let routes = routes.into_iter().map(|plan| AppliedRoute { outcome: outcome_of(&plan, &objects), plan }).collect();
-    Ok(Applied { routes, refusal, changed, retry_after })
+    let Step {
+        objects,
+        changed,
+        retry_after,
+        ..
+    } = step;
+    let routes = routes
+        .into_iter()
+        .map(|plan| AppliedRoute {
+            outcome: outcome_of(&plan, &objects),
+            plan,
+        })
+        .collect();
+    Ok(Applied {
+        routes,
+        refusal,
+        changed,
+        retry_after,
+    })
 }
 
 fn outcome_of(plan: &RoutePlan, objects: &BTreeMap<ObjectKey, ObjectOutcome>) -> Result<(), Refusal> {
@@ -108,10 +131,16 @@ fn outcome_of(plan: &RoutePlan, objects: &BTreeMap<ObjectKey, ObjectOutcome>) ->
             if let Some(advice) = &configured.advice {
                 return Err(Refusal {
                     reason: reasons::MANUAL_CHANGE_NEEDED,
-                    message: format!("{} is not written because {}; add:\n{}", advice.object, advice.because, advice.yaml),
+                    message: format!(
+                        "{} is not written because {}; add:\n{}",
+                        advice.object, advice.because, advice.yaml
+                    ),
                 });
             }
-            configured.writes.iter().try_for_each(|write| objects.get(write.object()).cloned().unwrap_or(Ok(())))
+            configured
+                .writes
+                .iter()
+                .try_for_each(|write| objects.get(write.object()).cloned().unwrap_or(Ok(())))
         }
     }
 }
@@ -152,7 +181,9 @@ impl Step<'_> {
         fields: &Value,
         takeable: &[DefaultedField],
     ) -> Result<ObjectOutcome, WriteError> {
-        let Some(live) = self.found.live(object) else { return Ok(Err(gone(object))) };
+        let Some(live) = self.found.live(object) else {
+            return Ok(Err(gone(object)));
+        };
         let missing = missing_fields(&live.value, fields);
         if self.validated.suspended {
             return Ok(suspended(object, &missing));
@@ -162,7 +193,10 @@ impl Step<'_> {
             self.budget.stands(&self.validated.uid, object);
             return Ok(Ok(()));
         }
-        match self.budget.ask(&self.validated.uid, object, fields, live.resource_version()) {
+        match self
+            .budget
+            .ask(&self.validated.uid, object, fields, live.resource_version())
+        {
             budget::Answer::Pending => return Ok(Ok(())),
             budget::Answer::Exhausted(wait) => return Ok(Err(self.exhausted(object, &missing, wait))),
             budget::Answer::Write => {}
@@ -178,7 +212,8 @@ impl Step<'_> {
             Ok(written) => written,
             Err(error) => return self.failed(object, error),
         };
-        self.budget.wrote(&self.validated.uid, object, fields, live.resource_version());
+        self.budget
+            .wrote(&self.validated.uid, object, fields, live.resource_version());
         self.note_change(object, &live, &written);
         Ok(read_back(object, &missing_fields(&as_value(&written), fields)))
     }
@@ -192,9 +227,13 @@ impl Step<'_> {
         conflicts: &[Conflict],
     ) -> Result<Option<Value>, WriteError> {
         let is_takeable = |conflict: &Conflict| {
-            takeable.iter().find(|defaulted| defaulted.pointer.replace('/', ".") == conflict.field)
+            takeable
+                .iter()
+                .find(|defaulted| defaulted.pointer.replace('/', ".") == conflict.field)
         };
-        let Some(live) = self.writer.read(object).await? else { return Ok(None) };
+        let Some(live) = self.writer.read(object).await? else {
+            return Ok(None);
+        };
         let value = as_value(&live);
         let all = conflicts.iter().all(|conflict| {
             is_takeable(conflict).is_some_and(|defaulted| {
@@ -202,11 +241,22 @@ impl Step<'_> {
                     && managed::owned_by_update(&live.metadata, &defaulted.pointer)
             })
         });
-        Ok(all.then(|| with_resource_version(fields, live.metadata.resource_version.as_deref().unwrap_or_default())))
+        Ok(all.then(|| {
+            with_resource_version(
+                fields,
+                live.metadata.resource_version.as_deref().unwrap_or_default(),
+            )
+        }))
     }
 
-    async fn patch_entries(&mut self, object: &ObjectKey, edits: &[Edit]) -> Result<ObjectOutcome, WriteError> {
-        let Some(live) = self.found.live(object) else { return Ok(Err(gone(object))) };
+    async fn patch_entries(
+        &mut self,
+        object: &ObjectKey,
+        edits: &[Edit],
+    ) -> Result<ObjectOutcome, WriteError> {
+        let Some(live) = self.found.live(object) else {
+            return Ok(Err(gone(object)));
+        };
         let missing = missing_edits(&live.value, edits);
         if self.validated.suspended {
             return Ok(suspended(object, &missing));
@@ -215,19 +265,30 @@ impl Step<'_> {
             self.budget.stands(&self.validated.uid, object);
             return Ok(Ok(()));
         }
-        let wanted: Value = edits.iter().map(|edit| json!([edit.pointer, edit.value])).collect();
-        match self.budget.ask(&self.validated.uid, object, &wanted, live.resource_version()) {
+        let wanted: Value = edits
+            .iter()
+            .map(|edit| json!([edit.pointer, edit.value]))
+            .collect();
+        match self
+            .budget
+            .ask(&self.validated.uid, object, &wanted, live.resource_version())
+        {
             budget::Answer::Pending => return Ok(Ok(())),
             budget::Answer::Exhausted(wait) => return Ok(Err(self.exhausted(object, &missing, wait))),
             budget::Answer::Write => {}
         }
         let operations = edit_operations(&live.value, edits);
         let version = live.resource_version();
-        let written = match self.writer.patch(object, &self.validated.manager, version, operations).await {
+        let written = match self
+            .writer
+            .patch(object, &self.validated.manager, version, operations)
+            .await
+        {
             Ok(written) => written,
             Err(error) => return self.failed(object, error),
         };
-        self.budget.wrote(&self.validated.uid, object, &wanted, live.resource_version());
+        self.budget
+            .wrote(&self.validated.uid, object, &wanted, live.resource_version());
         self.note_change(object, &live, &written);
         Ok(read_back(object, &missing_edits(&as_value(&written), edits)))
     }
@@ -247,7 +308,14 @@ impl Step<'_> {
             if !wanted.is_empty() {
                 continue;
             }
-            if undo::restore_entries(self.writer, &self.validated.namespace, &self.validated.manager, record).await? {
+            if undo::restore_entries(
+                self.writer,
+                &self.validated.namespace,
+                &self.validated.manager,
+                record,
+            )
+            .await?
+            {
                 self.changed.push(format!("{}/{}", record.kind, record.name));
             }
             kept.forget(&record.uid);
@@ -271,7 +339,11 @@ impl Step<'_> {
             WriteError::Gone => Ok(Err(gone(object))),
             WriteError::Refused(status) => Ok(Err(Refusal {
                 reason: reasons::NOT_READ_BACK,
-                message: format!("{}: the API server refused the setting: {}", object.short(), status.message),
+                message: format!(
+                    "{}: the API server refused the setting: {}",
+                    object.short(),
+                    status.message
+                ),
             })),
             other => Err(other),
         }
@@ -320,7 +392,10 @@ impl Step<'_> {
 fn gone(object: &ObjectKey) -> Refusal {
     Refusal {
         reason: reasons::NOT_READ_BACK,
-        message: format!("{} was deleted or replaced while it was being configured", object.short()),
+        message: format!(
+            "{} was deleted or replaced while it was being configured",
+            object.short()
+        ),
     }
 }
 
@@ -330,7 +405,11 @@ fn suspended(object: &ObjectKey, missing: &[String]) -> ObjectOutcome {
     }
     Err(Refusal {
         reason: reasons::SUSPENDED,
-        message: format!("{}: {} not written while spec.suspend is true", object.short(), missing.join(", ")),
+        message: format!(
+            "{}: {} not written while spec.suspend is true",
+            object.short(),
+            missing.join(", ")
+        ),
     })
 }
 

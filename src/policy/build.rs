@@ -23,7 +23,11 @@ pub struct Desired {
 /// Plans for a validated policy.
 pub fn build(policy: &Validated, found: &Dereferenced) -> Desired {
     let planned = plan(&Inputs {
-        policy: PolicyIdentity { namespace: &policy.namespace, name: &policy.name, uid: &policy.uid },
+        policy: PolicyIdentity {
+            namespace: &policy.namespace,
+            name: &policy.name,
+            uid: &policy.uid,
+        },
         sticky: &policy.sticky,
         target: &policy.target,
         services: &found.services,
@@ -46,11 +50,24 @@ pub fn build(policy: &Validated, found: &Dereferenced) -> Desired {
         .filter(|write| matches!(write, Write::Apply { .. }))
         .map(|write| write.object().uid.as_str())
         .collect();
-    let withdraw = found.carriers.iter().filter(|carrier| !wanted.contains(carrier.uid.as_str())).cloned().collect();
-    Desired { routes: planned.routes, refusal, writes, withdraw }
+    let withdraw = found
+        .carriers
+        .iter()
+        .filter(|carrier| !wanted.contains(carrier.uid.as_str()))
+        .cloned()
+        .collect();
+    Desired {
+        routes: planned.routes,
+        refusal,
+        writes,
+        withdraw,
+    }
 }
 
 /// What to do when the policy lost its target to another one: take everything back.
 pub fn nothing(found: &Dereferenced) -> Desired {
-    Desired { withdraw: found.carriers.clone(), ..Desired::default() }
+    Desired {
+        withdraw: found.carriers.clone(),
+        ..Desired::default()
+    }
 }

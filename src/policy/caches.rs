@@ -17,7 +17,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, reflector, watcher as watch};
+use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -40,6 +40,15 @@ pub enum Scope {
     All,
     /// One.
     Namespace(String),
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::All => f.write_str("all namespaces"),
+            Self::Namespace(name) => write!(f, "namespace {name}"),
+        }
+    }
 }
 
 impl Scope {
@@ -84,7 +93,10 @@ pub struct Watches {
 
 /// API resource of `IngressRoute`.
 pub fn ingress_route_resource() -> ApiResource {
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("traefik.io", "v1alpha1", "IngressRoute"), "ingressroutes")
+    ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("traefik.io", "v1alpha1", "IngressRoute"),
+        "ingressroutes",
+    )
 }
 
 /// Starts the watches of `scope` as tasks of `tasks`.
@@ -103,17 +115,30 @@ pub fn start(client: &Client, scope: &Scope, tasks: &mut JoinSet<()>) -> Watches
         ingress_classes,
         ingress_routes: RwLock::new(None),
     });
-    let follow = |caches: &Arc<Caches>| Follower { caches: caches.clone(), triggers: sender.clone() };
-    tasks.spawn(follow(&caches).run(scope.api(client), deployment_writer, |caches, object: &Deployment| {
-        caches.concerned_by_deployment(object)
-    }));
-    tasks.spawn(follow(&caches).run(scope.api(client), service_writer, |caches, object: &Service| {
-        caches.concerned_by_service(object)
-    }));
-    tasks.spawn(follow(&caches).run(scope.api(client), ingress_writer, |caches, object: &Ingress| {
-        caches.concerned_by_ingress(object)
-    }));
-    tasks.spawn(follow(&caches).run(Api::all(client.clone()), class_writer, |caches, _: &IngressClass| caches.every_policy()));
+    let follow = |caches: &Arc<Caches>| Follower {
+        caches: caches.clone(),
+        triggers: sender.clone(),
+    };
+    tasks.spawn(follow(&caches).run(
+        scope.api(client),
+        deployment_writer,
+        |caches, object: &Deployment| caches.concerned_by_deployment(object),
+    ));
+    tasks.spawn(
+        follow(&caches).run(scope.api(client), service_writer, |caches, object: &Service| {
+            caches.concerned_by_service(object)
+        }),
+    );
+    tasks.spawn(
+        follow(&caches).run(scope.api(client), ingress_writer, |caches, object: &Ingress| {
+            caches.concerned_by_ingress(object)
+        }),
+    );
+    tasks.spawn(follow(&caches).run(
+        Api::all(client.clone()),
+        class_writer,
+        |caches, _: &IngressClass| caches.every_policy(),
+    ));
     tasks.spawn(follow_optional(client.clone(), scope.clone(), follow(&caches)));
 
     let siblings = follow(&caches);
@@ -124,17 +149,23 @@ pub fn start(client: &Client, scope: &Scope, tasks: &mut JoinSet<()>) -> Watches
         .and_then(move |policy| {
             let siblings = siblings.clone();
             async move {
-                siblings.trigger(siblings.caches.policies_on_the_same_target(&policy)).await;
+                siblings
+                    .trigger(siblings.caches.policies_on_the_same_target(&policy))
+                    .await;
                 Ok(policy)
             }
         })
         .boxed();
-    Watches { caches, policies, triggers }
+    Watches {
+        caches,
+        policies,
+        triggers,
+    }
 }
 
 impl Caches {
     /// Names of the caches that have not been filled yet.
-    pub async fn wait_until_ready(&self) -> Result<(), reflector::store::WriterDropped> {
+    pub async fn wait_until_ready(&self) -> Result<(), store::WriterDropped> {
         self.deployments.wait_until_ready().await?;
         self.services.wait_until_ready().await?;
         self.ingresses.wait_until_ready().await?;
@@ -149,25 +180,40 @@ impl Caches {
 
     /// Whether `IngressRoute` is served.
     pub fn serves_ingress_routes(&self) -> bool {
-        self.ingress_routes.read().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.ingress_routes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
     }
 
     /// The target of a policy.
     pub fn target_of(&self, policy: &crate::api::SessionPolicy) -> Option<Arc<Deployment>> {
         let namespace = policy.namespace()?;
-        self.deployments.get(&ObjectRef::new(&policy.spec.target_ref.name).within(&namespace))
+        self.deployments
+            .get(&ObjectRef::new(&policy.spec.target_ref.name).within(&namespace))
     }
 
     fn set_ingress_routes(&self, routes: Option<Store<DynamicObject>>) {
-        *self.ingress_routes.write().unwrap_or_else(PoisonError::into_inner) = routes;
+        *self
+            .ingress_routes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = routes;
     }
 
     fn every_policy(&self) -> Vec<Trigger> {
-        self.policies.state().iter().map(|policy| ObjectRef::from_obj(policy.as_ref())).collect()
+        self.policies
+            .state()
+            .iter()
+            .map(|policy| ObjectRef::from_obj(policy.as_ref()))
+            .collect()
     }
 
     /// Policies of a namespace (of any, for `None`) that `concerned` picks.
-    fn pick(&self, namespace: Option<&str>, concerned: impl Fn(&crate::api::SessionPolicy) -> bool) -> Vec<Trigger> {
+    fn pick(
+        &self,
+        namespace: Option<&str>,
+        concerned: impl Fn(&crate::api::SessionPolicy) -> bool,
+    ) -> Vec<Trigger> {
         let policies = self.policies.state_filter(|policy| {
             namespace.is_none_or(|namespace| policy.namespace().as_deref() == Some(namespace))
         });
@@ -192,16 +238,20 @@ impl Caches {
         });
         self.pick(namespace.as_deref(), |policy| {
             policy.spec.target_ref.name == deployment.name_any()
-                || self
-                    .target_of(policy)
-                    .is_some_and(|target| selecting.iter().any(|service| discovery::selects(service, &target)))
+                || self.target_of(policy).is_some_and(|target| {
+                    selecting
+                        .iter()
+                        .any(|service| discovery::selects(service, &target))
+                })
         })
     }
 
     fn concerned_by_service(&self, service: &Service) -> Vec<Trigger> {
         self.pick(service.namespace().as_deref(), |policy| {
             written_by(service, policy)
-                || self.target_of(policy).is_some_and(|target| discovery::selects(service, &target))
+                || self
+                    .target_of(policy)
+                    .is_some_and(|target| discovery::selects(service, &target))
         })
     }
 
@@ -216,14 +266,22 @@ impl Caches {
         let backends = discovery::ingress_route_backends(route);
         self.pick(None, |policy| {
             let namespace = policy.namespace();
-            let names = backends.iter().filter(|(within, _)| Some(within) == namespace.as_ref());
+            let names = backends
+                .iter()
+                .filter(|(within, _)| Some(within) == namespace.as_ref());
             self.records_name(policy, route) || self.reaches(policy, names.map(|(_, name)| name.as_str()))
         })
     }
 
     /// Whether one of the named Services selects the policy's target.
-    fn reaches<'a>(&self, policy: &crate::api::SessionPolicy, mut names: impl Iterator<Item = &'a str>) -> bool {
-        let (Some(namespace), Some(target)) = (policy.namespace(), self.target_of(policy)) else { return false };
+    fn reaches<'a>(
+        &self,
+        policy: &crate::api::SessionPolicy,
+        mut names: impl Iterator<Item = &'a str>,
+    ) -> bool {
+        let (Some(namespace), Some(target)) = (policy.namespace(), self.target_of(policy)) else {
+            return false;
+        };
         names.any(|name| {
             let service = self.services.get(&ObjectRef::new(name).within(&namespace));
             service.is_some_and(|service| discovery::selects(&service, &target))
@@ -233,13 +291,20 @@ impl Caches {
     /// Whether the policy has something to put back in this object.
     fn records_name(&self, policy: &crate::api::SessionPolicy, object: &DynamicObject) -> bool {
         let annotation = policy.annotations().get(crate::api::RESTORE_ANNOTATION);
-        object.uid().is_some_and(|uid| annotation.is_some_and(|records| records.contains(&uid)))
+        object
+            .uid()
+            .is_some_and(|uid| annotation.is_some_and(|records| records.contains(&uid)))
     }
 }
 
 fn written_by(object: &impl Resource, policy: &crate::api::SessionPolicy) -> bool {
     let manager = policy.uid().map(|uid| foreign_manager(&uid));
-    object.meta().managed_fields.iter().flatten().any(|entry| entry.manager.is_some() && entry.manager == manager)
+    object
+        .meta()
+        .managed_fields
+        .iter()
+        .flatten()
+        .any(|entry| entry.manager.is_some() && entry.manager == manager)
 }
 
 /// Fills one cache and triggers the policies that each event concerns.
@@ -250,20 +315,21 @@ struct Follower {
 }
 
 impl Follower {
-    async fn run<K, C>(self, api: Api<K>, writer: reflector::store::Writer<K>, concerned: C)
+    async fn run<K, C>(self, api: Api<K>, writer: store::Writer<K>, concerned: C)
     where
         K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
         K::DynamicType: Eq + Hash + Clone + Default,
         C: Fn(&Caches, &K) -> Vec<Trigger> + Send,
     {
         let stream = watch(api, watcher::Config::default()).default_backoff();
-        self.run_stream(stream, writer, K::DynamicType::default(), concerned).await;
+        self.run_stream(stream, writer, K::DynamicType::default(), concerned)
+            .await;
     }
 
     async fn run_stream<K, C>(
         self,
         stream: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
-        mut writer: reflector::store::Writer<K>,
+        mut writer: store::Writer<K>,
         dyntype: K::DynamicType,
         concerned: C,
     ) where
@@ -308,7 +374,9 @@ impl Follower {
     async fn trigger(&self, triggers: Vec<Trigger>) {
         let mut seen = BTreeSet::new();
         for trigger in triggers {
-            if seen.insert((trigger.namespace.clone(), trigger.name.clone())) && self.triggers.send(trigger).await.is_err() {
+            if seen.insert((trigger.namespace.clone(), trigger.name.clone()))
+                && self.triggers.send(trigger).await.is_err()
+            {
                 return;
             }
         }
@@ -334,7 +402,14 @@ async fn follow_optional(client: Client, scope: Scope, follower: Follower) {
         match (served, following.is_some()) {
             (true, false) => {
                 tracing::info!(crd = INGRESS_ROUTE_CRD, "served; following it");
-                following = Some(Following(tokio::spawn(follow_ingress_routes(client.clone(), scope.clone(), follower.clone())).abort_handle()));
+                following = Some(Following(
+                    tokio::spawn(follow_ingress_routes(
+                        client.clone(),
+                        scope.clone(),
+                        follower.clone(),
+                    ))
+                    .abort_handle(),
+                ));
             }
             (false, true) => {
                 tracing::info!(crd = INGRESS_ROUTE_CRD, "no longer served");
@@ -362,15 +437,22 @@ async fn follow_ingress_routes(client: Client, scope: Scope, follower: Follower)
         Scope::All => Api::<DynamicObject>::all_with(client, &resource),
         Scope::Namespace(namespace) => Api::namespaced_with(client, namespace, &resource),
     };
-    let writer = reflector::store::Writer::new(resource.clone());
+    let writer = store::Writer::new(resource.clone());
     follower.caches.set_ingress_routes(Some(writer.as_reader()));
     let stream = watch(api, watcher::Config::default()).default_backoff();
     follower
-        .run_stream(stream, writer, resource, |caches, object: &DynamicObject| caches.concerned_by_ingress_route(object))
+        .run_stream(stream, writer, resource, |caches, object: &DynamicObject| {
+            caches.concerned_by_ingress_route(object)
+        })
         .await;
 }
 
 fn is_established(definition: &CustomResourceDefinition) -> bool {
-    let conditions = definition.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
+    let conditions = definition
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "Established" && condition.status == "True")
 }

@@ -3,232 +3,149 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::PartialObjectMeta;
-use kube::runtime::controller::{Action, Config};
-use kube::runtime::events::{Event, EventType, Recorder};
+use futures::{StreamExt, TryStreamExt};
+use kube::runtime::controller::{self, Action, Config, Controller};
+use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Resource, ResourceExt};
+use kube::runtime::watcher;
+use kube::{Resource, ResourceExt};
+use tokio::task::JoinSet;
+use tracing::Instrument;
 
-use super::apply::{Applied, RestoreBudget, apply};
-use super::build::{build, nothing};
-use super::caches::Caches;
-use super::dereference::dereference;
-use super::status::{self, Announcement, Verdict};
-use super::validate::validate;
-use super::writer::{WriteError, Writer, limit};
-use super::{GuardedPolicy, foreign_manager, policy_key, undo};
-use crate::api::conditions::reasons;
-use crate::api::{STATUS_FIELD_MANAGER, SessionPolicy};
+use super::GuardedPolicy;
+use super::apply::RestoreBudget;
+use super::caches::{self, Scope, Watches};
+use super::census::Census;
+use super::reconcile::{Context, Error, reconcile_guarded};
+use super::writer::Writer;
+use crate::runtime::backoff::Backoff;
+use crate::runtime::metrics::ReconcileResult;
+use crate::runtime::{self, Runtime};
 
 /// Longest that one reconcile may take; every request in it has its own, shorter limit.
-const RECONCILE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const RECONCILE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long undoing is tried before the finalizer is given up, so that no namespace hangs for ever.
-const CLEANUP_LIMIT: Duration = Duration::from_secs(600);
+/// Name of this controller in metrics and Events.
+const CONTROLLER: &str = "sessionpolicy";
 
-/// When to look again after a write met a newer object than the cache holds.
-const STALE_CACHE_RETRY: Duration = Duration::from_millis(500);
+/// Reconciles at the same time. Each is a few small requests; more would only queue in the API server.
+const CONCURRENCY: u16 = 8;
 
-/// Longest note of an Event (`events.k8s.io/v1`: 1024 bytes; characters here may take several).
-const EVENT_NOTE_LIMIT: usize = 256;
+/// How long triggers of one policy are gathered: an apply of several objects becomes one reconcile.
+const DEBOUNCE: Duration = Duration::from_millis(50);
 
-/// Everything that a reconcile needs.
-pub struct Context {
-    /// Read side.
-    pub caches: Arc<Caches>,
-    /// Write side.
-    pub writer: Writer,
-    /// Restores so far.
-    pub budget: RestoreBudget,
-    /// Events.
-    pub recorder: Recorder,
-}
-
-/// Why a reconcile has to be tried again.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A write or read failed.
-    #[error("{}", .0.explain())]
-    Write(#[from] WriteError),
-    /// The reconcile as a whole took too long.
-    #[error("reconcile took longer than {} s", RECONCILE_TIMEOUT.as_secs())]
-    Timeout,
-}
-
-impl Error {
-    /// Low-cardinality label for metrics and conditions.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Write(WriteError::NotLeader) => "NotLeader",
-            Self::Write(WriteError::Timeout) | Self::Timeout => "Timeout",
-            Self::Write(error) => error.reason(),
-        }
-    }
-}
-
-/// One reconcile, bounded in time.
-pub async fn reconcile(policy: Arc<GuardedPolicy>, context: Arc<Context>) -> Result<Action, Error> {
-    tokio::time::timeout(RECONCILE_TIMEOUT, reconcile_guarded(&policy, &context)).await.map_err(|_| Error::Timeout)?
-}
-
-async fn reconcile_guarded(policy: &GuardedPolicy, context: &Context) -> Result<Action, Error> {
-    if !context.writer.may_write() {
-        return Ok(Action::await_change());
-    }
-    if policy.meta().deletion_timestamp.is_some() {
-        return cleanup(policy, context).await;
-    }
-    match &policy.0 {
-        Ok(policy) => reconcile_policy(policy, context).await,
-        Err(invalid) => {
-            report_invalid(context, policy.meta(), &invalid.error).await?;
-            Ok(Action::await_change())
-        }
-    }
-}
-
-async fn reconcile_policy(policy: &SessionPolicy, context: &Context) -> Result<Action, Error> {
-    let found = dereference(&context.caches, policy);
-    let validated = match validate(policy, &found) {
-        Ok(validated) => validated,
-        Err(unresolved) => {
-            if unresolved.withdraw && !policy.spec.suspend {
-                for object in nothing(&found).withdraw {
-                    undo::withdraw_fields(&context.writer, &object, &foreign_manager(&policy.uid().unwrap_or_default()))
-                        .await?;
-                }
-            }
-            publish(context, policy, &Verdict::Unresolved(&unresolved)).await?;
-            return Ok(Action::await_change());
-        }
+/// Runs the controller until shutdown is requested: one for all namespaces, or one for each that is named.
+pub async fn run(runtime: Runtime) -> Result<(), std::convert::Infallible> {
+    let scopes = match &runtime.scope {
+        runtime::Scope::All => vec![Scope::All],
+        runtime::Scope::Namespaces(names) => names.iter().cloned().map(Scope::Namespace).collect(),
     };
-    let desired = build(&validated, &found);
-    match apply(&context.writer, &context.budget, policy, &validated, &found, desired).await {
-        Ok(applied) => {
-            announce_changes(context, policy, &applied).await;
-            publish(context, policy, &Verdict::Applied(&validated, &applied)).await?;
-            Ok(applied.retry_after.map_or_else(Action::await_change, Action::requeue))
-        }
-        Err(WriteError::Changed) => {
-            // The cache is behind; the event that brings it up to date triggers the next try, too.
-            Ok(Action::requeue(STALE_CACHE_RETRY))
-        }
-        Err(error) => {
-            publish(context, policy, &Verdict::Failed(error.reason(), error.explain())).await?;
-            Err(error.into())
-        }
-    }
-}
-
-/// Undoes what a policy did, then lets it go.
-async fn cleanup(policy: &GuardedPolicy, context: &Context) -> Result<Action, Error> {
-    let meta = policy.meta();
-    if !undo::has_finalizer(meta) {
-        return Ok(Action::await_change());
-    }
-    if !namespace_is_terminating(context, meta.namespace.as_deref().unwrap_or_default()).await? {
-        match undo::undo(&context.writer, meta).await {
-            Ok(changed) if changed.is_empty() => {}
-            Ok(changed) => {
-                let note = format!("took back what was written on {}", changed.join(", "));
-                emit(context, meta, EventType::Normal, "Undone", "Undo", note).await;
-            }
-            Err(error) if overdue(meta) => {
-                let note = format!(
-                    "gave up undoing after {} s: {}; fields of manager {} may remain in the namespace",
-                    CLEANUP_LIMIT.as_secs(),
-                    error.explain(),
-                    foreign_manager(meta.uid.as_deref().unwrap_or_default())
-                );
-                tracing::error!(policy = meta.name, namespace = meta.namespace, note);
-                emit(context, meta, EventType::Warning, reasons::CLEANUP_GIVEN_UP, "Undo", note).await;
-            }
-            Err(error) => {
-                if let Ok(policy) = &policy.0 {
-                    let message = format!("cannot undo yet: {}", error.explain());
-                    publish(context, policy, &Verdict::Failed(reasons::DELETING, message)).await?;
-                }
-                return Err(error.into());
-            }
-        }
-    }
-    undo::release(&context.writer, meta).await?;
-    context.budget.forget(meta.uid.as_deref().unwrap_or_default());
-    Ok(Action::await_change())
-}
-
-async fn namespace_is_terminating(context: &Context, name: &str) -> Result<bool, Error> {
-    let api = Api::<Namespace>::all(context.writer.client().clone());
-    let namespace: Option<PartialObjectMeta<Namespace>> = limit(api.get_metadata_opt(name)).await?;
-    Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
-}
-
-fn overdue(meta: &ObjectMeta) -> bool {
-    let limit = jiff::SignedDuration::try_from(CLEANUP_LIMIT).unwrap_or(jiff::SignedDuration::ZERO);
-    meta.deletion_timestamp.as_ref().is_some_and(|since| jiff::Timestamp::now().duration_since(since.0) > limit)
-}
-
-async fn publish(context: &Context, policy: &SessionPolicy, verdict: &Verdict<'_>) -> Result<(), Error> {
-    let status = status::compute(policy, verdict, &Time(jiff::Timestamp::now()));
-    if let Some(Announcement { kind, reason, note }) = status::update(&context.writer, policy, status).await? {
-        emit(context, &policy.metadata, kind.into(), &reason, "Reconcile", note).await;
-    }
+    let census = Arc::new(Census::default());
+    futures::future::join_all(
+        scopes
+            .into_iter()
+            .map(|scope| run_scope(runtime.clone(), scope, census.clone())),
+    )
+    .await;
     Ok(())
 }
 
-async fn announce_changes(context: &Context, policy: &SessionPolicy, applied: &Applied) {
-    if !applied.changed.is_empty() {
-        let note = format!("configured affinity on {}", applied.changed.join(", "));
-        tracing::info!(changed = applied.changed.join(", "), "configured affinity");
-        emit(context, &policy.metadata, EventType::Normal, "Configured", "Apply", note).await;
+async fn run_scope(runtime: Runtime, scope: Scope, census: Arc<Census>) {
+    let mut tasks = JoinSet::new();
+    let Watches {
+        caches,
+        policies,
+        triggers,
+    } = caches::start(&runtime.client, &scope, &mut tasks);
+    let awaited = runtime.readiness.wait_for(format!("caches of {scope}"));
+    tokio::select! {
+        () = runtime.shutdown.requested() => return,
+        ready = caches.wait_until_ready() => match ready {
+            Ok(()) => awaited.arrived(),
+            Err(error) => return tracing::error!(%scope, %error, "a watch ended before it began"),
+        },
     }
-}
-
-/// A policy that this version cannot read: say so in its status, once.
-async fn report_invalid(context: &Context, meta: &ObjectMeta, error: &str) -> Result<(), Error> {
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let key = policy_key(&text(&meta.namespace), &text(&meta.name), &text(&meta.uid));
-    let Some(live) = context.writer.read(&key).await? else { return Ok(()) };
-    let message = format!(
-        "SessionPolicy {}/{} cannot be read by this version of the operator: {error}; compare it with \
-         kubectl explain sessionpolicy.spec",
-        key.namespace, key.name
-    );
-    let known = live.data.pointer("/status/conditions").and_then(serde_json::Value::as_array);
-    let said = known.is_some_and(|conditions| {
-        conditions.iter().any(|condition| {
-            condition.pointer("/reason").and_then(serde_json::Value::as_str) == Some(reasons::INVALID_SPEC)
-                && condition.pointer("/message").and_then(serde_json::Value::as_str) == Some(message.as_str())
-        })
+    let reporter = Reporter {
+        controller: "session-operator".into(),
+        instance: Some(runtime.identity.clone()),
+    };
+    let metrics = runtime.metrics.reconcile(CONTROLLER);
+    let context = Arc::new(Context {
+        caches: caches.clone(),
+        writer: Writer::new(runtime.client.clone()),
+        leadership: runtime.leadership.clone(),
+        budget: RestoreBudget::default(),
+        recorder: Recorder::new(runtime.client.clone(), reporter),
+        metrics: metrics.clone(),
+        backoff: Backoff::default(),
     });
-    if said {
-        return Ok(());
-    }
-    let status = status::invalid(live.metadata.generation, &message, &Time(jiff::Timestamp::now()));
-    context.writer.apply_status(&key, STATUS_FIELD_MANAGER, &serde_json::json!(status)).await?;
-    emit(context, meta, EventType::Warning, reasons::INVALID_SPEC, "Reconcile", message).await;
-    Ok(())
+    let policies = policies.inspect_ok(move |policy| metrics.enqueued(&key(policy)));
+    Controller::for_stream(policies, caches.policies.clone())
+        .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
+        .reconcile_on(futures::stream::unfold(triggers, |mut triggers| async move {
+            Some((triggers.recv().await?, triggers))
+        }))
+        .reconcile_all_on(runtime.leadership.acquisitions())
+        .graceful_shutdown_on(runtime.shutdown.requested())
+        .run(reconcile, retry, context.clone())
+        .for_each(|outcome| {
+            census.count(&scope, &caches, &runtime.metrics);
+            report(outcome);
+            std::future::ready(())
+        })
+        .await;
 }
 
-/// Events are best effort: one that cannot be written is logged and changes nothing else.
-async fn emit(context: &Context, meta: &ObjectMeta, type_: EventType, reason: &str, action: &str, note: String) {
-    let reference = k8s_openapi::api::core::v1::ObjectReference {
-        api_version: Some(SessionPolicy::api_version(&()).into_owned()),
-        kind: Some(SessionPolicy::kind(&()).into_owned()),
-        namespace: meta.namespace.clone(),
-        name: meta.name.clone(),
-        uid: meta.uid.clone(),
-        ..Default::default()
-    };
-    let note: String = note.chars().take(EVENT_NOTE_LIMIT).collect();
-    let event = Event { type_, reason: reason.to_owned(), note: Some(note), action: action.to_owned(), secondary: None };
-    if !context.writer.may_write() {
-        return;
+/// What went wrong outside reconciles; their own failures are reported where they happen.
+fn report(outcome: Result<(ObjectRef<GuardedPolicy>, Action), controller::Error<Error, watcher::Error>>) {
+    match outcome {
+        Ok(_) | Err(controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..)) => {}
+        Err(error) => tracing::warn!(%error, "watch of SessionPolicies failed; it is tried again"),
     }
-    if let Err(error) = limit(context.recorder.publish(&event, &reference)).await {
-        tracing::warn!(policy = meta.name, namespace = meta.namespace, error = error.explain(), reason, "event not written");
+}
+
+/// One reconcile: bounded in time, measured and logged.
+async fn reconcile(policy: Arc<GuardedPolicy>, context: Arc<Context>) -> Result<Action, Error> {
+    if !context.leadership.is_leader() {
+        context.metrics.dropped(&key(&policy));
+        return Ok(Action::await_change());
     }
+    let span = tracing::info_span!(
+        "reconcile",
+        kind = "SessionPolicy",
+        namespace = policy.namespace(),
+        name = policy.name_any(),
+        generation = policy.meta().generation
+    );
+    let measured = context.metrics.start(&key(&policy));
+    let work = reconcile_guarded(&policy, &context).instrument(span);
+    let outcome = tokio::time::timeout(RECONCILE_TIMEOUT, work)
+        .await
+        .unwrap_or(Err(Error::Timeout));
+    match &outcome {
+        Ok(_) => {
+            context.backoff.succeeded(&key(&policy));
+            measured.finish(ReconcileResult::Done);
+        }
+        Err(error) => measured.finish(ReconcileResult::Error(error.reason())),
+    }
+    outcome
+}
+
+/// Every failure that gets here is worth another try, each time later.
+fn retry(policy: Arc<GuardedPolicy>, error: &Error, context: Arc<Context>) -> Action {
+    let after = context.backoff.failed(key(&policy));
+    tracing::warn!(
+        namespace = policy.namespace(),
+        name = policy.name_any(),
+        reason = error.reason(),
+        %error,
+        retry_after_ms = after.as_millis(),
+        "reconcile failed"
+    );
+    Action::requeue(after)
+}
+
+fn key(policy: &GuardedPolicy) -> String {
+    format!("{}/{}", policy.namespace().unwrap_or_default(), policy.name_any())
 }

@@ -68,7 +68,10 @@ pub fn dereference(caches: &Caches, policy: &SessionPolicy) -> Dereferenced {
         .map(|service| ObjectKey::service(service))
         .collect();
     carriers.extend(
-        ingresses.iter().filter(|ingress| carries(ingress.as_ref(), &manager)).map(|ingress| ObjectKey::ingress(ingress)),
+        ingresses
+            .iter()
+            .filter(|ingress| carries(ingress.as_ref(), &manager))
+            .map(|ingress| ObjectKey::ingress(ingress)),
     );
     Dereferenced {
         target: caches.target_of(policy),
@@ -94,7 +97,8 @@ impl Dereferenced {
             "Ingress" => find(&self.ingresses, key),
             _ => {
                 let found = self.ingress_routes.iter().find(|route| {
-                    route.namespace().as_deref() == Some(&key.namespace) && route.metadata.uid.as_deref() == Some(&key.uid)
+                    route.namespace().as_deref() == Some(&key.namespace)
+                        && route.metadata.uid.as_deref() == Some(&key.uid)
                 })?;
                 live(found.as_ref())
             }
@@ -115,16 +119,26 @@ fn sorted<K: Resource>(mut objects: Vec<Arc<K>>) -> Vec<Arc<K>> {
 }
 
 fn carries(object: &impl Resource, manager: &str) -> bool {
-    object.meta().managed_fields.iter().flatten().any(|entry| entry.manager.as_deref() == Some(manager))
+    object
+        .meta()
+        .managed_fields
+        .iter()
+        .flatten()
+        .any(|entry| entry.manager.as_deref() == Some(manager))
 }
 
 fn find<K: Resource + serde::Serialize>(objects: &[Arc<K>], key: &ObjectKey) -> Option<Live> {
-    let found = objects.iter().find(|object| object.meta().uid.as_deref() == Some(&key.uid))?;
+    let found = objects
+        .iter()
+        .find(|object| object.meta().uid.as_deref() == Some(&key.uid))?;
     live(found.as_ref())
 }
 
 fn live<K: Resource + serde::Serialize>(object: &K) -> Option<Live> {
-    Some(Live { meta: object.meta().clone(), value: serde_json::to_value(object).ok()? })
+    Some(Live {
+        meta: object.meta().clone(),
+        value: serde_json::to_value(object).ok()?,
+    })
 }
 
 /// The older of two policies for one target wins; of two made in the same second, the one whose uid sorts first.
@@ -137,6 +151,9 @@ fn claimed_by(caches: &Caches, policy: &SessionPolicy) -> Option<String> {
                 && other.spec.target_ref == policy.spec.target_ref
         })
     });
-    let oldest = rivals.iter().filter_map(|rival| rival.0.as_ref().ok()).min_by_key(|rival| age(rival))?;
+    let oldest = rivals
+        .iter()
+        .filter_map(|rival| rival.0.as_ref().ok())
+        .min_by_key(|rival| age(rival))?;
     (age(oldest) < age(policy)).then(|| oldest.name_any())
 }

@@ -45,7 +45,11 @@ pub fn owned_by_update(meta: &ObjectMeta, pointer: &str) -> bool {
 /// Caches hold every Service and Ingress of the cluster; the field sets of others are most of their size.
 pub fn trim(meta: &mut ObjectMeta, own_prefix: &str) {
     for entry in meta.managed_fields.iter_mut().flatten() {
-        if !entry.manager.as_deref().is_some_and(|manager| manager.starts_with(own_prefix)) {
+        if !entry
+            .manager
+            .as_deref()
+            .is_some_and(|manager| manager.starts_with(own_prefix))
+        {
             entry.fields_v1 = None;
         }
     }
@@ -64,7 +68,10 @@ fn entries(meta: &ObjectMeta) -> impl Iterator<Item = &ManagedFieldsEntry> {
 
 fn collect_owned(node: &Value, prefix: &mut String, paths: &mut BTreeSet<String>) {
     let Some(children) = node.as_object() else { return };
-    let named: Vec<_> = children.iter().filter_map(|(key, child)| Some((key.strip_prefix("f:")?, child))).collect();
+    let named: Vec<_> = children
+        .iter()
+        .filter_map(|(key, child)| Some((key.strip_prefix("f:")?, child)))
+        .collect();
     if named.is_empty() {
         if !prefix.is_empty() {
             paths.insert(prefix.clone());
@@ -140,24 +147,43 @@ mod tests {
         let fields = json!({"f:metadata": {"f:annotations": {"f:a.b/c~d": {}}},
             "f:spec": {"f:sessionAffinity": {}, "f:sessionAffinityConfig": {"f:clientIP": {"f:timeoutSeconds": {}}}}});
         let meta = meta(&[("session-operator.u1", "Apply", fields)]);
-        assert_eq!(applied_by(&meta, "session-operator.u1"), Some(leaf_paths(&applied)));
+        assert_eq!(
+            applied_by(&meta, "session-operator.u1"),
+            Some(leaf_paths(&applied))
+        );
         assert_eq!(applied_by(&meta, "session-operator.u2"), None);
     }
 
     #[test]
     fn a_node_marked_with_a_dot_is_not_a_field_of_its_own_when_it_has_children() {
-        let meta = meta(&[("m", "Apply", json!({"f:metadata": {"f:labels": {".": {}, "f:k": {}}}}))]);
-        assert_eq!(applied_by(&meta, "m"), Some(BTreeSet::from(["/metadata/labels/k".to_owned()])));
+        let meta = meta(&[(
+            "m",
+            "Apply",
+            json!({"f:metadata": {"f:labels": {".": {}, "f:k": {}}}}),
+        )]);
+        assert_eq!(
+            applied_by(&meta, "m"),
+            Some(BTreeSet::from(["/metadata/labels/k".to_owned()]))
+        );
     }
 
     #[test]
     fn a_field_counts_as_defaulted_only_while_no_apply_manager_owns_it() {
         let affinity = json!({"f:spec": {"f:sessionAffinity": {}}});
         let pointer = "/spec/sessionAffinity";
-        assert!(owned_by_update(&meta(&[("kubectl-create", "Update", affinity.clone())]), pointer));
-        assert!(!owned_by_update(&meta(&[("helm", "Apply", affinity.clone())]), pointer));
+        assert!(owned_by_update(
+            &meta(&[("kubectl-create", "Update", affinity.clone())]),
+            pointer
+        ));
         assert!(!owned_by_update(
-            &meta(&[("kubectl-create", "Update", affinity.clone()), ("helm", "Apply", affinity)]),
+            &meta(&[("helm", "Apply", affinity.clone())]),
+            pointer
+        ));
+        assert!(!owned_by_update(
+            &meta(&[
+                ("kubectl-create", "Update", affinity.clone()),
+                ("helm", "Apply", affinity)
+            ]),
             pointer
         ));
         assert!(!owned_by_update(&meta(&[]), pointer));
@@ -166,17 +192,29 @@ mod tests {
     #[test]
     fn trimming_keeps_who_and_how_and_drops_the_fields_of_others() {
         let fields = json!({"f:spec": {"f:x": {}}});
-        let mut meta = meta(&[("helm", "Apply", fields.clone()), ("session-operator.u1", "Apply", fields)]);
+        let mut meta = meta(&[
+            ("helm", "Apply", fields.clone()),
+            ("session-operator.u1", "Apply", fields),
+        ]);
         trim(&mut meta, "session-operator.");
         let kept: Vec<_> = meta
             .managed_fields
             .unwrap()
             .into_iter()
-            .map(|entry| (entry.manager.unwrap(), entry.operation.unwrap(), entry.fields_v1.is_some()))
+            .map(|entry| {
+                (
+                    entry.manager.unwrap(),
+                    entry.operation.unwrap(),
+                    entry.fields_v1.is_some(),
+                )
+            })
             .collect();
         assert_eq!(
             kept,
-            [("helm".to_owned(), "Apply".to_owned(), false), ("session-operator.u1".to_owned(), "Apply".to_owned(), true)]
+            [
+                ("helm".to_owned(), "Apply".to_owned(), false),
+                ("session-operator.u1".to_owned(), "Apply".to_owned(), true)
+            ]
         );
     }
 }

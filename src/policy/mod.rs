@@ -7,9 +7,11 @@
 pub mod apply;
 pub mod build;
 pub mod caches;
+mod census;
 pub mod controller;
 pub mod dereference;
 pub mod managed;
+mod reconcile;
 pub mod restore;
 pub mod status;
 pub mod survives;

@@ -54,7 +54,10 @@ pub struct UnreadableRecords(#[source] serde_json::Error);
 impl Records {
     /// Reads the annotation's value; an absent annotation holds no records.
     pub fn parse(annotation: Option<&str>) -> Result<Self, UnreadableRecords> {
-        annotation.map_or_else(|| Ok(Self::default()), |text| serde_json::from_str(text).map_err(UnreadableRecords))
+        annotation.map_or_else(
+            || Ok(Self::default()),
+            |text| serde_json::from_str(text).map_err(UnreadableRecords),
+        )
     }
 
     /// The annotation's value; `None` if there is nothing to put back.
@@ -71,23 +74,28 @@ impl Records {
     /// Adds what stands in `live` now at each edit, unless it is already known from an earlier patch: the first
     /// value seen is the owner's, later ones may be ours.
     pub fn remember(&mut self, object: &ObjectKey, edits: &[Edit], live: &Value) {
-        let position = self.0.iter().position(|record| record.uid == object.uid).unwrap_or_else(|| {
-            self.0.push(Record {
-                api_version: object.api_version.clone(),
-                kind: object.kind.clone(),
-                plural: object.plural.clone(),
-                name: object.name.clone(),
-                uid: object.uid.clone(),
-                fields: Vec::new(),
+        let position = self
+            .0
+            .iter()
+            .position(|record| record.uid == object.uid)
+            .unwrap_or_else(|| {
+                self.0.push(Record {
+                    api_version: object.api_version.clone(),
+                    kind: object.kind.clone(),
+                    plural: object.plural.clone(),
+                    name: object.name.clone(),
+                    uid: object.uid.clone(),
+                    fields: Vec::new(),
+                });
+                self.0.len() - 1
             });
-            self.0.len() - 1
-        });
-        let Some(record) = self.0.get_mut(position) else { return };
+        let Some(record) = self.0.get_mut(position) else {
+            return;
+        };
         for edit in edits {
-            let known = record
-                .fields
-                .iter_mut()
-                .find(|field| locate(live, &field.pointer, &field.guards).as_deref() == Some(edit.pointer.as_str()));
+            let known = record.fields.iter_mut().find(|field| {
+                locate(live, &field.pointer, &field.guards).as_deref() == Some(edit.pointer.as_str())
+            });
             match known {
                 Some(field) => {
                     if live.pointer(&edit.pointer) != Some(&field.written) {
@@ -117,8 +125,12 @@ impl Record {
     pub fn undo(&self, live: &Value, keep: &[Edit]) -> Vec<Value> {
         let mut operations = Vec::new();
         for field in &self.fields {
-            let Some(pointer) = locate(live, &field.pointer, &field.guards) else { continue };
-            if live.pointer(&pointer) != Some(&field.written) || keep.iter().any(|edit| edit.pointer == pointer) {
+            let Some(pointer) = locate(live, &field.pointer, &field.guards) else {
+                continue;
+            };
+            if live.pointer(&pointer) != Some(&field.written)
+                || keep.iter().any(|edit| edit.pointer == pointer)
+            {
                 continue;
             }
             operations.push(serde_json::json!({"op": "test", "path": pointer, "value": field.written}));
@@ -138,7 +150,11 @@ pub fn edit_operations(live: &Value, edits: &[Edit]) -> Vec<Value> {
         for (pointer, value) in &edit.guards {
             operations.push(serde_json::json!({"op": "test", "path": pointer, "value": value}));
         }
-        let op = if live.pointer(&edit.pointer).is_some() { "replace" } else { "add" };
+        let op = if live.pointer(&edit.pointer).is_some() {
+            "replace"
+        } else {
+            "add"
+        };
         operations.push(serde_json::json!({"op": op, "path": edit.pointer, "value": edit.value}));
     }
     operations
@@ -152,8 +168,15 @@ fn locate(live: &Value, pointer: &str, guards: &[(String, Value)]) -> Option<Str
         return Some(pointer.to_owned());
     }
     let mut candidates = Vec::new();
-    expand(live, pointer.split('/').skip(1).collect::<Vec<_>>().as_slice(), String::new(), &mut candidates);
-    let mut matching = candidates.into_iter().filter(|candidate| guards_hold(live, guards, pointer, candidate));
+    expand(
+        live,
+        pointer.split('/').skip(1).collect::<Vec<_>>().as_slice(),
+        String::new(),
+        &mut candidates,
+    );
+    let mut matching = candidates
+        .into_iter()
+        .filter(|candidate| guards_hold(live, guards, pointer, candidate));
     let found = matching.next()?;
     // Two entries that look the same: which one was written cannot be told, so neither is touched.
     matching.next().is_none().then_some(found)
@@ -178,7 +201,11 @@ fn reposition(guard: &str, from: &str, to: &str) -> String {
             let original = originals.next();
             let replacement = replacements.next();
             sharing = sharing && original == Some(segment);
-            if sharing { replacement.unwrap_or(segment) } else { segment }
+            if sharing {
+                replacement.unwrap_or(segment)
+            } else {
+                segment
+            }
         })
         .collect::<Vec<_>>()
         .join("/")
@@ -259,7 +286,9 @@ mod tests {
     fn undo_puts_back_absence_and_former_values_exactly() {
         for before in [
             live(&[json!({"name": "shop", "port": 80})]),
-            live(&[json!({"name": "shop", "port": 80, "sticky": {"cookie": {"name": "mine", "secure": true}}})]),
+            live(&[
+                json!({"name": "shop", "port": 80, "sticky": {"cookie": {"name": "mine", "secure": true}}}),
+            ]),
         ] {
             let edits = [edit(0, 0, "shop")];
             let mut records = Records::default();
@@ -277,9 +306,15 @@ mod tests {
         let mut records = Records::default();
         records.remember(&key(), &edits, &before);
         let mut after = patched(&before, &edits);
-        after["spec"]["routes"][0]["services"].as_array_mut().unwrap().reverse();
+        after["spec"]["routes"][0]["services"]
+            .as_array_mut()
+            .unwrap()
+            .reverse();
         let restored = undone(&after, records.of("u-1").unwrap());
-        assert_eq!(restored, live(&[json!({"name": "other"}), json!({"name": "shop"})]));
+        assert_eq!(
+            restored,
+            live(&[json!({"name": "other"}), json!({"name": "shop"})])
+        );
     }
 
     #[test]
@@ -300,7 +335,8 @@ mod tests {
         let mut records = Records::default();
         records.remember(&key(), &edits, &before);
         let written = json!({"name": "shop", "sticky": {"cookie": {"name": "s"}}});
-        let ambiguous = json!({"spec": {"routes": [{"services": [written, {"name": "x"}]}, {"services": [written]}]}});
+        let ambiguous =
+            json!({"spec": {"routes": [{"services": [written, {"name": "x"}]}, {"services": [written]}]}});
         assert_eq!(undone(&ambiguous, records.of("u-1").unwrap()), ambiguous);
     }
 

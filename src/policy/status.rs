@@ -6,13 +6,14 @@ use kube::runtime::events::EventType;
 use serde_json::json;
 
 use super::apply::{Applied, AppliedRoute};
+use super::policy_key;
 use super::survives::{self, Facts, RouteFact};
 use super::validate::{Unresolved, Validated};
 use super::writer::{WriteError, Writer};
-use super::policy_key;
 use crate::affinity::model::{PlanOutcome, Refusal};
 use crate::api::conditions::{reasons, types};
 use crate::api::{Affinity, Binds, STATUS_FIELD_MANAGER, SessionPolicy, SessionPolicyStatus, Survival};
+use crate::runtime::metrics::PolicyLabels;
 
 /// Longest message that a condition may have (`metav1.Condition`: 32768).
 const MESSAGE_LIMIT: usize = 32_768;
@@ -60,7 +61,10 @@ impl From<AnnouncementKind> for EventType {
 pub fn compute(policy: &SessionPolicy, verdict: &Verdict<'_>, now: &Time) -> SessionPolicyStatus {
     let former = policy.status.clone().unwrap_or_default();
     let generation = policy.metadata.generation;
-    let mut status = SessionPolicyStatus { observed_generation: generation, ..SessionPolicyStatus::default() };
+    let mut status = SessionPolicyStatus {
+        observed_generation: generation,
+        ..SessionPolicyStatus::default()
+    };
     let (target, affinity) = match verdict {
         Verdict::Applied(validated, applied) => {
             status.affinity = applied.routes.iter().map(affinity_entry).collect();
@@ -69,13 +73,20 @@ pub fn compute(policy: &SessionPolicy, verdict: &Verdict<'_>, now: &Time) -> Ses
         }
         Verdict::Unresolved(unresolved) => (
             State::new("False", unresolved.reason, unresolved.message.clone()),
-            State::new("False", reasons::TARGET_UNRESOLVED, "nothing is known of routes while the target is not resolved".into()),
+            State::new(
+                "False",
+                reasons::TARGET_UNRESOLVED,
+                "nothing is known of routes while the target is not resolved".into(),
+            ),
         ),
         Verdict::Failed(reason, message) => {
             // What was known stays: a request that failed says nothing about what stands in the cluster.
             status.affinity.clone_from(&former.affinity);
             status.survives.clone_from(&former.survives);
-            let target = former.conditions.iter().find(|condition| condition.type_ == types::TARGET_RESOLVED);
+            let target = former
+                .conditions
+                .iter()
+                .find(|condition| condition.type_ == types::TARGET_RESOLVED);
             let target = target.map_or_else(
                 || State::new("Unknown", reason, "not looked at yet".into()),
                 |known| State::new(&known.status, &known.reason, known.message.clone()),
@@ -84,23 +95,53 @@ pub fn compute(policy: &SessionPolicy, verdict: &Verdict<'_>, now: &Time) -> Ses
         }
     };
     let ready = summary(&[&target, &affinity]);
-    status.conditions = [(types::READY, ready), (types::TARGET_RESOLVED, target), (types::AFFINITY_CONFIGURED, affinity)]
-        .into_iter()
-        .map(|(type_, state)| condition(&former, type_, state, generation, now))
-        .collect();
+    status.conditions = [
+        (types::READY, ready),
+        (types::TARGET_RESOLVED, target),
+        (types::AFFINITY_CONFIGURED, affinity),
+    ]
+    .into_iter()
+    .map(|(type_, state)| condition(&former, type_, state, generation, now))
+    .collect();
     status
 }
 
 /// The status of a policy that cannot be read.
 pub fn invalid(generation: Option<i64>, message: &str, now: &Time) -> SessionPolicyStatus {
     let nothing = SessionPolicyStatus::default();
-    let conditions = [(types::READY, "False"), (types::TARGET_RESOLVED, "Unknown"), (types::AFFINITY_CONFIGURED, "Unknown")]
+    let conditions = [
+        (types::READY, "False"),
+        (types::TARGET_RESOLVED, "Unknown"),
+        (types::AFFINITY_CONFIGURED, "Unknown"),
+    ]
+    .into_iter()
+    .map(|(type_, status)| {
+        condition(
+            &nothing,
+            type_,
+            State::new(status, reasons::INVALID_SPEC, message.to_owned()),
+            generation,
+            now,
+        )
+    })
+    .collect();
+    SessionPolicyStatus {
+        observed_generation: generation,
+        conditions,
+        ..nothing
+    }
+}
+
+/// Labels of a policy for the gauge that counts them.
+pub fn labels(policy: &SessionPolicy) -> PolicyLabels {
+    let conditions = policy.status.iter().flat_map(|status| &status.conditions);
+    let ready = conditions
         .into_iter()
-        .map(|(type_, status)| {
-            condition(&nothing, type_, State::new(status, reasons::INVALID_SPEC, message.to_owned()), generation, now)
-        })
-        .collect();
-    SessionPolicyStatus { observed_generation: generation, conditions, ..nothing }
+        .find(|condition| condition.type_ == types::READY);
+    PolicyLabels {
+        strategy: format!("{:?}", policy.spec.strategy),
+        ready: ready.map_or_else(|| "Unknown".to_owned(), |ready| ready.status.clone()),
+    }
 }
 
 /// Writes `status` if it differs from what stands; returns what is worth an Event.
@@ -115,21 +156,35 @@ pub async fn update(
     }
     let uid = policy.uid().unwrap_or_default();
     let key = policy_key(&policy.namespace().unwrap_or_default(), &policy.name_any(), &uid);
-    writer.apply_status(&key, STATUS_FIELD_MANAGER, &json!(status)).await?;
+    writer
+        .apply_status(&key, STATUS_FIELD_MANAGER, &json!(status))
+        .await?;
     Ok(announcement(&former, &status))
 }
 
 /// An announcement if the summary changed its status or reason.
 fn announcement(former: &SessionPolicyStatus, status: &SessionPolicyStatus) -> Option<Announcement> {
     let ready = |status: &SessionPolicyStatus| {
-        status.conditions.iter().find(|condition| condition.type_ == types::READY).cloned()
+        status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == types::READY)
+            .cloned()
     };
     let now = ready(status)?;
     if ready(former).is_some_and(|before| before.status == now.status && before.reason == now.reason) {
         return None;
     }
-    let kind = if now.status == "False" { AnnouncementKind::Warning } else { AnnouncementKind::Normal };
-    Some(Announcement { kind, reason: now.reason, note: now.message })
+    let kind = if now.status == "False" {
+        AnnouncementKind::Warning
+    } else {
+        AnnouncementKind::Normal
+    };
+    Some(Announcement {
+        kind,
+        reason: now.reason,
+        note: now.message,
+    })
 }
 
 struct State {
@@ -140,13 +195,28 @@ struct State {
 
 impl State {
     fn new(status: &str, reason: &str, message: String) -> Self {
-        Self { status: status.to_owned(), reason: reason.to_owned(), message }
+        Self {
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message,
+        }
     }
 }
 
-fn condition(former: &SessionPolicyStatus, type_: &str, state: State, generation: Option<i64>, now: &Time) -> Condition {
-    let known = former.conditions.iter().find(|condition| condition.type_ == type_);
-    let since = known.filter(|known| known.status == state.status).map_or(now, |known| &known.last_transition_time);
+fn condition(
+    former: &SessionPolicyStatus,
+    type_: &str,
+    state: State,
+    generation: Option<i64>,
+    now: &Time,
+) -> Condition {
+    let known = former
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == type_);
+    let since = known
+        .filter(|known| known.status == state.status)
+        .map_or(now, |known| &known.last_transition_time);
     Condition {
         type_: type_.to_owned(),
         status: state.status,
@@ -170,19 +240,34 @@ fn shorten(mut message: String) -> String {
 }
 
 fn summary(parts: &[&State]) -> State {
-    let worst = parts.iter().find(|part| part.status == "False").or_else(|| parts.iter().find(|part| part.status != "True"));
+    let worst = parts
+        .iter()
+        .find(|part| part.status == "False")
+        .or_else(|| parts.iter().find(|part| part.status != "True"));
     match worst {
         Some(part) => State::new(&part.status, &part.reason, part.message.clone()),
-        None => State::new("True", reasons::READY, parts.last().map(|part| part.message.clone()).unwrap_or_default()),
+        None => State::new(
+            "True",
+            reasons::READY,
+            parts.last().map(|part| part.message.clone()).unwrap_or_default(),
+        ),
     }
 }
 
 fn target_found(validated: &Validated) -> State {
-    let replicas = validated.target.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let replicas = validated
+        .target
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1);
     State::new(
         "True",
         reasons::TARGET_FOUND,
-        format!("Deployment {} with {replicas} replicas", validated.target.name_any()),
+        format!(
+            "Deployment {} with {replicas} replicas",
+            validated.target.name_any()
+        ),
     )
 }
 
@@ -190,7 +275,12 @@ fn affinity_condition(validated: &Validated, applied: &Applied) -> State {
     let failures: Vec<&Refusal> = applied
         .refusal
         .iter()
-        .chain(applied.routes.iter().filter_map(|route| route.outcome.as_ref().err()))
+        .chain(
+            applied
+                .routes
+                .iter()
+                .filter_map(|route| route.outcome.as_ref().err()),
+        )
         .collect();
     if let Some(first) = failures.first() {
         let mut messages: Vec<&str> = failures.iter().map(|failure| failure.message.as_str()).collect();
@@ -198,7 +288,12 @@ fn affinity_condition(validated: &Validated, applied: &Applied) -> State {
         return State::new("False", first.reason, messages.join("; "));
     }
     let mut sentences: Vec<String> = applied.routes.iter().filter_map(describe).collect();
-    let notes: Vec<&String> = applied.routes.iter().filter_map(configured).flat_map(|plan| &plan.notes).collect();
+    let notes: Vec<&String> = applied
+        .routes
+        .iter()
+        .filter_map(configured)
+        .flat_map(|plan| &plan.notes)
+        .collect();
     for note in notes {
         if !sentences.contains(note) {
             sentences.push(note.clone());
@@ -261,7 +356,14 @@ fn survival(validated: &Validated, applied: &Applied) -> Vec<Survival> {
         .routes
         .iter()
         .map(affinity_entry)
-        .map(|entry| RouteFact { binds: entry.binds, keeps_terminating_pods: entry.keeps_terminating_pods })
+        .map(|entry| RouteFact {
+            binds: entry.binds,
+            keeps_terminating_pods: entry.keeps_terminating_pods,
+        })
         .collect();
-    survives::compute(&Facts { target: &validated.target, sticky: &validated.sticky, routes: &routes })
+    survives::compute(&Facts {
+        target: &validated.target,
+        sticky: &validated.sticky,
+        routes: &routes,
+    })
 }

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::restore::{Record, Records};
-use super::writer::{WriteError, Writer, limit};
+use super::writer::{WriteError, Writer, classify};
 use super::{foreign_manager, policy_key};
 use crate::affinity::model::ObjectKey;
 use crate::api::{FIELD_MANAGER, FINALIZER, RESTORE_ANNOTATION, SessionPolicy};
@@ -23,15 +23,27 @@ const PATCH_ATTEMPTS: u32 = 5;
 
 /// Whether the policy carries our finalizer.
 pub fn has_finalizer(policy: &ObjectMeta) -> bool {
-    policy.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+    policy
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|finalizer| finalizer == FINALIZER)
 }
 
 /// Puts the finalizer and the records on the policy.
-pub async fn write_own_metadata(writer: &Writer, policy: &ObjectMeta, records: &Records) -> Result<(), WriteError> {
-    let annotations: Value =
-        records.render().map_or_else(|| json!({}), |rendered| json!({ RESTORE_ANNOTATION: rendered }));
+pub async fn write_own_metadata(
+    writer: &Writer,
+    policy: &ObjectMeta,
+    records: &Records,
+) -> Result<(), WriteError> {
+    let annotations: Value = records
+        .render()
+        .map_or_else(|| json!({}), |rendered| json!({ RESTORE_ANNOTATION: rendered }));
     let fields = json!({"metadata": {"finalizers": [FINALIZER], "annotations": annotations}});
-    writer.apply(&own_key(policy), FIELD_MANAGER, &fields, true).await.map(|_| ())
+    writer
+        .apply(&own_key(policy), FIELD_MANAGER, &fields, true)
+        .await
+        .map(|_| ())
 }
 
 /// Removes the fields of `manager` from an object. Returns whether something was removed.
@@ -63,7 +75,9 @@ pub async fn restore_entries(
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let Some(live) = writer.read(&object).await? else { return Ok(false) };
+        let Some(live) = writer.read(&object).await? else {
+            return Ok(false);
+        };
         let operations = record.undo(&serde_json::to_value(&live).unwrap_or_default(), &[]);
         if operations.is_empty() {
             return Ok(false);
@@ -82,7 +96,9 @@ pub async fn restore_entries(
 ///
 /// Idempotent: what is gone, changed hands or was undone before is skipped.
 pub async fn undo(writer: &Writer, policy: &ObjectMeta) -> Result<Vec<String>, WriteError> {
-    let ObjectKey { namespace, name, uid, .. } = own_key(policy);
+    let ObjectKey {
+        namespace, name, uid, ..
+    } = own_key(policy);
     let manager = foreign_manager(&uid);
     let mut changed = Vec::new();
     for object in carriers(writer, &namespace, &manager).await? {
@@ -91,7 +107,10 @@ pub async fn undo(writer: &Writer, policy: &ObjectMeta) -> Result<Vec<String>, W
         }
     }
     // An annotation that cannot be read holds nothing that could be put back; deletion must not hang on it.
-    let annotation = policy.annotations.as_ref().and_then(|annotations| annotations.get(RESTORE_ANNOTATION));
+    let annotation = policy
+        .annotations
+        .as_ref()
+        .and_then(|annotations| annotations.get(RESTORE_ANNOTATION));
     let records = Records::parse(annotation.map(String::as_str)).unwrap_or_else(|error| {
         tracing::warn!(policy = name, namespace, %error, "patched list entries stay as they are");
         Records::default()
@@ -110,7 +129,9 @@ pub async fn release(writer: &Writer, policy: &ObjectMeta) -> Result<(), WriteEr
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let Some(live) = writer.read(&key).await? else { return Ok(()) };
+        let Some(live) = writer.read(&key).await? else {
+            return Ok(());
+        };
         let operations = release_operations(&live);
         if operations.is_empty() {
             return Ok(());
@@ -131,11 +152,12 @@ pub async fn release(writer: &Writer, policy: &ObjectMeta) -> Result<(), WriteEr
 pub async fn detach(writer: &Writer, policy: &SessionPolicy) -> Result<Vec<String>, WriteError> {
     let fields = json!({"spec": {"suspend": true}});
     // The merge patch keeps every other field with its owner; an apply would claim the spec.
-    let api = Api::<SessionPolicy>::namespaced(writer.client().clone(), &policy.namespace().unwrap_or_default());
+    let api =
+        Api::<SessionPolicy>::namespaced(writer.client().clone(), &policy.namespace().unwrap_or_default());
     let name = policy.name_any();
     let patch = kube::api::Patch::Merge(&fields);
     let params = kube::api::PatchParams::default();
-    let suspended = limit(api.patch(&name, &params, &patch)).await?;
+    let suspended = api.patch(&name, &params, &patch).await.map_err(classify)?;
     let changed = undo(writer, &suspended.metadata).await?;
     release(writer, &suspended.metadata).await?;
     Ok(changed)
@@ -148,7 +170,11 @@ fn own_key(policy: &ObjectMeta) -> ObjectKey {
 
 fn release_operations(live: &DynamicObject) -> Vec<Value> {
     let mut operations = Vec::new();
-    if let Some(position) = live.finalizers().iter().position(|finalizer| finalizer == FINALIZER) {
+    if let Some(position) = live
+        .finalizers()
+        .iter()
+        .position(|finalizer| finalizer == FINALIZER)
+    {
         let path = format!("/metadata/finalizers/{position}");
         operations.push(json!({"op": "test", "path": path, "value": FINALIZER}));
         operations.push(json!({"op": "remove", "path": path}));
@@ -165,12 +191,18 @@ async fn carriers(writer: &Writer, namespace: &str, manager: &str) -> Result<Vec
     let mut found = Vec::new();
     for service in list_metadata::<Service>(writer, namespace).await? {
         if carries(&service.metadata, manager) {
-            found.push(ObjectKey::service(&Service { metadata: service.metadata, ..Service::default() }));
+            found.push(ObjectKey::service(&Service {
+                metadata: service.metadata,
+                ..Service::default()
+            }));
         }
     }
     for ingress in list_metadata::<Ingress>(writer, namespace).await? {
         if carries(&ingress.metadata, manager) {
-            found.push(ObjectKey::ingress(&Ingress { metadata: ingress.metadata, ..Ingress::default() }));
+            found.push(ObjectKey::ingress(&Ingress {
+                metadata: ingress.metadata,
+                ..Ingress::default()
+            }));
         }
     }
     Ok(found)
@@ -178,14 +210,21 @@ async fn carriers(writer: &Writer, namespace: &str, manager: &str) -> Result<Vec
 
 async fn list_metadata<K>(writer: &Writer, namespace: &str) -> Result<Vec<PartialObjectMeta<K>>, WriteError>
 where
-    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
 {
     let api = Api::<K>::namespaced(writer.client().clone(), namespace);
-    limit(api.list_metadata(&ListParams::default())).await.map(|list| list.items)
+    api.list_metadata(&ListParams::default())
+        .await
+        .map(|list| list.items)
+        .map_err(classify)
 }
 
 fn carries(meta: &ObjectMeta, manager: &str) -> bool {
-    meta.managed_fields.iter().flatten().any(|entry| {
-        entry.manager.as_deref() == Some(manager) && entry.operation.as_deref() == Some("Apply")
-    })
+    meta.managed_fields
+        .iter()
+        .flatten()
+        .any(|entry| entry.manager.as_deref() == Some(manager) && entry.operation.as_deref() == Some("Apply"))
 }

@@ -1,10 +1,7 @@
 //! The only way from the policy controller to a change in the cluster.
 //!
-//! Every request passes the gate (leadership) immediately before it is sent and has a time limit, and every failure
-//! comes back as a value that says who is in the way.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! Every failure comes back as a value that says who is in the way. That only the leader writes, and that each request
+//! has a limit in time, is the client's doing ([`crate::runtime::client`]).
 
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersion, Status};
@@ -12,10 +9,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::affinity::model::ObjectKey;
-
-/// Longest that one request to the API server may take. Writes are small; a server that needs longer is better asked
-/// again after a back-off than waited for.
-pub const API_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::runtime::client::RequestError;
 
 /// Why a write did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +30,7 @@ pub enum WriteError {
     #[error("refused by the API server: {}", .0.message)]
     Refused(Box<Status>),
     /// No answer in time.
-    #[error("no answer from the API server within {} s", API_TIMEOUT.as_secs())]
+    #[error("the API server did not answer in time")]
     Timeout,
     /// Anything else; worth another try.
     #[error("request to the API server failed")]
@@ -56,18 +50,12 @@ pub struct Conflict {
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
-    gate: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Writer {
-    /// A writer that asks `gate` before each request.
-    pub fn new(client: Client, gate: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self { client, gate: Arc::new(gate) }
-    }
-
-    /// Whether a write sent now would pass the gate.
-    pub fn may_write(&self) -> bool {
-        (self.gate)()
+    /// A writer with the rights of `client`.
+    pub fn new(client: Client) -> Self {
+        Self { client }
     }
 
     /// The client, for reads.
@@ -96,7 +84,9 @@ impl Writer {
         params.force = force;
         let body = Value::Object(body);
         let api = self.api(object);
-        self.send(api.patch(&object.name, &params, &Patch::Apply(&body))).await
+        api.patch(&object.name, &params, &Patch::Apply(&body))
+            .await
+            .map_err(classify)
     }
 
     /// JSON Patch of an object that must still be at `resource_version`.
@@ -114,14 +104,24 @@ impl Writer {
         guarded.extend(operations);
         let patch: json_patch::Patch = serde_json::from_value(Value::Array(guarded))
             .map_err(|error| WriteError::Api(kube::Error::SerdeError(error)))?;
-        let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+        let params = PatchParams {
+            field_manager: Some(manager.to_owned()),
+            ..PatchParams::default()
+        };
         let params = params.validation_strict();
         let api = self.api(object);
-        self.send(api.patch(&object.name, &params, &Patch::<Value>::Json(patch))).await
+        api.patch(&object.name, &params, &Patch::<Value>::Json(patch))
+            .await
+            .map_err(classify)
     }
 
     /// Server-side apply of the status subresource. The status is ours alone, so it is forced.
-    pub async fn apply_status(&self, object: &ObjectKey, manager: &str, status: &Value) -> Result<(), WriteError> {
+    pub async fn apply_status(
+        &self,
+        object: &ObjectKey,
+        manager: &str,
+        status: &Value,
+    ) -> Result<(), WriteError> {
         let body = json!({
             "apiVersion": object.api_version,
             "kind": object.kind,
@@ -130,40 +130,33 @@ impl Writer {
         });
         let params = PatchParams::apply(manager).force();
         let api = self.api(object);
-        self.send(api.patch_status(&object.name, &params, &Patch::Apply(&body))).await.map(|_| ())
+        api.patch_status(&object.name, &params, &Patch::Apply(&body))
+            .await
+            .map(|_| ())
+            .map_err(classify)
     }
 
     /// Reads an object; `None` if it is gone or another one stands under its name.
     pub async fn read(&self, object: &ObjectKey) -> Result<Option<DynamicObject>, WriteError> {
         let api = self.api(object);
-        let found = limit(api.get_opt(&object.name)).await?;
+        let found = api.get_opt(&object.name).await.map_err(classify)?;
         Ok(found.filter(|live| live.metadata.uid.as_deref() == Some(&object.uid)))
     }
 
     fn api(&self, object: &ObjectKey) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &object.namespace, &resource(object))
     }
-
-    async fn send<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
-        if !self.may_write() {
-            return Err(WriteError::NotLeader);
-        }
-        limit(request).await
-    }
-}
-
-/// Bounds a request in time and sorts its failures.
-pub async fn limit<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
-    match tokio::time::timeout(API_TIMEOUT, request).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(classify(error)),
-        Err(_) => Err(WriteError::Timeout),
-    }
 }
 
 fn resource(object: &ObjectKey) -> ApiResource {
-    let (group, version) = object.api_version.split_once('/').unwrap_or(("", &object.api_version));
-    let gv = GroupVersion { group: group.to_owned(), version: version.to_owned() };
+    let (group, version) = object
+        .api_version
+        .split_once('/')
+        .unwrap_or(("", &object.api_version));
+    let gv = GroupVersion {
+        group: group.to_owned(),
+        version: version.to_owned(),
+    };
     ApiResource {
         group: gv.group,
         version: gv.version,
@@ -173,8 +166,19 @@ fn resource(object: &ObjectKey) -> ApiResource {
     }
 }
 
-fn classify(error: kube::Error) -> WriteError {
-    let kube::Error::Api(status) = error else { return WriteError::Api(error) };
+/// Sorts the failures of a request.
+pub fn classify(error: kube::Error) -> WriteError {
+    let status = match error {
+        kube::Error::Api(status) => status,
+        kube::Error::Service(source) => {
+            return match source.downcast_ref() {
+                Some(RequestError::NotLeader) => WriteError::NotLeader,
+                Some(RequestError::Timeout) => WriteError::Timeout,
+                None => WriteError::Api(kube::Error::Service(source)),
+            };
+        }
+        other => return WriteError::Api(other),
+    };
     if status.is_not_found() {
         return WriteError::Gone;
     }
@@ -184,11 +188,17 @@ fn classify(error: kube::Error) -> WriteError {
         if status.message.contains("uid") && conflicts.is_empty() {
             return WriteError::Gone;
         }
-        return if conflicts.is_empty() { WriteError::Changed } else { WriteError::Conflict(conflicts) };
+        return if conflicts.is_empty() {
+            WriteError::Changed
+        } else {
+            WriteError::Conflict(conflicts)
+        };
     }
     match status.code {
         // A failed `test` of a JSON patch is 422 with this text, whatever was tested.
-        422 if status.message.contains("testing path") || status.message.contains("test failed") => WriteError::Changed,
+        422 if status.message.contains("testing path") || status.message.contains("test failed") => {
+            WriteError::Changed
+        }
         400 | 422 => WriteError::Refused(status),
         _ => WriteError::Api(kube::Error::Api(status)),
     }

@@ -46,16 +46,29 @@ impl RestoreBudget {
         self.ask_at(Instant::now(), policy, object, fields, resource_version)
     }
 
-    fn ask_at(&self, now: Instant, policy: &str, object: &ObjectKey, fields: &Value, version: &str) -> Answer {
+    fn ask_at(
+        &self,
+        now: Instant,
+        policy: &str,
+        object: &ObjectKey,
+        fields: &Value,
+        version: &str,
+    ) -> Answer {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(entry) = entries.get_mut(&key(policy, object)) else { return Answer::Write };
+        let Some(entry) = entries.get_mut(&key(policy, object)) else {
+            return Answer::Write;
+        };
         if entry.fields != *fields {
             return Answer::Write;
         }
         if entry.seen == version && !entry.stood {
             return Answer::Pending;
         }
-        while entry.restores.front().is_some_and(|first| now.duration_since(*first) >= WINDOW) {
+        while entry
+            .restores
+            .front()
+            .is_some_and(|first| now.duration_since(*first) >= WINDOW)
+        {
             entry.restores.pop_front();
         }
         match entry.restores.front() {
@@ -141,7 +154,10 @@ mod tests {
         for round in 0..RESTORES_PER_HOUR {
             budget.stands("p", &object());
             let version = round.to_string();
-            assert_eq!(budget.ask_at(start, "p", &object(), &fields, &version), Answer::Write);
+            assert_eq!(
+                budget.ask_at(start, "p", &object(), &fields, &version),
+                Answer::Write
+            );
             budget.wrote_at(start, "p", &object(), &fields, &version);
         }
         budget.stands("p", &object());
@@ -150,7 +166,13 @@ mod tests {
             budget.ask_at(soon, "p", &object(), &fields, "99"),
             Answer::Exhausted(WINDOW - Duration::from_secs(60))
         );
-        assert_eq!(budget.ask_at(start + WINDOW, "p", &object(), &fields, "99"), Answer::Write);
-        assert_eq!(budget.ask_at(soon, "another policy", &object(), &fields, "99"), Answer::Write);
+        assert_eq!(
+            budget.ask_at(start + WINDOW, "p", &object(), &fields, "99"),
+            Answer::Write
+        );
+        assert_eq!(
+            budget.ask_at(soon, "another policy", &object(), &fields, "99"),
+            Answer::Write
+        );
     }
 }

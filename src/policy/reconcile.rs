@@ -1,0 +1,303 @@
+//! What one reconcile does: the five steps, or the undoing of a policy that is being deleted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::PartialObjectMeta;
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Api, Resource, ResourceExt};
+
+use super::apply::{Applied, RestoreBudget, apply};
+use super::build::{build, nothing};
+use super::caches::Caches;
+use super::dereference::dereference;
+use super::status::{self, Announcement, Verdict};
+use super::validate::validate;
+use super::writer::{WriteError, Writer, classify};
+use super::{GuardedPolicy, foreign_manager, policy_key, undo};
+use crate::api::conditions::reasons;
+use crate::api::{STATUS_FIELD_MANAGER, SessionPolicy};
+use crate::runtime::backoff::Backoff;
+use crate::runtime::leader::Leadership;
+use crate::runtime::metrics::ReconcileMetrics;
+
+/// How long undoing is tried before the finalizer is given up, so that no namespace hangs for ever.
+const CLEANUP_LIMIT: Duration = Duration::from_secs(600);
+
+/// When to look again after a write met a newer object than the cache holds.
+const STALE_CACHE_RETRY: Duration = Duration::from_millis(500);
+
+/// Longest note of an Event (`events.k8s.io/v1`: 1024 bytes; characters here may take several).
+const EVENT_NOTE_LIMIT: usize = 256;
+
+/// Everything that a reconcile needs.
+pub struct Context {
+    /// Read side.
+    pub caches: Arc<Caches>,
+    /// Write side.
+    pub writer: Writer,
+    /// Whether this replica may write.
+    pub leadership: Leadership,
+    /// Restores so far.
+    pub budget: RestoreBudget,
+    /// Events.
+    pub recorder: Recorder,
+    /// Measurements.
+    pub metrics: ReconcileMetrics,
+    /// Failures so far, by namespace/name.
+    pub backoff: Backoff<String>,
+}
+
+/// Why a reconcile has to be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A write or read failed.
+    #[error("{}", .0.explain())]
+    Write(#[from] WriteError),
+    /// The reconcile as a whole took too long.
+    #[error("reconcile took longer than {} s", super::controller::RECONCILE_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+impl Error {
+    /// Low-cardinality label for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Write(WriteError::NotLeader) => "NotLeader",
+            Self::Write(WriteError::Timeout) | Self::Timeout => "Timeout",
+            Self::Write(error) => error.reason(),
+        }
+    }
+}
+
+/// Works on one policy.
+pub async fn reconcile_guarded(policy: &GuardedPolicy, context: &Context) -> Result<Action, Error> {
+    if policy.meta().deletion_timestamp.is_some() {
+        return cleanup(policy, context).await;
+    }
+    match &policy.0 {
+        Ok(policy) => reconcile_policy(policy, context).await,
+        Err(invalid) => {
+            report_invalid(context, policy.meta(), &invalid.error).await?;
+            Ok(Action::await_change())
+        }
+    }
+}
+
+async fn reconcile_policy(policy: &SessionPolicy, context: &Context) -> Result<Action, Error> {
+    let found = dereference(&context.caches, policy);
+    let validated = match validate(policy, &found) {
+        Ok(validated) => validated,
+        Err(unresolved) => {
+            if unresolved.withdraw && !policy.spec.suspend {
+                for object in nothing(&found).withdraw {
+                    undo::withdraw_fields(
+                        &context.writer,
+                        &object,
+                        &foreign_manager(&policy.uid().unwrap_or_default()),
+                    )
+                    .await?;
+                }
+            }
+            publish(context, policy, &Verdict::Unresolved(&unresolved)).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    let desired = build(&validated, &found);
+    match apply(
+        &context.writer,
+        &context.budget,
+        policy,
+        &validated,
+        &found,
+        desired,
+    )
+    .await
+    {
+        Ok(applied) => {
+            announce_changes(context, policy, &applied).await;
+            publish(context, policy, &Verdict::Applied(&validated, &applied)).await?;
+            Ok(applied
+                .retry_after
+                .map_or_else(Action::await_change, Action::requeue))
+        }
+        Err(WriteError::Changed) => {
+            // The cache is behind; the event that brings it up to date triggers the next try, too.
+            Ok(Action::requeue(STALE_CACHE_RETRY))
+        }
+        Err(error) => {
+            publish(context, policy, &Verdict::Failed(error.reason(), error.explain())).await?;
+            Err(error.into())
+        }
+    }
+}
+
+/// Undoes what a policy did, then lets it go.
+async fn cleanup(policy: &GuardedPolicy, context: &Context) -> Result<Action, Error> {
+    let meta = policy.meta();
+    if !undo::has_finalizer(meta) {
+        return Ok(Action::await_change());
+    }
+    if !namespace_is_terminating(context, meta.namespace.as_deref().unwrap_or_default()).await? {
+        match undo::undo(&context.writer, meta).await {
+            Ok(changed) if changed.is_empty() => {}
+            Ok(changed) => {
+                let note = format!("took back what was written on {}", changed.join(", "));
+                emit(context, meta, EventType::Normal, "Undone", "Undo", note).await;
+            }
+            Err(error) if overdue(meta) => {
+                let note = format!(
+                    "gave up undoing after {} s: {}; fields of manager {} may remain in the namespace",
+                    CLEANUP_LIMIT.as_secs(),
+                    error.explain(),
+                    foreign_manager(meta.uid.as_deref().unwrap_or_default())
+                );
+                tracing::error!(policy = meta.name, namespace = meta.namespace, note);
+                emit(
+                    context,
+                    meta,
+                    EventType::Warning,
+                    reasons::CLEANUP_GIVEN_UP,
+                    "Undo",
+                    note,
+                )
+                .await;
+            }
+            Err(error) => {
+                if let Ok(policy) = &policy.0 {
+                    let message = format!("cannot undo yet: {}", error.explain());
+                    publish(context, policy, &Verdict::Failed(reasons::DELETING, message)).await?;
+                }
+                return Err(error.into());
+            }
+        }
+    }
+    undo::release(&context.writer, meta).await?;
+    context.budget.forget(meta.uid.as_deref().unwrap_or_default());
+    Ok(Action::await_change())
+}
+
+async fn namespace_is_terminating(context: &Context, name: &str) -> Result<bool, Error> {
+    let api = Api::<Namespace>::all(context.writer.client().clone());
+    let namespace: Option<PartialObjectMeta<Namespace>> =
+        api.get_metadata_opt(name).await.map_err(classify)?;
+    Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
+}
+
+fn overdue(meta: &ObjectMeta) -> bool {
+    let limit = jiff::SignedDuration::try_from(CLEANUP_LIMIT).unwrap_or(jiff::SignedDuration::ZERO);
+    meta.deletion_timestamp
+        .as_ref()
+        .is_some_and(|since| jiff::Timestamp::now().duration_since(since.0) > limit)
+}
+
+async fn publish(context: &Context, policy: &SessionPolicy, verdict: &Verdict<'_>) -> Result<(), Error> {
+    let status = status::compute(policy, verdict, &Time(jiff::Timestamp::now()));
+    if let Some(Announcement { kind, reason, note }) = status::update(&context.writer, policy, status).await?
+    {
+        emit(context, &policy.metadata, kind.into(), &reason, "Reconcile", note).await;
+    }
+    Ok(())
+}
+
+async fn announce_changes(context: &Context, policy: &SessionPolicy, applied: &Applied) {
+    if !applied.changed.is_empty() {
+        let note = format!("configured affinity on {}", applied.changed.join(", "));
+        tracing::info!(changed = applied.changed.join(", "), "configured affinity");
+        emit(
+            context,
+            &policy.metadata,
+            EventType::Normal,
+            "Configured",
+            "Apply",
+            note,
+        )
+        .await;
+    }
+}
+
+/// A policy that this version cannot read: say so in its status, once.
+async fn report_invalid(context: &Context, meta: &ObjectMeta, error: &str) -> Result<(), Error> {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let key = policy_key(&text(&meta.namespace), &text(&meta.name), &text(&meta.uid));
+    let Some(live) = context.writer.read(&key).await? else {
+        return Ok(());
+    };
+    let message = format!(
+        "SessionPolicy {}/{} cannot be read by this version of the operator: {error}; compare it with \
+         kubectl explain sessionpolicy.spec",
+        key.namespace, key.name
+    );
+    let known = live
+        .data
+        .pointer("/status/conditions")
+        .and_then(serde_json::Value::as_array);
+    let said = known.is_some_and(|conditions| {
+        conditions.iter().any(|condition| {
+            condition.pointer("/reason").and_then(serde_json::Value::as_str) == Some(reasons::INVALID_SPEC)
+                && condition.pointer("/message").and_then(serde_json::Value::as_str) == Some(message.as_str())
+        })
+    });
+    if said {
+        return Ok(());
+    }
+    let status = status::invalid(live.metadata.generation, &message, &Time(jiff::Timestamp::now()));
+    context
+        .writer
+        .apply_status(&key, STATUS_FIELD_MANAGER, &serde_json::json!(status))
+        .await?;
+    emit(
+        context,
+        meta,
+        EventType::Warning,
+        reasons::INVALID_SPEC,
+        "Reconcile",
+        message,
+    )
+    .await;
+    Ok(())
+}
+
+/// Events are best effort: one that cannot be written is logged and changes nothing else.
+async fn emit(
+    context: &Context,
+    meta: &ObjectMeta,
+    type_: EventType,
+    reason: &str,
+    action: &str,
+    note: String,
+) {
+    let reference = ObjectReference {
+        api_version: Some(SessionPolicy::api_version(&()).into_owned()),
+        kind: Some(SessionPolicy::kind(&()).into_owned()),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+        uid: meta.uid.clone(),
+        ..Default::default()
+    };
+    let note: String = note.chars().take(EVENT_NOTE_LIMIT).collect();
+    let event = Event {
+        type_,
+        reason: reason.to_owned(),
+        note: Some(note),
+        action: action.to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = context
+        .recorder
+        .publish(&event, &reference)
+        .await
+        .map_err(classify)
+    {
+        tracing::warn!(
+            policy = meta.name,
+            namespace = meta.namespace,
+            error = error.explain(),
+            reason,
+            "event not written"
+        );
+    }
+}
