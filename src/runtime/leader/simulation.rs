@@ -193,8 +193,9 @@ impl Simulation {
             Activity::Thinking => self.think(index, now, clock),
             Activity::Reading { started } => {
                 let answer = Some(self.server.lease.clone());
-                self.answer(index, now, |lost| {
-                    Activity::GotRead(if lost { None } else { answer })
+                self.answer(index, now, |lost| Activity::GotRead {
+                    answer: if lost { None } else { answer },
+                    started,
                 });
             }
             Activity::GotRead { answer, started } => {
