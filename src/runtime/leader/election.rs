@@ -223,14 +223,15 @@ impl Election {
         }
     }
 
-    /// Takes the answer to a read; `None` = the read failed, `Some(None)` = there is no record.
-    pub(super) fn on_read(&mut self, answer: Option<Option<Lease>>, now: Instant) {
+    /// Takes the answer to a read that was begun at `started`; `None` = the read failed, `Some(None)` = there is no
+    /// record.
+    pub(super) fn on_read(&mut self, answer: Option<Option<Lease>>, started: Instant, now: Instant) {
         if let Some(lease) = answer {
             self.observed.observe(lease, &self.identity, &self.timing, now);
             self.fresh = true;
             self.next_attempt = None;
         } else {
-            self.next_attempt = Some(now + self.timing.retry_period);
+            self.next_attempt = Some(started + self.timing.retry_period);
         }
     }
 
@@ -258,7 +259,8 @@ impl Election {
             }
             WriteOutcome::Failed => {
                 self.fresh = false;
-                self.next_attempt = Some(now + self.timing.retry_period);
+                // Counted from the start: a request that hung has used up the pause.
+                self.next_attempt = Some(started + self.timing.retry_period);
             }
         }
     }

@@ -82,6 +82,7 @@ impl Elector {
     }
 
     async fn read(&mut self) {
+        let started = Instant::now();
         let answer = match timeout(LEASE_REQUEST_TIMEOUT, self.leases.get_opt(self.election.name())).await {
             Ok(Ok(lease)) => Some(lease),
             Ok(Err(error)) => {
@@ -93,7 +94,7 @@ impl Elector {
                 None
             }
         };
-        self.election.on_read(answer, Instant::now());
+        self.election.on_read(answer, started, Instant::now());
     }
 
     async fn write(&mut self, attempt: Attempt) {
