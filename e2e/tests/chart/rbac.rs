@@ -120,7 +120,7 @@ fn grants_of(role: &Value) -> BTreeSet<Grant> {
     grants
 }
 
-/// Everything that the bindings of the chart grant to a ServiceAccount of the release's namespace.
+/// Everything that the bindings of the chart grant to a `ServiceAccount` of the release's namespace.
 fn grants_to(objects: &[Value], account: &str) -> BTreeSet<Grant> {
     let mut grants = BTreeSet::new();
     for binding in objects
