@@ -1,0 +1,88 @@
+{{/* Names follow Helm's own convention: a release called like the chart does not say it twice. */}}
+{{- define "session-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "session-operator.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- $name := default .Chart.Name .Values.nameOverride }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Cluster-scoped objects carry the namespace in their name, so that two releases of one name do not meet. */}}
+{{- define "session-operator.clusterName" -}}
+{{- printf "%s:%s" .Release.Namespace (include "session-operator.fullname" .) }}
+{{- end }}
+
+{{- define "session-operator.serviceAccountName" -}}
+{{- default (include "session-operator.fullname" .) .Values.serviceAccount.name }}
+{{- end }}
+
+{{- define "session-operator.guardName" -}}
+{{- printf "%s-uninstall-guard" (include "session-operator.fullname" .) }}
+{{- end }}
+
+{{- define "session-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "session-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "session-operator.labels" -}}
+{{- include "session-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: session-operator
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "session-operator.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end }}
+{{- end }}
+
+{{/* What every container of the operator's image has in common. */}}
+{{- define "session-operator.container" -}}
+image: {{ include "session-operator.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  {{- toYaml .Values.securityContext | nindent 2 }}
+{{- end }}
+
+{{/* What every pod of the operator's image has in common. */}}
+{{- define "session-operator.pod" -}}
+securityContext:
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Label matchers of the operator's own series, as the ServiceMonitor labels them. */}}
+{{- define "session-operator.series" -}}
+namespace="{{ .Release.Namespace }}",service="{{ include "session-operator.fullname" . }}-metrics"
+{{- end }}

@@ -1,0 +1,319 @@
+//! What the chart grants is what the operator calls: no call without a rule, no rule without a call.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::documents::{RELEASE, SETS, annotation, identity, list, objects, of_kind, strings, text};
+
+/// Where a call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In every namespace whose policies are served.
+    Watched,
+    /// At cluster scope.
+    Cluster,
+    /// In the namespace of the release.
+    Release,
+}
+
+/// Calls of the operator, by place, API group and resource (with its subresource).
+struct Calls {
+    place: Place,
+    group: &'static str,
+    resource: &'static str,
+    verbs: &'static [&'static str],
+    /// The names that the calls are confined to; empty: any.
+    names: &'static [&'static str],
+}
+
+/// Every request that `session-operator run` makes. A rule of the chart that none of these needs is too much.
+const CALLS: &[Calls] = &[
+    // The finalizer and the restore annotation are patches of the policy itself.
+    calls(
+        Place::Watched,
+        "session-operator.dev",
+        "sessionpolicies",
+        &["get", "list", "watch", "patch"],
+    ),
+    calls(
+        Place::Watched,
+        "session-operator.dev",
+        "sessionpolicies/status",
+        &["patch"],
+    ),
+    calls(Place::Watched, "apps", "deployments", &["get", "list", "watch"]),
+    calls(Place::Watched, "", "services", &["get", "list", "watch", "patch"]),
+    calls(
+        Place::Watched,
+        "networking.k8s.io",
+        "ingresses",
+        &["get", "list", "watch", "patch"],
+    ),
+    calls(
+        Place::Watched,
+        "traefik.io",
+        "ingressroutes",
+        &["get", "list", "watch", "patch"],
+    ),
+    // An event that repeats is patched as a series.
+    calls(Place::Watched, "events.k8s.io", "events", &["create", "patch"]),
+    calls(
+        Place::Cluster,
+        "networking.k8s.io",
+        "ingressclasses",
+        &["list", "watch"],
+    ),
+    Calls {
+        place: Place::Cluster,
+        group: "apiextensions.k8s.io",
+        resource: "customresourcedefinitions",
+        verbs: &["get", "list", "watch"],
+        names: &["sessionpolicies.session-operator.dev", "ingressroutes.traefik.io"],
+    },
+    Calls {
+        place: Place::Release,
+        group: "coordination.k8s.io",
+        resource: "leases",
+        verbs: &["get", "update"],
+        names: &["LEASE"],
+    },
+    // The name of a new object is not known to the authorizer.
+    calls(Place::Release, "coordination.k8s.io", "leases", &["create"]),
+];
+
+const fn calls(
+    place: Place,
+    group: &'static str,
+    resource: &'static str,
+    verbs: &'static [&'static str],
+) -> Calls {
+    Calls {
+        place,
+        group,
+        resource,
+        verbs,
+        names: &[],
+    }
+}
+
+/// One thing that a subject may do: namespace ("" at cluster scope and for all namespaces), group, resource, name
+/// ("" for any) and verb.
+type Grant = (String, String, String, String, String);
+
+fn grants_of(role: &Value) -> BTreeSet<Grant> {
+    let namespace = text(role, "/metadata/namespace");
+    let mut grants = BTreeSet::new();
+    for rule in list(role, "/rules") {
+        let names = strings(rule, "/resourceNames");
+        let names = if names.is_empty() { vec![""] } else { names };
+        for group in strings(rule, "/apiGroups") {
+            for resource in strings(rule, "/resources") {
+                for verb in strings(rule, "/verbs") {
+                    for name in &names {
+                        grants.insert([namespace, group, resource, name, verb].map(str::to_owned).into());
+                    }
+                }
+            }
+        }
+    }
+    grants
+}
+
+/// Everything that the bindings of the chart grant to a `ServiceAccount` of the release's namespace.
+fn grants_to(objects: &[Value], account: &str) -> BTreeSet<Grant> {
+    let mut grants = BTreeSet::new();
+    for binding in objects
+        .iter()
+        .filter(|object| text(object, "/kind").ends_with("RoleBinding"))
+    {
+        let subjects = list(binding, "/subjects");
+        let bound = subjects.iter().any(|subject| {
+            text(subject, "/kind") == "ServiceAccount"
+                && text(subject, "/name") == account
+                && text(subject, "/namespace") == RELEASE
+        });
+        if !bound {
+            continue;
+        }
+        let kind = text(binding, "/roleRef/kind");
+        let namespace = text(binding, "/metadata/namespace");
+        assert_eq!(
+            kind == "ClusterRole",
+            text(binding, "/kind") == "ClusterRoleBinding",
+            "{} binds a {kind}",
+            identity(binding)
+        );
+        let role = of_kind(objects, kind).into_iter().find(|role| {
+            text(role, "/metadata/name") == text(binding, "/roleRef/name")
+                && text(role, "/metadata/namespace") == namespace
+        });
+        grants.extend(grants_of(role.unwrap_or_else(|| {
+            panic!("{} binds a role that is not there", identity(binding))
+        })));
+    }
+    grants
+}
+
+fn account_of(objects: &[Value], kind: &str) -> String {
+    let pods = of_kind(objects, kind);
+    let [object] = pods.as_slice() else {
+        panic!("the chart has one {kind}, not {}", pods.len())
+    };
+    text(object, "/spec/template/spec/serviceAccountName").to_owned()
+}
+
+/// The argument `--NAME=…` of the operator's container.
+fn argument<'a>(objects: &'a [Value], name: &str) -> Option<&'a str> {
+    let deployment = of_kind(objects, "Deployment")[0];
+    let prefix = format!("--{name}=");
+    strings(deployment, "/spec/template/spec/containers/0/args")
+        .into_iter()
+        .find_map(|argument| argument.strip_prefix(&prefix))
+}
+
+#[test]
+fn the_operator_may_do_what_it_does_and_no_more() {
+    for set in SETS {
+        let objects = objects(set);
+        let watched: Vec<&str> =
+            argument(&objects, "namespaces").map_or(vec![""], |list| list.split(',').collect());
+        let lease = argument(&objects, "lease-name").unwrap();
+        let mut needed = BTreeSet::new();
+        for calls in CALLS {
+            let places = match calls.place {
+                Place::Watched => watched.clone(),
+                Place::Cluster => vec![""],
+                Place::Release => vec![RELEASE],
+            };
+            let names = if calls.names.is_empty() {
+                &[""]
+            } else {
+                calls.names
+            };
+            for namespace in places {
+                for name in names {
+                    let name = if *name == "LEASE" { lease } else { name };
+                    for verb in calls.verbs {
+                        needed.insert(
+                            [namespace, calls.group, calls.resource, name, verb]
+                                .map(str::to_owned)
+                                .into(),
+                        );
+                    }
+                }
+            }
+        }
+        let granted = grants_to(&objects, &account_of(&objects, "Deployment"));
+        let missing: Vec<_> = needed.difference(&granted).collect();
+        let too_much: Vec<_> = granted.difference(&needed).collect();
+        assert!(
+            missing.is_empty(),
+            "{set}: the operator calls, and the chart does not grant: {missing:?}"
+        );
+        assert!(
+            too_much.is_empty(),
+            "{set}: the chart grants, and the operator does not call: {too_much:?}"
+        );
+    }
+}
+
+#[test]
+fn the_uninstall_guard_only_lists_policies() {
+    for set in SETS {
+        let objects = objects(set);
+        let account = account_of(&objects, "Job");
+        assert_ne!(
+            account,
+            account_of(&objects, "Deployment"),
+            "{set}: the guard has an account of its own"
+        );
+        let watched: Vec<&str> =
+            argument(&objects, "namespaces").map_or(vec![""], |list| list.split(',').collect());
+        let expected: BTreeSet<Grant> = watched
+            .iter()
+            .map(|namespace| {
+                [namespace, "session-operator.dev", "sessionpolicies", "", "list"]
+                    .map(str::to_owned)
+                    .into()
+            })
+            .collect();
+        assert_eq!(grants_to(&objects, &account), expected, "{set}");
+    }
+}
+
+#[test]
+fn no_role_reaches_secrets_or_uses_wildcards() {
+    for set in SETS {
+        for role in objects(set)
+            .iter()
+            .filter(|object| text(object, "/kind").ends_with("Role"))
+        {
+            for (_, group, resource, _, verb) in grants_of(role) {
+                assert!(
+                    !resource.starts_with("secrets"),
+                    "{set}: {} reaches Secrets",
+                    identity(role)
+                );
+                for word in [&group, &resource, &verb] {
+                    assert!(!word.contains('*'), "{set}: {} has a wildcard", identity(role));
+                }
+                assert!(
+                    !["bind", "escalate", "impersonate"].contains(&verb.as_str()),
+                    "{set}: {}",
+                    identity(role)
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn named_namespaces_leave_nothing_at_cluster_scope_but_reading_class_objects() {
+    let objects = objects("namespaces");
+    let account = account_of(&objects, "Deployment");
+    let at_cluster_scope: Vec<Grant> = grants_to(&objects, &account)
+        .into_iter()
+        .filter(|grant| grant.0.is_empty())
+        .collect();
+    for (_, _, resource, _, verb) in &at_cluster_scope {
+        assert!(
+            ["ingressclasses", "customresourcedefinitions"].contains(&resource.as_str()),
+            "{resource}"
+        );
+        assert!(
+            ["get", "list", "watch"].contains(&verb.as_str()),
+            "{resource}: {verb}"
+        );
+    }
+    assert!(!at_cluster_scope.is_empty());
+}
+
+/// Hooks are not deleted with the release: what helps one has to say itself when it goes.
+#[test]
+fn everything_of_the_guard_goes_with_the_guard() {
+    for set in SETS {
+        let objects = objects(set);
+        let name = account_of(&objects, "Job");
+        let guard: Vec<&Value> = objects
+            .iter()
+            .filter(|object| text(object, "/metadata/name").ends_with(name.as_str()))
+            .collect();
+        assert!(guard.len() >= 4, "{set}: account, role, binding and job");
+        for object in guard {
+            assert_eq!(
+                annotation(object, "helm.sh/hook"),
+                "pre-delete",
+                "{set}: {}",
+                identity(object)
+            );
+            let policy = annotation(object, "helm.sh/hook-delete-policy");
+            assert_eq!(
+                policy,
+                "before-hook-creation,hook-succeeded",
+                "{set}: {}",
+                identity(object)
+            );
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What the repository's documents say is what the code says.
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
+
+    use kube::core::cel::validate_cel;
+    use serde_json::Value;
+    use session_operator::api::SessionPolicy;
+
+    fn repository() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+    }
+
+    fn read(path: &Path) -> String {
+        std::fs::read_to_string(path)
+            .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+    }
+
+    /// Names of the constants of a module of `conditions.rs` with their values.
+    fn constants(source: &str, module: &str) -> BTreeSet<String> {
+        let start = source.find(&format!("pub mod {module} {{")).unwrap();
+        let body = source[start..].split("\n}").next().unwrap();
+        let values = body
+            .split("&str = \"")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap().to_owned());
+        values.collect()
+    }
+
+    #[test]
+    fn every_condition_and_reason_is_documented_and_no_other() {
+        let source = read(&repository().join("src/api/conditions.rs"));
+        let document = read(&repository().join("docs/conditions.md"));
+        let rows: BTreeSet<String> = document
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .map(str::to_owned)
+            .collect();
+        let types = constants(&source, "types");
+        let reasons = constants(&source, "reasons");
+        assert!(
+            types.len() >= 3 && reasons.len() >= 15,
+            "conditions.rs is read wrongly: {types:?} {reasons:?}"
+        );
+        let known: BTreeSet<String> = types.union(&reasons).cloned().collect();
+        assert_eq!(
+            rows, known,
+            "left: docs/conditions.md, right: src/api/conditions.rs"
+        );
+    }
+
+    fn examples() -> Vec<(PathBuf, Value)> {
+        let entries = std::fs::read_dir(repository().join("examples")).unwrap();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        let documents = |path: PathBuf| {
+            let parsed: Vec<Value> = serde_saphyr::from_multiple(&read(&path)).unwrap();
+            parsed.into_iter().map(move |value| (path.clone(), value))
+        };
+        paths
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|ext| ext == "yaml"))
+            .flat_map(documents)
+            .collect()
+    }
+
+    /// Whether everything that `given` says is also said by `kept`.
+    fn is_kept(given: &Value, kept: &Value) -> bool {
+        match (given, kept) {
+            (Value::Object(given), Value::Object(kept)) => given
+                .iter()
+                .all(|(key, value)| kept.get(key).is_some_and(|kept| is_kept(value, kept))),
+            _ => given == kept,
+        }
+    }
+
+    #[test]
+    fn examples_are_valid_and_spell_every_field_as_the_api_does() {
+        let policies: Vec<_> = examples()
+            .into_iter()
+            .filter(|(_, value)| value["kind"] == "SessionPolicy")
+            .collect();
+        assert!(policies.len() >= 4);
+        for (path, value) in policies {
+            let path = path.display();
+            let policy: SessionPolicy =
+                serde_json::from_value(value.clone()).unwrap_or_else(|e| panic!("{path}: {e}"));
+            assert!(
+                is_kept(&value, &serde_json::to_value(&policy).unwrap()),
+                "{path} has an unknown field: {value}"
+            );
+            let refused = validate_cel(&policy).err();
+            assert!(refused.is_none(), "{path} is refused: {refused:?}");
+        }
+    }
+}
