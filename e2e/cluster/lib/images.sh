@@ -6,6 +6,8 @@ COREDNS_IMAGE=localhost/coredns:1
 BUSYBOX_IMAGE=localhost/busybox:1
 TRAEFIK_IMAGE=
 BASE_IMAGE=localhost/debian:bookworm-slim
+# The base's root file system in the cache. Another name makes it anew.
+BASE_ARCHIVE=bookworm-2.tar
 
 # Older archives of the same image that stay in the cache: other checkouts may be using them.
 IMAGE_ARCHIVES_KEPT=4
@@ -54,7 +56,8 @@ build_image() {
   exec {lock}>"$CACHE/locks/image-${folder##*/}"
   flock "$lock"
   if [ ! -e "$archive" ]; then
-    builder build --quiet --layers --network host --file "$file" --tag "$reference" "${arguments[@]}" "$context" >&2
+    restore_bases "${arguments[@]}"
+    builder build --quiet --layers --network host --pull-never --file "$file" --tag "$reference" "${arguments[@]}" "$context" >&2
     rm -f "$archive.new"
     builder push --quiet "$reference" "docker-archive:$archive.new:$reference" >&2
     mv "$archive.new" "$archive"
@@ -63,6 +66,18 @@ build_image() {
   prune_archives "$folder" "$archive"
   exec {lock}>&-
   printf '%s\n' "$archive"
+}
+
+# restore_bases ARGUMENT…: the images that arguments name must be in the builder's storage; one that was
+# built long ago may only be in the cache.
+restore_bases() {
+  local argument reference
+  for argument in "$@"; do
+    reference=${argument#*=}
+    if [ -e "$(image_link "$reference")" ] && ! builder inspect --type image "$reference" >/dev/null 2>&1; then
+      builder pull --quiet "docker-archive:$(readlink -f "$(image_link "$reference")")" >&2
+    fi
+  done
 }
 
 # image_key CONTEXT FILE ARGUMENT…: a hash of all that goes into an image. An argument that names one of our
@@ -126,6 +141,7 @@ image_parts() {
     (cd "$CLUSTER_HOME/images/$1" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
     case $1 in
     coredns | traefik) tool_version "$1" ;;
+    base) printf '%s\n' "$BASE_ARCHIVE" ;;
     esac
   } | sha256sum | cut -c1-24
 }
@@ -147,9 +163,9 @@ make_image() {
   ln -sfn "$(image_parts "$name")" "$(image_link "$reference").parts"
 }
 
-# make_base_archive FILE: the root file system of a minimal Debian, made once; a new name makes a new one.
+# make_base_archive FILE: the root file system of a minimal Debian, made once.
 make_base_archive() {
-  local archive=$CACHE/images/bookworm-1.tar
+  local archive=$CACHE/images/$BASE_ARCHIVE
   if [ ! -e "$archive" ]; then
     rm -f "$archive.new"
     # mmdebstrap hands the new root's folder to its hook as $1.
@@ -157,8 +173,8 @@ make_base_archive() {
     mmdebstrap --quiet --format=tar --variant=minbase \
       --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
       --dpkgopt='path-exclude=/usr/share/info/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-      --aptopt='APT::Install-Recommends "false"' \
-      --customize-hook='rm -rf "$1"/var/cache/apt/*.bin "$1"/var/log/*.log "$1"/var/log/apt' \
+      --customize-hook="copy-in $CLUSTER_HOME/images/base/apt-small.conf /etc/apt/apt.conf.d" \
+      --customize-hook='rm -rf "$1"/var/cache/apt/*.bin "$1"/var/cache/apt/archives/*.deb "$1"/var/log/*.log' \
       bookworm "$archive.new"
     mv "$archive.new" "$archive"
   fi
