@@ -200,12 +200,16 @@ load_image() {
   done
 }
 
-# import_image NODE ARCHIVE: unless this node has imported the same file before.
+# import_image NODE ARCHIVE: skipped if it is what the node last imported for that image. Archives in the
+# cache are named after what is in them; other files are always imported.
 import_image() {
-  local node=$1 archive=$2 mark
-  mark=$(node_folder "$node")/imported/$(stat -c '%n %Y %s %i' "$archive" | sha256sum | cut -c1-24)
-  [ ! -e "$mark" ] || return 0
-  on_node "$node" ctr --namespace k8s.io images import --digests=false - <"$archive" >/dev/null
+  local node=$1 archive=$2 mark=''
+  if [[ $archive == "$CACHE"/images/*/* ]]; then
+    mark=$(node_folder "$node")/imported/$(basename "$(dirname "$archive")")
+    [ "$(cat "$mark" 2>/dev/null)" != "${archive##*/}" ] || return 0
+  fi
+  on_node "$node" ctr --namespace k8s.io images import - <"$archive" >/dev/null
+  [ -n "$mark" ] || return 0
   mkdir -p "${mark%/*}"
-  touch "$mark"
+  printf '%s\n' "${archive##*/}" >"$mark"
 }

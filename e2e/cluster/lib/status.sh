@@ -68,6 +68,7 @@ show_environment() {
   printf 'export PATH=%q:%q:"$PATH"\n' "$(dirname "$(tool_file kubectl)")" "$(dirname "$(tool_file helm)")"
   print_export CLUSTER_SUFFIX "$SUFFIX"
   print_export CLUSTER_STAGE "$STAGE"
+  print_export CLUSTER_KUBERNETES "$KUBERNETES"
   print_export CLUSTER_STATE "$STATE"
   print_export CLUSTER_LOGS "$LOGS"
   print_export CLUSTER_AUDIT_LOG "$LOGS/audit.log"

@@ -1,6 +1,6 @@
 module session-operator.dev/e2e/cluster/coredns
 
-go 1.26.8
+go 1.26.0
 
 require github.com/coredns/coredns v1.14.7
 
