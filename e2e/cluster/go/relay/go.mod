@@ -1,0 +1,3 @@
+module session-operator.dev/e2e/cluster/relay
+
+go 1.26
