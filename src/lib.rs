@@ -2,3 +2,4 @@
 
 pub mod affinity;
 pub mod api;
+pub mod policy;

@@ -8,15 +8,20 @@
 pub mod adapter;
 mod cookie;
 mod detect;
+pub mod drain;
+mod ingress_nginx;
 mod ingress_route;
 mod merge;
 pub mod model;
+mod ownership;
 mod planner;
 pub mod readback;
 mod routes;
 mod select;
+mod service_client_ip;
 mod tls;
 mod traefik_ingress;
+mod traefik_ingress_route;
 
 pub use merge::merge_writes;
 pub use model::{Inputs, Plan};

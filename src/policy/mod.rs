@@ -1,0 +1,3 @@
+//! The controller of `SessionPolicy`.
+
+pub mod survives;
