@@ -7,14 +7,22 @@ use std::fmt;
 
 use super::cookie::ResolvedCookie;
 use super::detect::Served;
+use super::ingress_nginx::IngressNginx;
 use super::model::{Configured, Inputs, Refusal};
 use super::routes::{Route, RouteKind};
+use super::service_client_ip::ServiceClientIp;
 use super::tls;
 use super::traefik_ingress::TraefikIngress;
+use super::traefik_ingress_route::TraefikIngressRoute;
 use crate::api::{StickyController, StickyMode};
 
 /// Every adapter. Of two that claim a route the first one gets it.
-pub static ADAPTERS: &[&dyn Adapter] = &[&TraefikIngress];
+pub static ADAPTERS: &[&dyn Adapter] = &[
+    &TraefikIngress,
+    &TraefikIngressRoute,
+    &IngressNginx,
+    &ServiceClientIp,
+];
 
 /// Knows how one controller is told to keep users on their pods, for one kind of route.
 ///
@@ -55,7 +63,7 @@ pub trait Adapter: Send + Sync {
     ///
     /// # Errors
     /// A [`Refusal`] with the remedy, if the route cannot have what is wished for; then nothing is written.
-    fn plan(&self, scope: &Scope<'_>, route: &Route<'_>, served: &Served<'_>) -> Result<Configured, Refusal>;
+    fn plan(&self, scope: &Scope<'_>, route: &Route<'_>, served: &Served) -> Result<Configured, Refusal>;
 }
 
 impl fmt::Debug for dyn Adapter {

@@ -21,19 +21,17 @@ const DEFAULT_CLASS_ANNOTATION: &str = "ingressclass.kubernetes.io/is-default-cl
 
 /// Who serves a route.
 #[derive(Clone, Debug)]
-pub struct Served<'a> {
+pub struct Served {
     /// The adapter that knows how.
     pub adapter: &'static dyn Adapter,
     /// The controller, if it is certain: class strings that several controllers claim do not tell.
     pub controller: Option<StickyController>,
     /// How it was found, for messages; empty where the kind of the route says it.
     pub because: String,
-    /// `spec.controller` of the class.
-    pub class_controller: Option<&'a str>,
 }
 
 /// Finds the adapter of a route.
-pub fn detect<'a>(inputs: &Inputs<'a>, route: &Route<'a>) -> Result<Served<'a>, Refusal> {
+pub fn detect(inputs: &Inputs<'_>, route: &Route<'_>) -> Result<Served, Refusal> {
     let RouteObject::Ingress(ingress) = route.object else {
         return by_kind(route);
     };
@@ -44,14 +42,13 @@ pub fn detect<'a>(inputs: &Inputs<'a>, route: &Route<'a>) -> Result<Served<'a>, 
     }
 }
 
-fn by_kind<'a>(route: &Route<'_>) -> Result<Served<'a>, Refusal> {
+fn by_kind(route: &Route<'_>) -> Result<Served, Refusal> {
     let adapter = ADAPTERS.iter().find(|adapter| adapter.kind() == route.kind());
     adapter
         .map(|adapter| Served {
             adapter: *adapter,
             controller: Some(adapter.controller()),
             because: String::new(),
-            class_controller: None,
         })
         .ok_or_else(|| {
             unknown(
@@ -61,25 +58,20 @@ fn by_kind<'a>(route: &Route<'_>) -> Result<Served<'a>, Refusal> {
         })
 }
 
-fn by_class<'a>(class: &Class<'a>, route: &Route<'_>) -> Result<Served<'a>, Refusal> {
+fn by_class(class: &Class<'_>, route: &Route<'_>) -> Result<Served, Refusal> {
     let adapter = of_kind(RouteKind::Ingress).find(|adapter| class.is_claimed_by(*adapter));
     adapter
         .map(|adapter| Served {
             adapter,
             controller: adapter.also_read_by().is_empty().then(|| adapter.controller()),
             because: class.describe(),
-            class_controller: class.controller,
         })
         .ok_or_else(|| unknown(route, &class.describe()))
 }
 
 /// A wish for a controller whose compatibility mode claims the class means that mode: there the controller reads
 /// the other one's fields and not its own.
-fn by_wish<'a>(
-    class: &Class<'a>,
-    wanted: StickyController,
-    route: &Route<'_>,
-) -> Result<Served<'a>, Refusal> {
+fn by_wish(class: &Class<'_>, wanted: StickyController, route: &Route<'_>) -> Result<Served, Refusal> {
     let compatible = of_kind(RouteKind::Ingress)
         .find(|adapter| class.is_claimed_by(*adapter) && adapter.also_read_by().contains(&wanted));
     let own = of_kind(RouteKind::Ingress).find(|adapter| adapter.controller() == wanted);
@@ -89,7 +81,6 @@ fn by_wish<'a>(
             adapter,
             controller: Some(wanted),
             because: format!("spec.sticky.controller is {}", controller_name(wanted)),
-            class_controller: class.controller,
         })
         .ok_or_else(|| {
             unknown(

@@ -3,11 +3,12 @@
 use super::adapter::Scope;
 use super::cookie::{self, ResolvedCookie};
 use super::detect::{self, Served, controller_name};
+use super::drain;
 use super::model::{Configured, Inputs, Plan, PlanOutcome, Refusal, RoutePlan};
 use super::routes::{self, Route};
 use super::select::{self, TargetService};
 use crate::api::conditions::reasons;
-use crate::api::{SharedRoutes, StickyMode};
+use crate::api::{SharedRoutes, StickyController, StickyMode};
 
 /// Plans affinity for one policy. Deterministic: equal inputs give an equal plan.
 pub fn plan(inputs: &Inputs<'_>) -> Plan {
@@ -18,7 +19,14 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
             ..Plan::default()
         };
     }
-    let found = routes::discover(inputs, &services);
+    let mut found = routes::discover(inputs, &services);
+    let direct = routes::direct(inputs, &services, &found.reached);
+    if inputs.sticky.controller == StickyController::Service {
+        found
+            .reported
+            .extend(found.routes.drain(..).map(|route| bypassed(inputs, &route)));
+    }
+    found.routes.extend(direct);
     let mut plans = Vec::new();
     let served: Vec<_> = found
         .routes
@@ -42,7 +50,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     }
 }
 
-fn plan_route<'a>(scope: &Scope<'a>, route: &Route<'a>, served: Result<Served<'a>, Refusal>) -> RoutePlan {
+fn plan_route<'a>(scope: &Scope<'a>, route: &Route<'a>, served: Result<Served, Refusal>) -> RoutePlan {
     let controller = served.as_ref().ok().map(|served| {
         controller_name(served.controller.unwrap_or_else(|| served.adapter.controller())).to_owned()
     });
@@ -56,8 +64,22 @@ fn plan_route<'a>(scope: &Scope<'a>, route: &Route<'a>, served: Result<Served<'a
     }
 }
 
+/// A route through a proxy, where the policy says that clients reach the Service itself.
+fn bypassed(inputs: &Inputs<'_>, route: &Route<'_>) -> RoutePlan {
+    RoutePlan {
+        kind: route.kind().as_str().to_owned(),
+        namespace: inputs.policy.namespace.to_owned(),
+        name: route.name.clone(),
+        controller: None,
+        outcome: PlanOutcome::Reported(
+            "left alone, because spec.sticky.controller is Service: users who come through it have no affinity"
+                .to_owned(),
+        ),
+    }
+}
+
 /// What holds for every controller, around what its adapter knows.
-fn configure(scope: &Scope<'_>, route: &Route<'_>, served: &Served<'_>) -> Result<Configured, Refusal> {
+fn configure(scope: &Scope<'_>, route: &Route<'_>, served: &Served) -> Result<Configured, Refusal> {
     if !route.usable {
         return Err(Refusal::new(
             reasons::NO_ROUTE,
@@ -70,6 +92,14 @@ fn configure(scope: &Scope<'_>, route: &Route<'_>, served: &Served<'_>) -> Resul
     }
     let shared = shared_services(scope.inputs, route)?;
     let mut configured = served.adapter.plan(scope, route, served)?;
+    let drain = drain::judge(
+        scope.inputs.target,
+        scope.inputs.sticky.drain_seconds,
+        controller_name(served.controller.unwrap_or_else(|| served.adapter.controller())),
+        configured.keeps_terminating_pods,
+    );
+    configured.unsupported.extend(drain.unsupported);
+    configured.notes.extend(drain.notes);
     if scope.mode() == StickyMode::Cookie {
         configured.notes.extend(scope.cookie.notes.iter().cloned());
     }
@@ -115,7 +145,7 @@ fn shared_services(inputs: &Inputs<'_>, route: &Route<'_>) -> Result<Vec<String>
 fn resolve_cookie(
     inputs: &Inputs<'_>,
     routes: &[Route<'_>],
-    served: &[Result<Served<'_>, Refusal>],
+    served: &[Result<Served, Refusal>],
 ) -> ResolvedCookie {
     let without_tls: Vec<String> = routes
         .iter()
@@ -158,11 +188,15 @@ fn no_service(inputs: &Inputs<'_>) -> Refusal {
 
 fn no_route(inputs: &Inputs<'_>, services: &[TargetService<'_>]) -> Refusal {
     let names: Vec<&str> = services.iter().map(|service| service.name.as_str()).collect();
+    let mode = match inputs.sticky.mode {
+        StickyMode::Cookie => "spec.sticky.mode to ClientIP and ",
+        StickyMode::ClientIP => "",
+    };
     Refusal::new(
         reasons::NO_ROUTE,
         format!(
             "no Ingress or IngressRoute in namespace {} routes to Service {}; create one, or, if clients reach the \
-             Service itself, set spec.sticky.mode to ClientIP and spec.sticky.controller to Service",
+             Service itself, set {mode}spec.sticky.controller to Service",
             inputs.policy.namespace,
             names.join(", ")
         ),

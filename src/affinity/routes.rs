@@ -10,6 +10,8 @@ use kube::core::DynamicObject;
 use super::ingress_route::{self, Entry, EntryPort};
 use super::model::{Inputs, PlanOutcome, RoutePlan};
 use super::select::TargetService;
+use super::service_client_ip::{is_exposed, is_headless};
+use crate::api::{StickyController, StickyMode};
 
 /// Kinds of objects through which users reach a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,10 @@ impl Route<'_> {
         }
     }
 
+    fn service_names(&self) -> impl Iterator<Item = String> {
+        self.reaches.iter().map(|service| service.name.clone())
+    }
+
     /// The route as `Kind name`, for messages.
     pub fn display(&self) -> String {
         format!("{} {}", self.kind().as_str(), self.name)
@@ -84,17 +90,24 @@ pub struct Discovered<'a> {
     pub routes: Vec<Route<'a>>,
     /// Routes that are reported and never written.
     pub reported: Vec<RoutePlan>,
+    /// Names of the target's Services to which any of them leads.
+    pub reached: BTreeSet<String>,
 }
 
 /// Finds every Ingress and `IngressRoute` that reaches one of `services`.
 pub fn discover<'a>(inputs: &Inputs<'a>, services: &'a [TargetService<'a>]) -> Discovered<'a> {
-    let mut found = Discovered::default();
-    for ingress in inputs.ingresses {
-        found.routes.extend(ingress_to(ingress, services));
-    }
+    let mut found = Discovered {
+        routes: inputs
+            .ingresses
+            .iter()
+            .filter_map(|ingress| ingress_to(ingress, services))
+            .collect(),
+        ..Discovered::default()
+    };
     for object in inputs.ingress_routes {
         let namespace = object.namespace().unwrap_or_default();
         let route = ingress_route_to(object, inputs.policy.namespace, services);
+        found.reached.extend(route.iter().flat_map(Route::service_names));
         if namespace == inputs.policy.namespace {
             match route {
                 Some(route) => found.routes.push(route),
@@ -105,6 +118,42 @@ pub fn discover<'a>(inputs: &Inputs<'a>, services: &'a [TargetService<'a>]) -> D
         }
     }
     found
+        .reached
+        .extend(found.routes.iter().flat_map(Route::service_names));
+    found
+}
+
+/// The Services that clients reach without an HTTP proxy, as routes. That is how they are taken if the policy says so,
+/// or in mode `ClientIP` where no proxy leads to them; if proxies lead to the target's other Services, only those that
+/// are exposed by themselves.
+pub fn direct<'a>(
+    inputs: &Inputs<'a>,
+    services: &'a [TargetService<'a>],
+    reached: &BTreeSet<String>,
+) -> Vec<Route<'a>> {
+    let forced = inputs.sticky.controller == StickyController::Service;
+    let possible =
+        inputs.sticky.controller == StickyController::Auto && inputs.sticky.mode == StickyMode::ClientIP;
+    if !forced && !possible {
+        return Vec::new();
+    }
+    let wanted = |target: &&TargetService<'_>| {
+        forced || reached.is_empty() || !reached.contains(&target.name) && is_exposed(target.service)
+    };
+    let candidates: Vec<&'a TargetService<'a>> = services.iter().filter(wanted).collect();
+    let any_address = candidates.iter().any(|target| !is_headless(target.service));
+    candidates
+        .into_iter()
+        .filter(|target| !any_address || !is_headless(target.service))
+        .map(|target| Route {
+            object: RouteObject::Service(target.service),
+            name: target.name.clone(),
+            reaches: vec![target],
+            others: Vec::new(),
+            broken: Vec::new(),
+            usable: true,
+        })
+        .collect()
 }
 
 /// Collects what one route reaches.
@@ -163,7 +212,7 @@ fn ingress_to<'a>(ingress: &'a Ingress, services: &'a [TargetService<'a>]) -> Op
     for backend in backends(ingress) {
         match (&backend.service, &backend.resource) {
             (Some(service), _) => {
-                collector.service(&service.name, service.port.as_ref().and_then(backend_port))
+                collector.service(&service.name, service.port.as_ref().and_then(backend_port));
             }
             (None, Some(resource)) => {
                 collector
@@ -232,11 +281,6 @@ fn unhandled(object: &DynamicObject, namespace: &str) -> Option<RoutePlan> {
 }
 
 fn elsewhere(route: &Route<'_>, namespace: &str) -> RoutePlan {
-    let services: Vec<&str> = route
-        .reaches
-        .iter()
-        .map(|service| service.name.as_str())
-        .collect();
     RoutePlan {
         kind: route.kind().as_str().to_owned(),
         namespace: namespace.to_owned(),
@@ -245,7 +289,7 @@ fn elsewhere(route: &Route<'_>, namespace: &str) -> RoutePlan {
         outcome: PlanOutcome::Reported(format!(
             "reaches Service {} from namespace {namespace}; routes outside the policy's namespace are never \
              written: its owner has to configure affinity there",
-            services.join(", ")
+            route.service_names().collect::<Vec<_>>().join(", ")
         )),
     }
 }

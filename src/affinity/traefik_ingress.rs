@@ -59,7 +59,7 @@ impl Adapter for TraefikIngress {
         tls::declared(route) || is_true(ingress.annotations().get(ROUTER_TLS))
     }
 
-    fn plan(&self, scope: &Scope<'_>, route: &Route<'_>, _: &Served<'_>) -> Result<Configured, Refusal> {
+    fn plan(&self, scope: &Scope<'_>, route: &Route<'_>, _: &Served) -> Result<Configured, Refusal> {
         if scope.mode() == StickyMode::ClientIP {
             return Err(Refusal::new(
                 reasons::MODE_UNSUPPORTED,

@@ -350,20 +350,24 @@ fn affinity_entry(route: &AppliedRoute) -> Affinity {
     }
 }
 
-/// Facts of routes in the policy's own namespace; a route elsewhere that reaches the target binds nothing.
+/// Only routes of the policy's namespace count: those elsewhere are not the policy's to promise for, and are reported.
 fn survival(validated: &Validated, applied: &Applied) -> Vec<Survival> {
     let routes: Vec<RouteFact> = applied
         .routes
         .iter()
-        .map(affinity_entry)
-        .map(|entry| RouteFact {
-            binds: entry.binds,
-            keeps_terminating_pods: entry.keeps_terminating_pods,
+        .filter(|route| !matches!(route.plan.outcome, PlanOutcome::Reported(_)))
+        .map(|route| {
+            let plan = configured(route);
+            RouteFact {
+                route: format!("{} {}", route.plan.kind, route.plan.name),
+                binds: plan.map_or(Binds::None, |plan| plan.binds),
+                keeps_terminating_pods: plan.is_some_and(|plan| plan.keeps_terminating_pods),
+                read_back: plan.is_some() && route.outcome.is_ok(),
+            }
         })
         .collect();
     survives::compute(&Facts {
         target: &validated.target,
-        sticky: &validated.sticky,
         routes: &routes,
     })
 }
