@@ -2,5 +2,6 @@
 
 pub mod affinity;
 pub mod api;
+pub mod drill;
 pub mod policy;
 pub mod runtime;
