@@ -51,19 +51,36 @@ mod tests {
         );
     }
 
+    /// The YAML blocks of a Markdown document.
+    fn yaml_blocks(markdown: &str) -> Vec<&str> {
+        markdown
+            .split("```yaml\n")
+            .skip(1)
+            .map(|rest| rest.split("```").next().unwrap())
+            .collect()
+    }
+
+    /// Every object in `examples/` and in YAML blocks of the README.
     fn examples() -> Vec<(PathBuf, Value)> {
         let entries = std::fs::read_dir(repository().join("examples")).unwrap();
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
         paths.sort();
+        paths.push(repository().join("README.md"));
         let documents = |path: PathBuf| {
-            let parsed: Vec<Value> = serde_saphyr::from_multiple(&read(&path)).unwrap();
-            parsed.into_iter().map(move |value| (path.clone(), value))
+            let text = read(&path);
+            let markdown = path.extension().is_some_and(|extension| extension == "md");
+            let parts = if markdown {
+                yaml_blocks(&text)
+            } else {
+                vec![text.as_str()]
+            };
+            let parsed = parts
+                .into_iter()
+                .flat_map(|part| serde_saphyr::from_multiple::<Value>(part).unwrap());
+            let named: Vec<_> = parsed.map(|value| (path.clone(), value)).collect();
+            named
         };
-        paths
-            .into_iter()
-            .filter(|path| path.extension().is_some_and(|ext| ext == "yaml"))
-            .flat_map(documents)
-            .collect()
+        paths.into_iter().flat_map(documents).collect()
     }
 
     /// Whether everything that `given` says is also said by `kept`.
@@ -82,7 +99,7 @@ mod tests {
             .into_iter()
             .filter(|(_, value)| value["kind"] == "SessionPolicy")
             .collect();
-        assert!(policies.len() >= 4);
+        assert!(policies.len() >= 5);
         for (path, value) in policies {
             let path = path.display();
             let policy: SessionPolicy =
