@@ -92,3 +92,29 @@ fn pointers_of_odd_keys_are_escaped() {
         ["/~1~01", "/a b", "/~0~1"].map(|key| format!("/{key}"))
     );
 }
+
+/// Advice is pasted into manifests, so nothing that stands in the object may get out of its comment.
+#[test]
+fn advice_holds_what_it_should_and_nothing_else() {
+    let spec = r#"{routes: [{services: [{name: shop-svc, port: 80}]}, {services: [{name: shop-svc, port: "x\nhostNetwork: true"}]}]}"#;
+    let route = route_with(spec).replace("operation: Update", "operation: Apply");
+    let advice = World::new(&[SERVICE, &route])
+        .configured()
+        .advice
+        .expect("advice");
+    for line in advice.yaml.lines() {
+        let field = line.trim_start();
+        assert!(
+            field.starts_with("# in spec.routes[") || !field.contains("hostNetwork"),
+            "{line}"
+        );
+    }
+    assert_eq!(
+        advice
+            .yaml
+            .lines()
+            .filter(|line| line.starts_with("sticky:"))
+            .count(),
+        2
+    );
+}

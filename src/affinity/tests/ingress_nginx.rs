@@ -7,7 +7,7 @@ use crate::api::conditions::reasons;
 const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 
 fn annotated(annotations: &str) -> String {
-    let prefixed = annotations.replace("@", PREFIX);
+    let prefixed = annotations.replace('@', PREFIX);
     INGRESS.replace("uid: i-1}", &format!("uid: i-1, annotations: {{{prefixed}}}}}"))
 }
 

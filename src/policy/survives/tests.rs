@@ -94,238 +94,167 @@ fn snapshots_of_whole_tables() {
     assert_yaml_snapshot!("mixed", rows(&mixed, &THREE()));
 }
 
-/// Each event with the fact that decides it, and the row on both sides of the fact.
-#[test]
-fn a_flipped_fact_flips_its_row() {
-    let pod = [route("a", Binds::Pod)];
-    let hash = [route("a", Binds::Hash)];
-    let none = [route("a", Binds::None)];
-    let mut unread = pod.clone();
-    unread[0].read_back = false;
-    let mut leaves = pod.clone();
-    leaves[0].keeps_terminating_pods = false;
-    let pod_and_none = [route("a", Binds::Pod), route("b", Binds::None)];
-    let pod_and_hash = [route("a", Binds::Pod), route("b", Binds::Hash)];
-    let mut keeps_and_leaves = [route("a", Binds::Pod), route("b", Binds::Pod)];
-    keeps_and_leaves[1].keeps_terminating_pods = false;
-    let three = THREE();
-    let one = json!({ "replicas": 1 });
-    let zero = json!({ "replicas": 0 });
-    let recreate = json!({ "replicas": 3, "strategy": { "type": "Recreate" } });
-    let short_grace = {
-        let mut spec = draining();
-        spec["template"]["spec"]["terminationGracePeriodSeconds"] = json!(0);
-        spec
-    };
-    let lost = |reason| is(Outcome::Lost, reason);
-    let kept = |reason| is(Outcome::Kept, reason);
-    let cannot = |reason| is(Outcome::NotApplicable, reason);
-    let drained = draining();
-    type Case<'a> = (
-        Event,
-        (&'a [RouteFact], &'a Value),
-        (Outcome, String),
-        (&'a [RouteFact], &'a Value),
-        (Outcome, String),
-    );
-    let table: Vec<Case<'_>> = vec![
-        // What users are bound to.
-        (
-            Event::ScaleUp,
-            (&pod, &three),
-            kept(reasons::BOUND_TO_POD),
-            (&hash, &three),
-            is(Outcome::Partly, reasons::HASH_MOVES),
-        ),
-        (
-            Event::ScaleUp,
-            (&pod, &three),
-            kept(reasons::BOUND_TO_POD),
-            (&none, &three),
-            lost(reasons::NOT_STICKY),
-        ),
-        (
-            Event::ContainerRestart,
-            (&pod, &three),
-            lost(reasons::ENDS_WITH_CONTAINER),
-            (&none, &three),
-            lost(reasons::NOT_STICKY),
-        ),
-        (
-            Event::PodLoss,
-            (&pod, &three),
-            lost(reasons::ENDS_WITH_POD),
-            (&none, &three),
-            lost(reasons::NOT_STICKY),
-        ),
-        (
-            Event::RollingUpdate,
-            (&pod, &three),
-            lost(reasons::ALL_PODS_REPLACED),
-            (&none, &three),
-            lost(reasons::NOT_STICKY),
-        ),
-        (
-            Event::ScaleDown,
-            (&pod, &three),
-            lost(reasons::ENDS_WITH_POD),
-            (&none, &three),
-            lost(reasons::NOT_STICKY),
-        ),
-        (
-            Event::NodeLoss,
-            (&pod, &three),
-            lost(reasons::ENDS_WITH_POD),
-            (&none, &three),
-            lost(reasons::NOT_STICKY),
-        ),
-        (
-            Event::OperatorDown,
-            (&pod, &three),
-            kept(reasons::FIELDS_STAY),
-            (&none, &three),
-            lost(reasons::NOT_STICKY),
-        ),
-        // Whether it was read back.
-        (
-            Event::ScaleUp,
-            (&pod, &three),
-            kept(reasons::BOUND_TO_POD),
-            (&unread, &three),
-            lost(reasons::NOT_STICKY),
-        ),
-        (
-            Event::OperatorDown,
-            (&pod, &three),
-            kept(reasons::FIELDS_STAY),
-            (&unread, &three),
-            lost(reasons::NOT_STICKY),
-        ),
-        // The weakest route.
-        (
-            Event::ScaleUp,
-            (&pod, &three),
-            kept(reasons::BOUND_TO_POD),
-            (&pod_and_none, &three),
-            lost(reasons::NOT_STICKY),
-        ),
-        (
-            Event::ScaleUp,
-            (&pod, &three),
-            kept(reasons::BOUND_TO_POD),
-            (&pod_and_hash, &three),
-            is(Outcome::Partly, reasons::HASH_MOVES),
-        ),
-        // How pods end.
-        (
-            Event::RollingUpdate,
-            (&pod, &three),
-            lost(reasons::ALL_PODS_REPLACED),
-            (&pod, &recreate),
-            lost(reasons::RECREATE_STRATEGY),
-        ),
-        (
-            Event::RollingUpdate,
-            (&pod, &three),
-            lost(reasons::ALL_PODS_REPLACED),
-            (&pod, &drained),
-            lost(reasons::ENDS_AFTER_DRAIN),
-        ),
-        (
-            Event::PodLoss,
-            (&pod, &drained),
-            lost(reasons::ENDS_AFTER_DRAIN),
-            (&leaves, &drained),
-            lost(reasons::ENDS_WITH_POD),
-        ),
-        (
-            Event::PodLoss,
-            (&pod, &drained),
-            lost(reasons::ENDS_AFTER_DRAIN),
-            (&keeps_and_leaves, &drained),
-            lost(reasons::ENDS_WITH_POD),
-        ),
-        (
-            Event::ScaleDown,
-            (&pod, &drained),
-            lost(reasons::ENDS_AFTER_DRAIN),
-            (&pod, &short_grace),
-            lost(reasons::ENDS_WITH_POD),
-        ),
-        // How many pods there are.
-        (
-            Event::PodLoss,
-            (&pod, &three),
-            lost(reasons::ENDS_WITH_POD),
-            (&pod, &one),
-            lost(reasons::ONLY_POD),
-        ),
-        (
-            Event::NodeLoss,
-            (&pod, &three),
-            lost(reasons::ENDS_WITH_POD),
-            (&pod, &one),
-            lost(reasons::ONLY_POD),
-        ),
-        (
-            Event::PodLoss,
-            (&none, &three),
-            lost(reasons::NOT_STICKY),
-            (&none, &one),
-            lost(reasons::ONLY_POD),
-        ),
-        (
-            Event::ScaleDown,
-            (&pod, &three),
-            lost(reasons::ENDS_WITH_POD),
-            (&pod, &one),
-            cannot(reasons::SINGLE_REPLICA),
-        ),
-        (
-            Event::ScaleUp,
-            (&none, &one),
-            lost(reasons::NOT_STICKY),
-            (&pod, &one),
-            kept(reasons::BOUND_TO_POD),
-        ),
-        (
-            Event::OperatorDown,
-            (&none, &three),
-            lost(reasons::NOT_STICKY),
-            (&none, &one),
-            kept(reasons::ONLY_POD),
-        ),
-        (
-            Event::ScaleToZero,
-            (&pod, &three),
-            lost(reasons::ALL_PODS_REMOVED),
-            (&pod, &zero),
-            cannot(reasons::NO_REPLICAS),
-        ),
-        (
-            Event::ContainerRestart,
-            (&pod, &three),
-            lost(reasons::ENDS_WITH_CONTAINER),
-            (&pod, &zero),
-            cannot(reasons::NO_REPLICAS),
-        ),
-        (
-            Event::PodLoss,
-            (&pod, &three),
-            lost(reasons::ENDS_WITH_POD),
-            (&pod, &zero),
-            cannot(reasons::NO_REPLICAS),
-        ),
-    ];
-    for (event, (routes, spec), before, (flipped_routes, flipped_spec), after) in table {
-        assert_eq!(verdict(event, routes, spec), before, "{event:?} before");
+/// Facts, and what they make of an event.
+type Side<'a> = (&'a [RouteFact], &'a Value, Outcome, &'a str);
+
+/// The same event under facts that differ in one thing, and the row on both sides.
+fn flips(event: Event, before: Side<'_>, after: Side<'_>) {
+    for (routes, spec, outcome, reason) in [before, after] {
         assert_eq!(
-            verdict(event, flipped_routes, flipped_spec),
-            after,
-            "{event:?} after"
+            verdict(event, routes, spec),
+            is(outcome, reason),
+            "{event:?} with {routes:?} and {spec}"
         );
-        assert_ne!(before, after, "{event:?}: the fact has to matter");
     }
+    assert_ne!(
+        (before.2, before.3),
+        (after.2, after.3),
+        "{event:?}: the fact has to matter"
+    );
+}
+
+const KEPT: Outcome = Outcome::Kept;
+const LOST: Outcome = Outcome::Lost;
+const CANNOT: Outcome = Outcome::NotApplicable;
+
+#[test]
+fn rows_flip_with_what_users_are_bound_to() {
+    let three = THREE();
+    let none = [route("a", Binds::None)];
+    let pod = [route("a", Binds::Pod)];
+    let unread = [RouteFact {
+        read_back: false,
+        ..route("a", Binds::Pod)
+    }];
+    for (event, outcome, reason) in [
+        (Event::ContainerRestart, LOST, reasons::ENDS_WITH_CONTAINER),
+        (Event::PodLoss, LOST, reasons::ENDS_WITH_POD),
+        (Event::RollingUpdate, LOST, reasons::ALL_PODS_REPLACED),
+        (Event::ScaleUp, KEPT, reasons::BOUND_TO_POD),
+        (Event::ScaleDown, LOST, reasons::ENDS_WITH_POD),
+        (Event::NodeLoss, LOST, reasons::ENDS_WITH_POD),
+        (Event::OperatorDown, KEPT, reasons::FIELDS_STAY),
+    ] {
+        let bound = (pod.as_slice(), &three, outcome, reason);
+        flips(event, bound, (&none, &three, LOST, reasons::NOT_STICKY));
+        flips(event, bound, (&unread, &three, LOST, reasons::NOT_STICKY));
+    }
+    let kept = (pod.as_slice(), &three, KEPT, reasons::BOUND_TO_POD);
+    let hash = [route("a", Binds::Hash)];
+    flips(
+        Event::ScaleUp,
+        kept,
+        (&hash, &three, Outcome::Partly, reasons::HASH_MOVES),
+    );
+    let by_node = [route("a", Binds::Node)];
+    flips(
+        Event::ScaleUp,
+        kept,
+        (&by_node, &three, LOST, reasons::NOT_STICKY),
+    );
+}
+
+#[test]
+fn rows_flip_with_the_weakest_route() {
+    let three = THREE();
+    let pod = [route("a", Binds::Pod), route("b", Binds::Pod)];
+    let kept = (pod.as_slice(), &three, KEPT, reasons::BOUND_TO_POD);
+    let with_none = [route("a", Binds::Pod), route("b", Binds::None)];
+    flips(
+        Event::ScaleUp,
+        kept,
+        (&with_none, &three, LOST, reasons::NOT_STICKY),
+    );
+    let with_hash = [route("a", Binds::Pod), route("b", Binds::Hash)];
+    flips(
+        Event::ScaleUp,
+        kept,
+        (&with_hash, &three, Outcome::Partly, reasons::HASH_MOVES),
+    );
+    let drained = draining();
+    let mut one_leaves = pod.clone();
+    one_leaves[1].keeps_terminating_pods = false;
+    for event in [Event::PodLoss, Event::ScaleDown] {
+        flips(
+            event,
+            (&pod, &drained, LOST, reasons::ENDS_AFTER_DRAIN),
+            (&one_leaves, &drained, LOST, reasons::ENDS_WITH_POD),
+        );
+    }
+}
+
+#[test]
+fn rows_flip_with_how_pods_end() {
+    let three = THREE();
+    let pod = [route("a", Binds::Pod)];
+    let replaced = (pod.as_slice(), &three, LOST, reasons::ALL_PODS_REPLACED);
+    let recreate = json!({ "replicas": 3, "strategy": { "type": "Recreate" } });
+    flips(
+        Event::RollingUpdate,
+        replaced,
+        (&pod, &recreate, LOST, reasons::RECREATE_STRATEGY),
+    );
+    let drained = draining();
+    flips(
+        Event::RollingUpdate,
+        replaced,
+        (&pod, &drained, LOST, reasons::ENDS_AFTER_DRAIN),
+    );
+    let mut no_grace = draining();
+    no_grace["template"]["spec"]["terminationGracePeriodSeconds"] = json!(0);
+    for event in [Event::PodLoss, Event::ScaleDown] {
+        flips(
+            event,
+            (&pod, &drained, LOST, reasons::ENDS_AFTER_DRAIN),
+            (&pod, &no_grace, LOST, reasons::ENDS_WITH_POD),
+        );
+    }
+}
+
+#[test]
+fn rows_flip_with_the_replicas() {
+    let (three, one, zero) = (THREE(), json!({ "replicas": 1 }), json!({ "replicas": 0 }));
+    let pod = [route("a", Binds::Pod)];
+    let none = [route("a", Binds::None)];
+    for event in [Event::PodLoss, Event::NodeLoss] {
+        let bound = (pod.as_slice(), &three, LOST, reasons::ENDS_WITH_POD);
+        flips(event, bound, (&pod, &one, LOST, reasons::ONLY_POD));
+        flips(event, bound, (&pod, &zero, CANNOT, reasons::NO_REPLICAS));
+        // With one pod nobody is sent elsewhere, affinity or not.
+        flips(
+            event,
+            (&none, &three, LOST, reasons::NOT_STICKY),
+            (&none, &one, LOST, reasons::ONLY_POD),
+        );
+    }
+    flips(
+        Event::ScaleDown,
+        (&pod, &three, LOST, reasons::ENDS_WITH_POD),
+        (&pod, &one, CANNOT, reasons::SINGLE_REPLICA),
+    );
+    flips(
+        Event::ScaleUp,
+        (&pod, &one, KEPT, reasons::BOUND_TO_POD),
+        (&none, &one, LOST, reasons::NOT_STICKY),
+    );
+    flips(
+        Event::ScaleUp,
+        (&pod, &three, KEPT, reasons::BOUND_TO_POD),
+        (&pod, &zero, CANNOT, reasons::NO_REPLICAS),
+    );
+    for event in [Event::ScaleToZero, Event::ContainerRestart, Event::RollingUpdate] {
+        let (_, reason) = verdict(event, &pod, &three);
+        flips(
+            event,
+            (&pod, &three, LOST, &reason),
+            (&pod, &zero, CANNOT, reasons::NO_REPLICAS),
+        );
+    }
+    flips(
+        Event::OperatorDown,
+        (&none, &three, LOST, reasons::NOT_STICKY),
+        (&none, &one, KEPT, reasons::ONLY_POD),
+    );
 }
 
 #[test]
