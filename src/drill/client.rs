@@ -186,11 +186,11 @@ impl Client {
         {
             match sender.try_send_request(self.request(call)?).await {
                 Ok(response) => return self.finish(sender, response).await,
-                // The server had closed the idle connection. Like a browser, try once more on a fresh one if the
-                // request cannot have been acted upon twice (RFC 9110 section 9.2.2).
+                // The server closed the idle connection. Like a browser, try once more on a fresh one if the
+                // request was not sent, or may be acted upon twice (RFC 9110 section 9.2.2).
                 Err(failed)
                     if failed.message().is_some()
-                        || (call.method.is_idempotent() && failed.error().is_incomplete_message()) => {}
+                        || (call.method.is_idempotent() && !failed.error().is_parse()) => {}
                 Err(failed) => return Err(classify(&failed.into_error())),
             }
         }

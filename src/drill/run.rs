@@ -108,7 +108,12 @@ pub struct Marks {
 }
 
 impl Marks {
-    fn new(begun: Instant) -> Self {
+    /// Marks whose times count from now.
+    pub fn begin() -> Self {
+        Self::since(Instant::now())
+    }
+
+    fn since(begun: Instant) -> Self {
         Self { begun, marks: Arc::default() }
     }
 
@@ -119,7 +124,7 @@ impl Marks {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner).push(mark);
     }
 
-    fn take(&self) -> Vec<Mark> {
+    pub(super) fn take(&self) -> Vec<Mark> {
         std::mem::take(&mut *self.marks.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -184,7 +189,7 @@ impl Drill {
                 newcomers::keep_coming(Arc::clone(&shared), target.clone(), options.timeout, period, stopped.clone());
             JoinSet::from_iter([coming])
         });
-        let marks = Marks::new(shared.begun);
+        let marks = Marks::since(shared.begun);
         tokio::time::timeout(options.event_limit, event(marks.clone()))
             .await
             .map_err(|_| Error::EventLimit { name: event_name.to_owned(), limit: options.event_limit })?
