@@ -102,7 +102,12 @@ pub struct RunArgs {
     pub identity: Option<String>,
 
     /// Port for /livez, /readyz and /metrics, on all addresses
-    #[arg(long, env = "SESSION_OPERATOR_HTTP_PORT", value_name = "PORT", default_value_t = 8080)]
+    #[arg(
+        long,
+        env = "SESSION_OPERATOR_HTTP_PORT",
+        value_name = "PORT",
+        default_value_t = 8080
+    )]
     pub http_port: u16,
 }
 
@@ -172,12 +177,17 @@ mod tests {
         let bare = parse(&["--namespaces=b,a,b", "--http-port=81", "--log-format=json"]).unwrap();
         assert!(bare.command.is_none());
         let Some(Command::Run(explicit)) =
-            parse(&["run", "--namespaces=b,a,b", "--http-port=81", "--log-format=json"]).unwrap().command
+            parse(&["run", "--namespaces=b,a,b", "--http-port=81", "--log-format=json"])
+                .unwrap()
+                .command
         else {
             panic!("run is a subcommand");
         };
         for run in [&bare.run, &explicit] {
-            assert_eq!(run.scope(), Scope::Namespaces(vec!["a".to_owned(), "b".to_owned()]));
+            assert_eq!(
+                run.scope(),
+                Scope::Namespaces(vec!["a".to_owned(), "b".to_owned()])
+            );
             assert_eq!(run.http_port, 81);
             assert!(run.leader_elect);
         }
@@ -187,13 +197,20 @@ mod tests {
     fn no_namespace_means_all() {
         assert_eq!(parse(&[]).unwrap().run.scope(), Scope::All);
         assert_eq!(parse(&["--namespaces="]).unwrap().run.scope(), Scope::All);
-        assert_eq!(parse(&["--namespaces= a ,"]).unwrap().run.scope(), Scope::Namespaces(vec!["a".to_owned()]));
+        assert_eq!(
+            parse(&["--namespaces= a ,"]).unwrap().run.scope(),
+            Scope::Namespaces(vec!["a".to_owned()])
+        );
     }
 
     #[test]
     fn leader_election_is_switched_off_by_value() {
         for (arguments, expected) in [(&["--leader-elect=false"], false), (&["--leader-elect"], true)] {
-            assert_eq!(parse(arguments).unwrap().run.leader_elect, expected, "{arguments:?}");
+            assert_eq!(
+                parse(arguments).unwrap().run.leader_elect,
+                expected,
+                "{arguments:?}"
+            );
         }
         assert!(parse(&["--leader-elect=maybe"]).is_err());
     }
