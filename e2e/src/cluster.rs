@@ -13,6 +13,9 @@ use tokio::process::Command;
 /// NodePort of Traefik, the same on every node.
 pub const TRAEFIK_PORT: u16 = 30080;
 
+/// NodePort of the Traefik that reads ingress-nginx annotations, the same on every node.
+pub const TRAEFIK_NGINX_PORT: u16 = 30082;
+
 /// A running cluster.
 #[derive(Clone)]
 pub struct Cluster {
@@ -35,7 +38,10 @@ impl Cluster {
         let (Some(kubeconfig), Some(logs)) = (lines.next(), lines.next()) else {
             bail!("`cluster env` printed no KUBECONFIG or no CLUSTER_LOGS");
         };
-        Ok(Self { client: client(Path::new(kubeconfig)).await?, logs: PathBuf::from(logs) })
+        Ok(Self {
+            client: client(Path::new(kubeconfig)).await?,
+            logs: PathBuf::from(logs),
+        })
     }
 
     /// Runs a verb of the cluster's script and gives what it prints on standard output.
@@ -49,7 +55,10 @@ impl Cluster {
     /// A loopback address that leads to a port of the cluster's first node.
     pub async fn expose(&self, port: u16) -> Result<SocketAddr> {
         let address = self.run(["expose", &port.to_string()]).await?;
-        address.trim().parse().with_context(|| format!("`cluster expose {port}` printed {address:?}"))
+        address
+            .trim()
+            .parse()
+            .with_context(|| format!("`cluster expose {port}` printed {address:?}"))
     }
 
     /// Runs the drill's program inside a node's network, for tests in which the client's address matters.
@@ -64,7 +73,8 @@ impl Cluster {
 
 /// A client from a kubeconfig file.
 async fn client(kubeconfig: &Path) -> Result<kube::Client> {
-    let read = Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading {}", kubeconfig.display()))?;
+    let read =
+        Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading {}", kubeconfig.display()))?;
     let config = kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
     Ok(kube::Client::try_from(config)?)
 }
@@ -78,7 +88,12 @@ async fn output(command: &mut Command) -> Result<String> {
     let ended = ended.with_context(|| format!("cannot start {command:?}"))?;
     if !ended.status.success() {
         let errors = String::from_utf8_lossy(&ended.stderr);
-        bail!("{:?} failed ({}): {}", command.as_std(), ended.status, errors.trim());
+        bail!(
+            "{:?} failed ({}): {}",
+            command.as_std(),
+            ended.status,
+            errors.trim()
+        );
     }
     Ok(String::from_utf8(ended.stdout)?)
 }

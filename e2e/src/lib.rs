@@ -4,7 +4,9 @@
 
 pub mod cluster;
 pub mod namespace;
+pub mod policy;
 pub mod shop;
+pub mod snapshot;
 pub mod wait;
 
 pub use cluster::Cluster;

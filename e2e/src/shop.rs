@@ -47,7 +47,11 @@ impl Manifests {
     pub fn new(namespace: &str) -> Result<Self> {
         let documents: Vec<Value> = serde_saphyr::from_multiple(include_str!("../apps/shop/k8s.yaml"))?;
         let mut ingress: Ingress = object(&documents, "Ingress", namespace)?;
-        for rule in ingress.spec.iter_mut().flat_map(|spec| spec.rules.iter_mut().flatten()) {
+        for rule in ingress
+            .spec
+            .iter_mut()
+            .flat_map(|spec| spec.rules.iter_mut().flatten())
+        {
             rule.host = Some(host(namespace));
         }
         Ok(Self {
@@ -77,9 +81,12 @@ fn object<K>(documents: &[Value], kind: &str, namespace: &str) -> Result<K>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned,
 {
-    let document = documents.iter().find(|document| document.get("kind").and_then(Value::as_str) == Some(kind));
+    let document = documents
+        .iter()
+        .find(|document| document.get("kind").and_then(Value::as_str) == Some(kind));
     let document = document.ok_or_else(|| anyhow!("e2e/apps/shop/k8s.yaml has no {kind}"))?;
-    let mut object: K = serde_json::from_value(document.clone()).with_context(|| format!("the shop's {kind}"))?;
+    let mut object: K =
+        serde_json::from_value(document.clone()).with_context(|| format!("the shop's {kind}"))?;
     object.meta_mut().namespace = Some(namespace.to_owned());
     Ok(object)
 }
@@ -94,7 +101,9 @@ where
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let created = api.create(&PostParams::default(), object).await;
-    created.map(|_| ()).with_context(|| format!("creating the shop's {}", K::kind(&())))
+    created
+        .map(|_| ())
+        .with_context(|| format!("creating the shop's {}", K::kind(&())))
 }
 
 /// A running shop.
@@ -108,7 +117,10 @@ pub struct Shop {
 impl Shop {
     /// The shop in a namespace, served under a host.
     pub fn new(client: &kube::Client, namespace: &str, host: &str) -> Self {
-        Self { workload: Workload::new(client.clone(), namespace, "shop"), host: host.to_owned() }
+        Self {
+            workload: Workload::new(client.clone(), namespace, "shop"),
+            host: host.to_owned(),
+        }
     }
 
     /// Waits until all pods are ready and up to date.
@@ -144,7 +156,11 @@ impl Shop {
     pub async fn drill(&self, entry: SocketAddr, options: Options, event: &Event) -> Result<Report> {
         let drill = Drill::new(application()?, self.target(entry)?, options)?;
         let _line = Line::show(drill.counters());
-        let report = drill.run(&event.to_string(), async |marks| self.workload.cause(event, &marks).await).await?;
+        let report = drill
+            .run(&event.to_string(), async |marks| {
+                self.workload.cause(event, &marks).await
+            })
+            .await?;
         Ok(report)
     }
 }

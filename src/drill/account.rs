@@ -101,7 +101,9 @@ impl FromStr for Failure {
             "tls" => Self::Tls,
             "unreadable" => Self::Unreadable,
             other => {
-                let status = other.strip_prefix("status ").and_then(|status| status.parse().ok());
+                let status = other
+                    .strip_prefix("status ")
+                    .and_then(|status| status.parse().ok());
                 Self::Status(status.ok_or_else(|| format!("{other:?} is no kind of failure"))?)
             }
         })
@@ -116,7 +118,9 @@ impl Serialize for Failure {
 
 impl<'de> Deserialize<'de> for Failure {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -260,7 +264,8 @@ impl Account {
                 self.present(at_ms, pod);
             }
             Observation::LoginRefused(status) => {
-                self.trouble.get_or_insert_with(|| format!("login refused with status {status}"));
+                self.trouble
+                    .get_or_insert_with(|| format!("login refused with status {status}"));
                 self.stretch(at_ms, pod, State::Out);
             }
             Observation::Wrote(item) => {
@@ -326,8 +331,14 @@ impl Account {
 
     /// The pod that last had the session at a time.
     pub fn pod_at(&self, at_ms: u64) -> Option<&str> {
-        let earlier = self.timeline.iter().take_while(|segment| segment.from_ms <= at_ms);
-        earlier.filter(|segment| segment.state == State::In).filter_map(|segment| segment.pod.as_deref()).last()
+        let earlier = self
+            .timeline
+            .iter()
+            .take_while(|segment| segment.from_ms <= at_ms);
+        earlier
+            .filter(|segment| segment.state == State::In)
+            .filter_map(|segment| segment.pod.as_deref())
+            .last()
     }
 
     /// Name of the user.
@@ -369,7 +380,12 @@ impl Account {
         let Some(user) = user else {
             if self.logged_in && !self.logged_out && self.loss.is_none() {
                 let pod = pod.map(str::to_owned);
-                self.loss = Some(Loss { at_ms, pod_before: self.pod.clone(), pod, seen_again: false });
+                self.loss = Some(Loss {
+                    at_ms,
+                    pod_before: self.pod.clone(),
+                    pod,
+                    seen_again: false,
+                });
             }
             self.stretch(at_ms, pod, State::Out);
             return;
@@ -395,7 +411,10 @@ impl Account {
         if let Some(missing) = self.certain.iter().find(|item| !found.contains(item)) {
             return Some(format!("{missing} is missing"));
         }
-        if let Some(strange) = items.iter().find(|item| !self.certain.contains(*item) && !self.unsure.contains(*item)) {
+        if let Some(strange) = items
+            .iter()
+            .find(|item| !self.certain.contains(*item) && !self.unsure.contains(*item))
+        {
             return Some(format!("{strange:?} was never written"));
         }
         (found.len() < items.len()).then(|| "an item is there twice".to_owned())
