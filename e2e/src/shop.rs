@@ -1,5 +1,6 @@
 //! The shop of `e2e/apps/shop` in a namespace of a test's choice, and drills of it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ pub const ROLLOUT_LIMIT: Duration = Duration::from_mins(2);
 
 /// How long an ingress controller may take to serve a new route.
 const ROUTE_LIMIT: Duration = Duration::from_secs(30);
+
+/// The header in which the shop names the pod that answers.
+const POD_HEADER: &str = "x-served-by";
 
 /// How the drill uses the shop.
 pub fn application() -> Result<Application> {
@@ -149,6 +153,37 @@ impl Shop {
                 Err(failure) => Err(failure.to_string()),
             })
         })
+        .await
+    }
+
+    /// Waits until users stay where they are: an ingress controller needs a moment to take over what is written (Traefik
+    /// up to 2 s, its throttle), and a user who comes before is not bound to any pod.
+    pub async fn sticky(&self, entry: SocketAddr) -> Result<()> {
+        let target = self.target(entry)?;
+        let step = application()?.check.request;
+        let values = session_operator::drill::application::Values { user: "nobody", n: 0 };
+        let call: Call = step.call(values, &[]).map_err(|reason| anyhow!(reason))?;
+        eventually(
+            &format!("users of {} stay", target.url()),
+            ROUTE_LIMIT,
+            || async {
+                // Without affinity this comes about once in 3^20 times with three pods.
+                for _visitor in 0..4 {
+                    let mut client = Client::new(target.clone(), false, Duration::from_secs(2));
+                    let mut pods = BTreeSet::new();
+                    for _request in 0..6 {
+                        match client.send(&call).await {
+                            Ok(answer) => pods.insert(answer.header(POD_HEADER).map(str::to_owned)),
+                            Err(failure) => return Ok(Err(failure.to_string())),
+                        };
+                    }
+                    if pods.len() != 1 {
+                        return Ok(Err(format!("one visitor on {pods:?}")));
+                    }
+                }
+                Ok(Ok(()))
+            },
+        )
         .await
     }
 

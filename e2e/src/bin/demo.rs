@@ -148,6 +148,7 @@ impl Demo {
             .context("creating the policy")?;
         let policy = self.ready().await?;
         println!("Ready after {} ms.\n", applied.elapsed().as_millis());
+        self.shop.sticky(self.entry).await?;
         let promised = promise(&policy, api::Event::ScaleUp)?;
         let report = self.drill(3, 4, &Event::Scale(5)).await?;
         let mut wrong = Vec::new();

