@@ -260,7 +260,12 @@ impl Account {
     pub fn enter(&mut self, at_ms: u64, pod: Option<&str>, observation: Observation) {
         match observation {
             Observation::LoggedIn => {
-                self.logged_in = true;
+                if !self.logged_in {
+                    // What was seen before is about nobody's session.
+                    self.trouble = None;
+                    self.answered_last = false;
+                    self.logged_in = true;
+                }
                 self.present(at_ms, pod);
             }
             Observation::LoginRefused(status) => {
@@ -278,6 +283,7 @@ impl Account {
             }
             Observation::LoggedOut => {
                 self.logged_out = true;
+                self.answered_last = false;
                 self.stretch(at_ms, pod, State::Out);
             }
             Observation::Seen { user, items } => {

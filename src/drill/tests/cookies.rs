@@ -128,7 +128,7 @@ async fn a_kept_connection_that_the_server_closed_is_no_failure() {
         assert!(is_logged_in(&mut client).await);
         server.world().close_idle();
     }
-    assert_eq!(server.world().connections, 4);
+    assert_eq!(server.world().connections, 3);
 }
 
 #[test]
