@@ -5,8 +5,10 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::{Path, PathBuf};
 
+    use k8s_openapi::api::apps::v1::Deployment;
     use kube::core::cel::validate_cel;
     use serde_json::Value;
+    use session_operator::affinity::drain;
     use session_operator::api::SessionPolicy;
 
     fn repository() -> &'static Path {
@@ -113,5 +115,36 @@ mod tests {
             let refused = validate_cel(&policy).err();
             assert!(refused.is_none(), "{path} is refused: {refused:?}");
         }
+    }
+
+    #[test]
+    fn the_drain_example_lacks_nothing() {
+        let of_file = |(path, _): &(PathBuf, Value)| path.ends_with("sticky-drain.yaml");
+        let objects: Vec<Value> = examples()
+            .into_iter()
+            .filter(of_file)
+            .map(|(_, value)| value)
+            .collect();
+        let of_kind = |kind: &str| {
+            objects
+                .iter()
+                .find(|value| value["kind"] == kind)
+                .unwrap()
+                .clone()
+        };
+        let policy: SessionPolicy = serde_json::from_value(of_kind("SessionPolicy")).unwrap();
+        let wanted = policy.spec.sticky.unwrap().drain_seconds;
+        assert_eq!(wanted, 60);
+        let mut deployment: Deployment = serde_json::from_value(of_kind("Deployment")).unwrap();
+        let verdict = drain::judge(&deployment, wanted, "Traefik", true);
+        assert_eq!(verdict, drain::Verdict::default());
+
+        let template = deployment.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
+        template.termination_grace_period_seconds = None;
+        let verdict = drain::judge(&deployment, wanted, "Traefik", true);
+        assert!(
+            !verdict.unsupported.is_empty(),
+            "without its grace period it lacks something"
+        );
     }
 }

@@ -104,9 +104,9 @@ fn the_operator_may_do_what_it_does_and_no_more() {
                 }
             }
         };
-        watched
-            .iter()
-            .for_each(|namespace| need(namespace, NAMESPACED, None));
+        for namespace in &watched {
+            need(namespace, NAMESPACED, None);
+        }
         need("", CLUSTER, None);
         need(RELEASE, &[LEASE], Some(lease));
         need(RELEASE, &[LEASE_CREATE], None);
