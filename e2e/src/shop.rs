@@ -14,7 +14,8 @@ use kube::api::{Api, PostParams};
 use kube::core::NamespaceResourceScope;
 use serde::Serialize;
 use serde_json::Value;
-use session_operator::drill::client::{Call, Client};
+use session_operator::drill::application::Values;
+use session_operator::drill::client::{Answer, Call, Client};
 use session_operator::drill::event::{Event, Workload};
 use session_operator::drill::progress::Line;
 use session_operator::drill::{Application, Drill, Options, Report, Target};
@@ -110,6 +111,25 @@ where
         .with_context(|| format!("creating the shop's {}", K::kind(&())))
 }
 
+/// The question who is logged in, from somebody who is not.
+fn check() -> Result<Call> {
+    let values = Values { user: "nobody", n: 0 };
+    application()?
+        .check
+        .request
+        .call(values, &[])
+        .map_err(|reason| anyhow!(reason))
+}
+
+/// The pod that answered.
+fn pod_of(answer: &Answer) -> Option<String> {
+    answer
+        .headers
+        .get(POD_HEADER)
+        .and_then(|name| name.to_str().ok())
+        .map(str::to_owned)
+}
+
 /// A running shop.
 #[derive(Clone)]
 pub struct Shop {
@@ -139,30 +159,40 @@ impl Shop {
         Ok(Target::http(entry, &self.host)?)
     }
 
-    /// Waits until an ingress controller serves the shop: it may be ready long before its routes are.
+    /// Waits until an ingress controller serves the shop from all its pods: it may be ready long before its routes are, and
+    /// pods may be ready before it knows of them.
     pub async fn routed(&self, entry: SocketAddr) -> Result<()> {
-        let target = self.target(entry)?;
-        let step = application()?.check.request;
-        let values = session_operator::drill::application::Values { user: "nobody", n: 0 };
-        let call: Call = step.call(values, &[]).map_err(|reason| anyhow!(reason))?;
-        eventually(&format!("route {}", target.url()), ROUTE_LIMIT, || async {
-            let mut client = Client::new(target.clone(), false, Duration::from_secs(2));
-            Ok(match client.send(&call).await {
-                Ok(answer) if answer.status == 200 => Ok(()),
-                Ok(answer) => Err(format!("status {}", answer.status)),
-                Err(failure) => Err(failure.to_string()),
-            })
-        })
+        let (target, call) = (self.target(entry)?, check()?);
+        let pods: BTreeSet<String> = self.workload.pods().await?.into_keys().collect();
+        eventually(
+            &format!("route {} to {pods:?}", target.url()),
+            ROUTE_LIMIT,
+            || async {
+                let mut reached = BTreeSet::new();
+                for _visitor in 0..3 * pods.len() {
+                    match Client::new(target.clone(), false, Duration::from_secs(2))
+                        .send(&call)
+                        .await
+                    {
+                        Ok(answer) if answer.status == 200 => reached.extend(pod_of(&answer)),
+                        Ok(answer) => return Ok(Err(format!("status {}", answer.status))),
+                        Err(failure) => return Ok(Err(failure.to_string())),
+                    }
+                }
+                Ok(if reached == pods {
+                    Ok(())
+                } else {
+                    Err(format!("reached {reached:?}"))
+                })
+            },
+        )
         .await
     }
 
     /// Waits until users stay where they are: an ingress controller needs a moment to take over what is written (Traefik
     /// up to 2 s, its throttle), and a user who comes before is not bound to any pod.
     pub async fn sticky(&self, entry: SocketAddr) -> Result<()> {
-        let target = self.target(entry)?;
-        let step = application()?.check.request;
-        let values = session_operator::drill::application::Values { user: "nobody", n: 0 };
-        let call: Call = step.call(values, &[]).map_err(|reason| anyhow!(reason))?;
+        let (target, call) = (self.target(entry)?, check()?);
         eventually(
             &format!("users of {} stay", target.url()),
             ROUTE_LIMIT,
@@ -173,7 +203,7 @@ impl Shop {
                     let mut pods = BTreeSet::new();
                     for _request in 0..6 {
                         match client.send(&call).await {
-                            Ok(answer) => pods.insert(answer.header(POD_HEADER).map(str::to_owned)),
+                            Ok(answer) => pods.insert(pod_of(&answer)),
                             Err(failure) => return Ok(Err(failure.to_string())),
                         };
                     }

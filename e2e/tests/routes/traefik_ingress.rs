@@ -92,12 +92,12 @@ async fn without_a_policy_most_users_are_logged_out() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminating_pod_keeps_its_users_while_new_users_avoid_it() -> Result<()> {
-    const DRAIN_SECONDS: u64 = 12;
+    const DRAIN_SECONDS: u64 = 20;
     with_temp_namespace("drain", async |cluster, namespace| {
         let mut manifests = Manifests::new(namespace)?;
         let template = &mut manifests.deployment.spec.get_or_insert_default().template;
         let pod = template.spec.get_or_insert_default();
-        pod.termination_grace_period_seconds = Some(40);
+        pod.termination_grace_period_seconds = Some(60);
         for container in &mut pod.containers {
             container.lifecycle =
                 serde_json::from_value(json!({"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}}))?;
@@ -125,8 +125,9 @@ async fn a_terminating_pod_keeps_its_users_while_new_users_avoid_it() -> Result<
             .find(|mark| mark.what == "deleting")
             .map_or(0, |mark| mark.at_ms);
 
-        // Traefik takes changes over every 2 s, and two cores are shared with the cluster and all users.
-        let late: Vec<_> = report.newcomers_on(&pod, deleted + 5_000).collect();
+        // Traefik takes changes over every 2 s; on an idle machine the last newcomer comes 0.4 s after the deletion, on a
+        // busy one seconds later.
+        let late: Vec<_> = report.newcomers_on(&pod, deleted + 8_000).collect();
         ensure!(late.is_empty(), "newcomers on {pod}: {late:?} {}", report.table());
         let (lost, former) = (report.names(Class::Lost), report.users_before(&pod));
         ensure!(
