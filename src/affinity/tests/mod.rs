@@ -1,4 +1,5 @@
 mod detection;
+mod documents;
 mod drain;
 mod fixture;
 mod hostile;
