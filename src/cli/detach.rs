@@ -75,7 +75,10 @@ pub async fn run(args: &DetachArgs, connection: &ConnectionArgs) -> Result<(), C
 
 async fn find(client: &Client, name: &str) -> Result<GuardedPolicy, CliError> {
     let policies: Api<GuardedPolicy> = Api::default_namespaced(client.clone());
-    let found = policies.get_opt(name).await.map_err(super::status::explain)?;
+    let found = policies
+        .get_opt(name)
+        .await
+        .map_err(|error| super::status::explain(&error))?;
     found.ok_or_else(|| super::status::not_found(client.default_namespace(), name))
 }
 
@@ -87,7 +90,7 @@ async fn all(client: &Client, connection: &ConnectionArgs) -> Result<Vec<Guarded
     Ok(policies
         .list(&ListParams::default())
         .await
-        .map_err(super::status::explain)?
+        .map_err(|error| super::status::explain(&error))?
         .items)
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{CliError, ConnectionArgs, output};
 use crate::api::SessionPolicy;
+use crate::runtime::client;
 
 /// Arguments of `status`.
 #[derive(Args, Debug)]
@@ -48,7 +49,7 @@ pub async fn run(args: &StatusArgs, connection: &ConnectionArgs) -> Result<(), C
 
 async fn one(client: &Client, name: &str, format: Format) -> Result<String, CliError> {
     let policies: Api<DynamicObject> = Api::default_namespaced_with(client.clone(), &resource());
-    let found = policies.get_opt(name).await.map_err(explain)?;
+    let found = policies.get_opt(name).await.map_err(|error| explain(&error))?;
     let policy = found.ok_or_else(|| not_found(client.default_namespace(), name))?;
     match format {
         Format::Table => match parse(&policy) {
@@ -65,7 +66,10 @@ async fn many(client: &Client, args: &StatusArgs) -> Result<String, CliError> {
     } else {
         Api::default_namespaced_with(client.clone(), &resource())
     };
-    let list = policies.list(&ListParams::default()).await.map_err(explain)?;
+    let list = policies
+        .list(&ListParams::default())
+        .await
+        .map_err(|error| explain(&error))?;
     if args.output != Format::Table {
         let items = list
             .items
@@ -133,12 +137,9 @@ pub(super) fn not_found(namespace: &str, name: &str) -> CliError {
 }
 
 /// The sentence for a request that failed.
-pub(super) fn explain(error: kube::Error) -> CliError {
-    match error {
-        kube::Error::Api(status) if status.is_not_found() => {
-            "this cluster does not know SessionPolicies; is session-operator's CRD installed?".into()
-        }
-        kube::Error::Api(status) => format!("the API server answered: {}", status.message).into(),
-        error => format!("the API server could not be asked: {error}").into(),
+pub(super) fn explain(error: &kube::Error) -> CliError {
+    if client::is_not_found(error) {
+        return "this cluster does not know SessionPolicies; is session-operator's CRD installed?".into();
     }
+    client::explain(error).into()
 }

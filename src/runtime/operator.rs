@@ -229,7 +229,10 @@ async fn established(client: &Client) {
                 );
             }
             Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "cannot read which resources the API server serves"),
+            Err(error) => tracing::warn!(
+                error = client::explain(&error),
+                "cannot read which resources the API server serves"
+            ),
         }
         tokio::time::sleep(CRD_POLL_PERIOD).await;
     }
@@ -242,7 +245,7 @@ pub async fn serves_policies(client: &Client) -> kube::Result<bool> {
         .await
     {
         Ok(list) => Ok(list.resources.iter().any(|resource| resource.name == POLICIES)),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+        Err(error) if client::is_not_found(&error) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -59,3 +59,42 @@ pub fn build(
         .build();
     Ok(client)
 }
+
+/// Whether the API server says that something does not exist: an object, or the kind itself.
+///
+/// By the code and not by the reason: for a path that it does not serve, an API server answers with a page of text.
+pub fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// What a person should read of an error: the API server's own sentence where there is one.
+pub fn explain(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("the API server answered: {}", status.message),
+        error => format!("the API server could not be asked: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_page_of_text_is_not_found_as_well() {
+        // As kube reports an API group that is not served.
+        let page = Status::failure("404 page not found", "Failed to parse error data").with_code(404);
+        let object = Status::failure("sessionpolicies \"x\" not found", "NotFound").with_code(404);
+        let conflict = Status::failure("changed", "Conflict").with_code(409);
+        for (status, expected) in [(page, true), (object, true), (conflict, false)] {
+            assert_eq!(
+                is_not_found(&kube::Error::Api(status.clone().boxed())),
+                expected,
+                "{status:?}"
+            );
+        }
+        let conflict = kube::Error::Api(Status::failure("changed", "Conflict").with_code(409).boxed());
+        assert_eq!(explain(&conflict), "the API server answered: changed");
+    }
+}

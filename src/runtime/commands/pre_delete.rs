@@ -9,6 +9,7 @@ use super::CommandError;
 use crate::api::{FINALIZER, SessionPolicy};
 use crate::runtime::Scope;
 use crate::runtime::args::ScopeArgs;
+use crate::runtime::client;
 use crate::runtime::leader::Leadership;
 
 /// Policies named in the message; more than these are counted.
@@ -19,7 +20,11 @@ pub async fn check(args: &ScopeArgs) -> Result<(), CommandError> {
     let client = super::command_client(Leadership::never()).await?;
     let mut holding = Vec::new();
     for policies in apis(&client, &args.scope()) {
-        holding.extend(holding_finalizer(&policies).await?);
+        holding.extend(
+            holding_finalizer(&policies)
+                .await
+                .map_err(|error| client::explain(&error))?,
+        );
     }
     holding.sort();
     if holding.is_empty() {
@@ -43,7 +48,7 @@ fn apis(client: &Client, scope: &Scope) -> Vec<Api<SessionPolicy>> {
 async fn holding_finalizer(policies: &Api<SessionPolicy>) -> kube::Result<Vec<String>> {
     // Metadata only: a policy that does not deserialize counts as well.
     let list = match policies.list_metadata(&ListParams::default()).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Vec::new()),
+        Err(error) if client::is_not_found(&error) => return Ok(Vec::new()),
         list => list?,
     };
     let holds = |finalizers: &[String]| finalizers.iter().any(|finalizer| finalizer == FINALIZER);

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::CommandError;
 use crate::api::{GROUP, SessionPolicy, VERSION};
 use crate::runtime::args::SelfTestArgs;
+use crate::runtime::client;
 use crate::runtime::operator::serves_policies;
 use crate::runtime::permissions::{CLUSTER, LEASE, LEASE_CREATE, NAMESPACED, Permission};
 use crate::runtime::{Scope, leader::Leadership};
@@ -37,7 +38,7 @@ pub async fn run(args: &SelfTestArgs) -> Result<(), CommandError> {
         Err(error) => report.line(
             false,
             "the API server can be asked what it serves",
-            &error.to_string(),
+            &client::explain(&error),
         ),
     }
     permissions(&client, args, &mut report).await;
@@ -135,7 +136,7 @@ async fn check_access(
                         },
                     );
                 }
-                Err(error) => report.line(false, &what, &error.to_string()),
+                Err(error) => report.line(false, &what, &client::explain(&error)),
             }
         }
     }
@@ -179,7 +180,7 @@ async fn validation(client: &Client, args: &SelfTestArgs, report: &mut Report) {
     match try_out(client, &namespace, json!({ "mode": "Cookie" })).await {
         Ok(Verdict::Valid) => report.line(true, good, ""),
         Ok(Verdict::Invalid(message)) => report.line(false, good, &message),
-        Err(error) => report.line(false, good, &error.to_string()),
+        Err(error) => report.line(false, good, &client::explain(&error)),
     }
     let bad = "a SessionPolicy with SameSite=None and without Secure is refused (dry run)";
     match try_out(
@@ -191,7 +192,7 @@ async fn validation(client: &Client, args: &SelfTestArgs, report: &mut Report) {
     {
         Ok(Verdict::Invalid(_)) => report.line(true, bad, ""),
         Ok(Verdict::Valid) => report.line(false, bad, "accepted; the CRD is older than this operator"),
-        Err(error) => report.line(false, bad, &error.to_string()),
+        Err(error) => report.line(false, bad, &client::explain(&error)),
     }
 }
 

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::election::{Attempt, Election, LossReason, Step, Timing, WriteOutcome};
 use super::{LEASE_REQUEST_TIMEOUT, Leadership, Term};
+use crate::runtime::client::explain;
 
 /// The election ended against our will. The process has to end, too.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +87,11 @@ impl Elector {
         let answer = match timeout(LEASE_REQUEST_TIMEOUT, self.leases.get_opt(self.election.name())).await {
             Ok(Ok(lease)) => Some(lease),
             Ok(Err(error)) => {
-                tracing::warn!(lease = self.display_name, %error, "cannot read the lease");
+                tracing::warn!(
+                    lease = self.display_name,
+                    error = explain(&error),
+                    "cannot read the lease"
+                );
                 None
             }
             Err(_) => {
@@ -103,12 +108,17 @@ impl Elector {
         let outcome = match timeout(LEASE_REQUEST_TIMEOUT, self.send(&attempt)).await {
             Ok(Ok(lease)) => WriteOutcome::Accepted(lease),
             Ok(Err(kube::Error::Api(status)))
-                if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
+                // A create that is not found misses its namespace.
+                if status.code == 409 || (status.code == 404 && matches!(attempt, Attempt::Replace(_))) =>
             {
                 WriteOutcome::LostRace
             }
             Ok(Err(error)) => {
-                tracing::warn!(lease = self.display_name, %error, "cannot write the lease");
+                tracing::warn!(
+                    lease = self.display_name,
+                    error = explain(&error),
+                    "cannot write the lease"
+                );
                 WriteOutcome::Failed
             }
             Err(_) => {
@@ -147,7 +157,11 @@ impl Elector {
         match timeout(LEASE_REQUEST_TIMEOUT, self.send(&Attempt::Replace(record))).await {
             Ok(Ok(_)) => tracing::info!(lease = self.display_name, "released the lease"),
             Ok(Err(error)) => {
-                tracing::warn!(lease = self.display_name, %error, "cannot release the lease; it will run out");
+                tracing::warn!(
+                    lease = self.display_name,
+                    error = explain(&error),
+                    "cannot release the lease; it will run out"
+                );
             }
             Err(_) => tracing::warn!(
                 lease = self.display_name,
