@@ -213,6 +213,10 @@ pub struct FailureAt {
 
 /// The account of one user.
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent observations, not states of one machine"
+)]
 pub struct Account {
     name: String,
     role: Role,

@@ -184,7 +184,7 @@ pub(super) struct Entry {
 
 impl Report {
     /// Puts a report together.
-    pub(super) fn assemble(frame: Frame, entries: Vec<Entry>) -> Result<Self, Unbalanced> {
+    pub(super) fn assemble(frame: Frame, entries: &[Entry]) -> Result<Self, Unbalanced> {
         let names: Vec<String> = {
             let segments = entries.iter().flat_map(|entry| entry.account.timeline());
             let of_users = segments.filter_map(|segment| segment.pod.clone());

@@ -266,7 +266,7 @@ impl Drill {
             newcomers,
             marks: marks.take(),
         };
-        Ok(Report::assemble(frame, entries.collect())?)
+        Ok(Report::assemble(frame, &entries.collect::<Vec<_>>())?)
     }
 }
 

@@ -16,6 +16,10 @@ impl Cell {
     }
 
     /// A number cell.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "numbers are as cheap as references to them"
+    )]
     pub fn number(number: impl ToString) -> Self {
         Self::Number(number.to_string())
     }

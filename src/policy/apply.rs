@@ -163,6 +163,7 @@ impl Step<'_> {
             if let Write::Patch { object, edits, .. } = write
                 && let Some(live) = self.found.live(object)
                 && !missing_edits(&live.value, edits).is_empty()
+                && self.foreign_value(object, edits, &live.value).is_none()
             {
                 self.records.remember(object, edits, &live.value);
             }
@@ -277,6 +278,9 @@ impl Step<'_> {
             budget::Answer::Exhausted(wait) => return Ok(Err(self.exhausted(object, &missing, wait))),
             budget::Answer::Write => {}
         }
+        if let Some(refusal) = self.foreign_value(object, edits, &live.value) {
+            return Ok(Err(refusal));
+        }
         let operations = edit_operations(&live.value, edits);
         let version = live.resource_version();
         let written = match self
@@ -305,25 +309,42 @@ impl Step<'_> {
                     Write::Apply { .. } => Vec::new(),
                 })
                 .collect();
-            if !wanted.is_empty() {
+            let Validated {
+                namespace, manager, ..
+            } = self.validated;
+            let live = self.found.live(&record.object(namespace)).map(|live| live.value);
+            if live.as_ref().is_some_and(|live| record.is_wanted(live, &wanted)) {
                 continue;
             }
-            if undo::restore_entries(
-                self.writer,
-                &self.validated.namespace,
-                &self.validated.manager,
-                record,
-            )
-            .await?
-            {
+            if undo::restore_entries(self.writer, namespace, manager, record, &wanted).await? {
                 self.changed.push(format!("{}/{}", record.kind, record.name));
             }
-            kept.forget(&record.uid);
+            kept.keep_only(&record.uid, live.as_ref(), &wanted);
         }
         if kept != self.records {
             undo::write_own_metadata(self.writer, &policy.metadata, &kept).await?;
         }
         Ok(())
+    }
+
+    /// A conflict, if an edit would replace a value that the owner of the object chose.
+    fn foreign_value(&self, object: &ObjectKey, edits: &[Edit], live: &Value) -> Option<Refusal> {
+        let theirs = edits.iter().find(|edit| {
+            live.pointer(&edit.pointer)
+                .is_some_and(|value| *value != edit.value)
+                && !self.validated.records.wrote(&object.uid, live, &edit.pointer)
+        })?;
+        Some(Refusal {
+            reason: reasons::FIELD_CONFLICT,
+            message: format!(
+                "{} already says {} at {}; remove it there, or make spec.sticky agree with it",
+                object.short(),
+                live.pointer(&theirs.pointer)
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
+                theirs.pointer
+            ),
+        })
     }
 
     fn note_change(&mut self, object: &ObjectKey, before: &Live, after: &DynamicObject) {

@@ -269,7 +269,7 @@ impl Caches {
             let names = backends
                 .iter()
                 .filter(|(within, _)| Some(within) == namespace.as_ref());
-            self.records_name(policy, route) || self.reaches(policy, names.map(|(_, name)| name.as_str()))
+            records_name(policy, route) || self.reaches(policy, names.map(|(_, name)| name.as_str()))
         })
     }
 
@@ -287,14 +287,14 @@ impl Caches {
             service.is_some_and(|service| discovery::selects(&service, &target))
         })
     }
+}
 
-    /// Whether the policy has something to put back in this object.
-    fn records_name(&self, policy: &crate::api::SessionPolicy, object: &DynamicObject) -> bool {
-        let annotation = policy.annotations().get(crate::api::RESTORE_ANNOTATION);
-        object
-            .uid()
-            .is_some_and(|uid| annotation.is_some_and(|records| records.contains(&uid)))
-    }
+/// Whether the policy has something to put back in this object.
+fn records_name(policy: &crate::api::SessionPolicy, object: &DynamicObject) -> bool {
+    let annotation = policy.annotations().get(crate::api::RESTORE_ANNOTATION);
+    object
+        .uid()
+        .is_some_and(|uid| annotation.is_some_and(|records| records.contains(&uid)))
 }
 
 fn written_by(object: &impl Resource, policy: &crate::api::SessionPolicy) -> bool {

@@ -23,7 +23,7 @@ use crate::runtime::metrics::ReconcileResult;
 use crate::runtime::{self, Runtime};
 
 /// Longest that one reconcile may take; every request in it has its own, shorter limit.
-pub const RECONCILE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const RECONCILE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Name of this controller in metrics and Events.
 const CONTROLLER: &str = "sessionpolicy";
@@ -140,6 +140,7 @@ async fn reconcile(policy: Arc<GuardedPolicy>, context: Arc<Context>) -> Result<
 }
 
 /// Every failure that gets here is worth another try, each time later.
+#[allow(clippy::needless_pass_by_value, reason = "the signature is kube's")]
 fn retry(policy: Arc<GuardedPolicy>, error: &Error, context: Arc<Context>) -> Action {
     let after = context.backoff.failed(key(&policy));
     tracing::warn!(

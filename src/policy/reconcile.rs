@@ -26,7 +26,7 @@ use crate::runtime::leader::Leadership;
 use crate::runtime::metrics::ReconcileMetrics;
 
 /// How long undoing is tried before the finalizer is given up, so that no namespace hangs for ever.
-const CLEANUP_LIMIT: Duration = Duration::from_secs(600);
+const CLEANUP_LIMIT: Duration = Duration::from_mins(10);
 
 /// When to look again after a write met a newer object than the cache holds.
 const STALE_CACHE_RETRY: Duration = Duration::from_millis(500);

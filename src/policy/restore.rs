@@ -44,6 +44,9 @@ pub struct Field {
     pub before: Option<Value>,
     /// What was written.
     pub written: Value,
+    /// What was written before that, as long as the change from it to `written` may not have happened yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded: Option<Value>,
 }
 
 /// The annotation holds something that this version does not understand.
@@ -98,9 +101,11 @@ impl Records {
             });
             match known {
                 Some(field) => {
-                    if live.pointer(&edit.pointer) != Some(&field.written) {
-                        field.before = live.pointer(&edit.pointer).cloned();
+                    let stands = live.pointer(&edit.pointer);
+                    if !field.is_ours(stands) {
+                        field.before = stands.cloned();
                     }
+                    field.superseded = stands.filter(|stands| field.is_ours(Some(stands))).cloned();
                     field.written = edit.value.clone();
                 }
                 None => record.fields.push(Field {
@@ -108,18 +113,63 @@ impl Records {
                     guards: edit.guards.clone(),
                     before: live.pointer(&edit.pointer).cloned(),
                     written: edit.value.clone(),
+                    superseded: None,
                 }),
             }
         }
     }
 
-    /// Forgets an object.
-    pub fn forget(&mut self, uid: &str) {
-        self.0.retain(|record| record.uid != uid);
+    /// Forgets the fields of an object that are not among `wanted`, and the object with its last field.
+    pub fn keep_only(&mut self, uid: &str, live: Option<&Value>, wanted: &[Edit]) {
+        if let Some(record) = self.0.iter_mut().find(|record| record.uid == uid) {
+            record
+                .fields
+                .retain(|field| live.is_some_and(|live| field.is_wanted(live, wanted)));
+        }
+        self.0.retain(|record| !record.fields.is_empty());
+    }
+
+    /// Whether this policy wrote what stands at `pointer`.
+    pub fn wrote(&self, uid: &str, live: &Value, pointer: &str) -> bool {
+        let fields = self.of(uid).into_iter().flat_map(|record| &record.fields);
+        fields.into_iter().any(|field| {
+            locate(live, &field.pointer, &field.guards).as_deref() == Some(pointer)
+                && field.is_ours(live.pointer(pointer))
+        })
+    }
+}
+
+impl Field {
+    /// Whether a value that stands in the object is one that was written by the policy.
+    fn is_ours(&self, stands: Option<&Value>) -> bool {
+        stands.is_some() && (stands == Some(&self.written) || stands == self.superseded.as_ref())
+    }
+
+    /// Whether one of `wanted` is about this field, wherever its entry stands in `live` now.
+    fn is_wanted(&self, live: &Value, wanted: &[Edit]) -> bool {
+        let pointer = locate(live, &self.pointer, &self.guards);
+        pointer.is_some_and(|pointer| wanted.iter().any(|edit| edit.pointer == pointer))
     }
 }
 
 impl Record {
+    /// Names the object; records are about objects of the policy's own namespace.
+    pub fn object(&self, namespace: &str) -> ObjectKey {
+        ObjectKey {
+            api_version: self.api_version.clone(),
+            kind: self.kind.clone(),
+            plural: self.plural.clone(),
+            namespace: namespace.to_owned(),
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+        }
+    }
+
+    /// Whether every field is among `wanted`.
+    pub fn is_wanted(&self, live: &Value, wanted: &[Edit]) -> bool {
+        self.fields.iter().all(|field| field.is_wanted(live, wanted))
+    }
+
     /// JSON Patch operations that put back what stood before, for those fields that still hold what was written.
     /// A field that somebody changed since is theirs and stays.
     pub fn undo(&self, live: &Value, keep: &[Edit]) -> Vec<Value> {
@@ -128,12 +178,11 @@ impl Record {
             let Some(pointer) = locate(live, &field.pointer, &field.guards) else {
                 continue;
             };
-            if live.pointer(&pointer) != Some(&field.written)
-                || keep.iter().any(|edit| edit.pointer == pointer)
-            {
+            let stands = live.pointer(&pointer);
+            if !field.is_ours(stands) || keep.iter().any(|edit| edit.pointer == pointer) {
                 continue;
             }
-            operations.push(serde_json::json!({"op": "test", "path": pointer, "value": field.written}));
+            operations.push(serde_json::json!({"op": "test", "path": pointer, "value": stands}));
             operations.push(match &field.before {
                 Some(before) => serde_json::json!({"op": "replace", "path": pointer, "value": before}),
                 None => serde_json::json!({"op": "remove", "path": pointer}),
@@ -352,6 +401,51 @@ mod tests {
         records.remember(&key(), &[second.clone()], &after);
         let after = patched(&after, &[second]);
         assert_eq!(undone(&after, records.of("u-1").unwrap()), before);
+    }
+
+    #[test]
+    fn a_change_of_mind_that_was_recorded_and_not_made_is_still_undone() {
+        let before = live(&[json!({"name": "shop"})]);
+        let first = [edit(0, 0, "shop")];
+        let mut records = Records::default();
+        records.remember(&key(), &first, &before);
+        let after = patched(&before, &first);
+        let mut second = edit(0, 0, "shop");
+        second.value = json!({"cookie": {"name": "renamed"}});
+        records.remember(&key(), &[second], &after);
+        assert!(records.wrote("u-1", &after, &first[0].pointer));
+        assert_eq!(undone(&after, records.of("u-1").unwrap()), before);
+    }
+
+    #[test]
+    fn a_field_that_is_not_wanted_any_more_is_undone_alone() {
+        let before = live(&[json!({"name": "shop"})]);
+        let (cookie, mut strategy) = (edit(0, 0, "shop"), edit(0, 0, "shop"));
+        strategy.pointer = strategy.pointer.replace("sticky", "strategy");
+        strategy.value = json!("hrw");
+        let mut records = Records::default();
+        records.remember(&key(), std::slice::from_ref(&strategy), &before);
+        let after = patched(&before, std::slice::from_ref(&strategy));
+        records.remember(&key(), std::slice::from_ref(&cookie), &after);
+        let after = patched(&after, std::slice::from_ref(&cookie));
+        let record = records.of("u-1").unwrap();
+        assert!(!record.is_wanted(&after, std::slice::from_ref(&cookie)));
+        let operations = record.undo(&after, std::slice::from_ref(&cookie));
+        let operations: json_patch::Patch = serde_json::from_value(Value::Array(operations)).unwrap();
+        let mut restored = after;
+        json_patch::patch(&mut restored, &operations).unwrap();
+        assert_eq!(restored, patched(&before, std::slice::from_ref(&cookie)));
+        records.keep_only("u-1", Some(&restored), std::slice::from_ref(&cookie));
+        assert!(
+            records
+                .of("u-1")
+                .unwrap()
+                .is_wanted(&restored, std::slice::from_ref(&cookie))
+        );
+        assert!(records.wrote("u-1", &restored, &cookie.pointer));
+        assert!(!records.wrote("u-1", &before, &cookie.pointer));
+        records.keep_only("u-1", None, &[]);
+        assert_eq!(records, Records::default());
     }
 
     #[test]

@@ -315,13 +315,13 @@ fn configured(route: &AppliedRoute) -> Option<&crate::affinity::model::Configure
 fn describe(route: &AppliedRoute) -> Option<String> {
     let plan = configured(route)?;
     Some(format!(
-        "{}/{} binds each user to a {} (set on {})",
+        "{}/{} binds each user to {} (set on {})",
         route.plan.kind,
         route.plan.name,
         match plan.binds {
-            Binds::Pod => "pod",
-            Binds::Hash => "position on a hash ring",
-            Binds::Node => "node",
+            Binds::Pod => "a pod",
+            Binds::Hash => "a position on a hash ring",
+            Binds::Node => "a node",
             Binds::None => "nothing",
         },
         plan.written_to.join(", ")

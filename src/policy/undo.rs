@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::restore::{Record, Records};
 use super::writer::{WriteError, Writer, classify};
 use super::{foreign_manager, policy_key};
-use crate::affinity::model::ObjectKey;
+use crate::affinity::model::{Edit, ObjectKey};
 use crate::api::{FIELD_MANAGER, FINALIZER, RESTORE_ANNOTATION, SessionPolicy};
 
 /// Attempts at a patch whose object changes at the same time.
@@ -57,28 +57,22 @@ pub async fn withdraw_fields(writer: &Writer, object: &ObjectKey, manager: &str)
     }
 }
 
-/// Puts back what stood in the entries of a patched object. Returns whether something was changed.
+/// Puts back what stood in the entries of a patched object, but for those of `keep`. Returns whether something was changed.
 pub async fn restore_entries(
     writer: &Writer,
     namespace: &str,
     manager: &str,
     record: &Record,
+    keep: &[Edit],
 ) -> Result<bool, WriteError> {
-    let object = ObjectKey {
-        api_version: record.api_version.clone(),
-        kind: record.kind.clone(),
-        plural: record.plural.clone(),
-        namespace: namespace.to_owned(),
-        name: record.name.clone(),
-        uid: record.uid.clone(),
-    };
+    let object = record.object(namespace);
     let mut attempt = 0;
     loop {
         attempt += 1;
         let Some(live) = writer.read(&object).await? else {
             return Ok(false);
         };
-        let operations = record.undo(&serde_json::to_value(&live).unwrap_or_default(), &[]);
+        let operations = record.undo(&serde_json::to_value(&live).unwrap_or_default(), keep);
         if operations.is_empty() {
             return Ok(false);
         }
@@ -116,7 +110,7 @@ pub async fn undo(writer: &Writer, policy: &ObjectMeta) -> Result<Vec<String>, W
         Records::default()
     });
     for record in &records.0 {
-        if restore_entries(writer, &namespace, &manager, record).await? {
+        if restore_entries(writer, &namespace, &manager, record, &[]).await? {
             changed.push(format!("{}/{}", record.kind, record.name));
         }
     }

@@ -158,12 +158,11 @@ where
     let released = release.clone();
     // In tasks of their own, so that neither waits while a reconcile computes.
     let mut election = tokio::spawn(async move {
-        match elector {
-            Some(elector) => elector.run(released).await,
-            None => {
-                released.cancelled().await;
-                Ok(())
-            }
+        if let Some(elector) = elector {
+            elector.run(released).await
+        } else {
+            released.cancelled().await;
+            Ok(())
         }
     });
 

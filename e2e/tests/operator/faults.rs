@@ -8,6 +8,7 @@ use e2e::shop::application;
 use e2e::wait::eventually;
 use e2e::{Cluster, cluster, with_temp_namespace};
 use kube::ResourceExt;
+use kube::api::{ListParams, PatchParams};
 use serde_json::{Value, json};
 use session_operator::drill::{Class, Drill, Report};
 
@@ -62,7 +63,7 @@ async fn both_replicas_killed_while_policies_arrive() -> Result<()> {
             }
             eventually("every policy has a status again", RECOVERY_LIMIT, || async {
                 let mut silent = Vec::new();
-                for policy in policies.api().list(&Default::default()).await?.items {
+                for policy in policies.api().list(&ListParams::default()).await?.items {
                     if policy.status.is_none() {
                         silent.push(policy.name_any());
                     }
@@ -157,7 +158,7 @@ async fn the_api_server_restarts() -> Result<()> {
             .api()
             .patch(
                 "shop",
-                &Default::default(),
+                &PatchParams::default(),
                 &kube::api::Patch::Merge(json!({"spec": {"sticky": {"cookie": {"name": "renamed"}}}})),
             )
             .await?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use e2e::policy::Policies;
+use e2e::shop::Shop;
 use e2e::{Cluster, cluster, snapshot, with_temp_namespace};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
@@ -39,103 +40,104 @@ async fn upgrade(cluster: &Cluster, settings: &[&str]) -> Result<()> {
     cluster.run(arguments).await.map(|_| ())
 }
 
+/// Upgrades the release with changed values while users go on; nobody may be lost or moved, and no request may fail.
+async fn upgrade_under_load(cluster: &Cluster, shop: &Shop) -> Result<()> {
+    let entry = cluster.expose(cluster::TRAEFIK_PORT).await?;
+    shop.routed(entry).await?;
+    shop.sticky(entry).await?;
+    let drill = Drill::new(e2e::shop::application()?, shop.target(entry)?, watching())?;
+    let report = drill
+        .run("helm upgrade", async |_| {
+            let upgraded = upgrade(cluster, &["log.level=debug", "podLabels.upgraded=once"]).await;
+            upgraded.map_err(|error| std::io::Error::other(format!("{error:#}")))
+        })
+        .await?;
+    ensure!(
+        report.count(Class::Kept) == report.users && report.failed() == 0,
+        "{}",
+        report.table()
+    );
+    Ok(())
+}
+
+/// Uninstalling now would leave fields behind that nobody takes back: it is refused, says why, and nothing is gone.
+async fn uninstall_is_refused(cluster: &Cluster, policy: &str) -> Result<()> {
+    let refused = cluster
+        .run([
+            "helm",
+            "uninstall",
+            RELEASE,
+            "--namespace",
+            RELEASE,
+            "--timeout",
+            "1m",
+        ])
+        .await;
+    ensure!(
+        refused.is_err(),
+        "uninstalled although a policy carries the finalizer"
+    );
+    let kubectl = ["kubectl", "--namespace", RELEASE];
+    let kept = cluster
+        .run(
+            kubectl
+                .iter()
+                .chain(&["get", "deployment", RELEASE, "--output", "name"]),
+        )
+        .await?;
+    ensure!(kept.contains("deployment.apps/session-operator"), "{kept}");
+    let selector = "app.kubernetes.io/component=uninstall-guard";
+    let said = cluster
+        .run(
+            kubectl
+                .iter()
+                .chain(&["logs", "--selector", selector, "--tail=-1"]),
+        )
+        .await?;
+    ensure!(
+        said.contains("kubectl session detach --all") && said.contains(policy),
+        "{said}"
+    );
+    Ok(())
+}
+
+async fn detach_all() -> Result<()> {
+    let program = std::env::var("KUBECTL_SESSION")
+        .context("KUBECTL_SESSION names the kubectl-session binary; e2e/stage sets it")?;
+    let detached = Command::new(program)
+        .args(["detach", "--all", "--yes"])
+        .output()
+        .await?;
+    ensure!(
+        detached.status.success(),
+        "{}",
+        String::from_utf8_lossy(&detached.stderr)
+    );
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_keeps_users_and_an_uninstall_waits_for_detach() -> Result<()> {
     with_temp_namespace("release", async |cluster, namespace| {
+        let now = || snapshot::of(&cluster.client, namespace);
         whole(cluster).await?;
         let shop = manifests(namespace)?.create(&cluster.client, namespace).await?;
-        let before = snapshot::of(&cluster.client, namespace).await?;
+        let before = now().await?;
         let policies = Policies::new(&cluster.client, namespace);
         let created = policies.create("shop", "shop", Value::Null).await?;
         policies.ready("shop").await?;
-        let configured = snapshot::of(&cluster.client, namespace).await?;
+        let configured = now().await?;
 
-        // Upgraded with changed values: the same policy, the same fields, no user moved.
-        let entry = cluster.expose(cluster::TRAEFIK_PORT).await?;
-        shop.routed(entry).await?;
-        shop.sticky(entry).await?;
-        let drill = Drill::new(e2e::shop::application()?, shop.target(entry)?, watching())?;
-        let report = drill
-            .run("helm upgrade", async |_| {
-                let upgraded = upgrade(cluster, &["log.level=debug", "podLabels.upgraded=once"]).await;
-                upgraded.map_err(|error| std::io::Error::other(format!("{error:#}")))
-            })
-            .await?;
-        ensure!(
-            report.count(Class::Kept) == report.users && report.failed() == 0,
-            "{}",
-            report.table()
-        );
+        upgrade_under_load(cluster, &shop).await?;
         ensure!(
             policies.ready("shop").await?.uid() == created.uid(),
             "the policy was made anew"
         );
-        ensure!(
-            snapshot::of(&cluster.client, namespace).await? == configured,
-            "the upgrade changed the application"
-        );
+        ensure!(now().await? == configured, "the upgrade changed the application");
 
-        // Uninstalling would leave fields behind that nobody takes back: refused, and nothing is gone.
-        let refused = cluster
-            .run([
-                "helm",
-                "uninstall",
-                RELEASE,
-                "--namespace",
-                RELEASE,
-                "--timeout",
-                "1m",
-            ])
-            .await;
-        ensure!(
-            refused.is_err(),
-            "uninstalled although a policy carries the finalizer"
-        );
-        let hook = cluster
-            .run([
-                "kubectl",
-                "--namespace",
-                RELEASE,
-                "get",
-                "deployment",
-                RELEASE,
-                "--output",
-                "name",
-            ])
-            .await?;
-        ensure!(hook.contains("deployment.apps/session-operator"), "{hook}");
-        let said = cluster
-            .run([
-                "kubectl",
-                "--namespace",
-                RELEASE,
-                "logs",
-                "--selector",
-                "app.kubernetes.io/component=uninstall-guard",
-                "--tail=-1",
-            ])
-            .await?;
-        ensure!(
-            said.contains("kubectl session detach --all") && said.contains(&format!("{namespace}/shop")),
-            "{said}"
-        );
-
-        // Detached with the user's rights: undone, kept, suspended.
-        let program = std::env::var("KUBECTL_SESSION")
-            .context("KUBECTL_SESSION names the kubectl-session binary; e2e/stage sets it")?;
-        let detached = Command::new(program)
-            .args(["detach", "--all", "--yes"])
-            .output()
-            .await?;
-        ensure!(
-            detached.status.success(),
-            "{}",
-            String::from_utf8_lossy(&detached.stderr)
-        );
-        ensure!(
-            snapshot::of(&cluster.client, namespace).await? == before,
-            "detach left something behind"
-        );
+        uninstall_is_refused(cluster, &format!("{namespace}/shop")).await?;
+        detach_all().await?;
+        ensure!(now().await? == before, "detach left something behind");
         cluster
             .run([
                 "helm",
@@ -148,11 +150,8 @@ async fn an_upgrade_keeps_users_and_an_uninstall_waits_for_detach() -> Result<()
                 "2m",
             ])
             .await?;
-        let kept = policies
-            .api()
-            .get("shop")
-            .await
-            .context("the policy, and so its CRD, must outlive the release")?;
+        let kept = policies.api().get("shop").await;
+        let kept = kept.context("the policy, and so its CRD, must outlive the release")?;
         ensure!(
             kept.uid() == created.uid() && kept.spec.suspend && kept.finalizers().is_empty(),
             "{kept:#?}"
@@ -161,20 +160,14 @@ async fn an_upgrade_keeps_users_and_an_uninstall_waits_for_detach() -> Result<()
         // Installed again: the policy waits, and goes on when it is told to.
         upgrade(cluster, &[]).await?;
         whole(cluster).await?;
-        ensure!(
-            snapshot::of(&cluster.client, namespace).await? == before,
-            "a suspended policy was acted on"
-        );
+        ensure!(now().await? == before, "a suspended policy was acted on");
         let patch = Patch::Merge(json!({"spec": {"suspend": false}}));
         policies
             .api()
             .patch("shop", &PatchParams::default(), &patch)
             .await?;
         policies.ready("shop").await?;
-        ensure!(
-            snapshot::of(&cluster.client, namespace).await? == configured,
-            "not set up again"
-        );
+        ensure!(now().await? == configured, "not set up again");
         policies.remove("shop").await
     })
     .await

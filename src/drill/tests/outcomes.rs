@@ -505,7 +505,7 @@ check:
         ..options()
     };
     let report = drill_of(application.clone(), &server, options.clone(), |world| {
-        world.remove_pod("a")
+        world.remove_pod("a");
     })
     .await;
     assert!(

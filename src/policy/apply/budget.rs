@@ -13,7 +13,7 @@ use crate::affinity::model::ObjectKey;
 pub const RESTORES_PER_HOUR: usize = 5;
 
 /// The window of [`RESTORES_PER_HOUR`].
-const WINDOW: Duration = Duration::from_secs(3600);
+const WINDOW: Duration = Duration::from_hours(1);
 
 /// Remembers what was written where, per policy and object.
 #[derive(Default)]
@@ -161,10 +161,10 @@ mod tests {
             budget.wrote_at(start, "p", &object(), &fields, &version);
         }
         budget.stands("p", &object());
-        let soon = start + Duration::from_secs(60);
+        let soon = start + Duration::from_mins(1);
         assert_eq!(
             budget.ask_at(soon, "p", &object(), &fields, "99"),
-            Answer::Exhausted(WINDOW - Duration::from_secs(60))
+            Answer::Exhausted(WINDOW.checked_sub(Duration::from_mins(1)).unwrap())
         );
         assert_eq!(
             budget.ask_at(start + WINDOW, "p", &object(), &fields, "99"),
