@@ -2,5 +2,7 @@
 
 pub mod affinity;
 pub mod api;
+pub mod cli;
+pub mod drill;
 pub mod policy;
 pub mod runtime;

@@ -5,8 +5,10 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::{Path, PathBuf};
 
+    use k8s_openapi::api::apps::v1::Deployment;
     use kube::core::cel::validate_cel;
     use serde_json::Value;
+    use session_operator::affinity::drain;
     use session_operator::api::SessionPolicy;
 
     fn repository() -> &'static Path {
@@ -44,26 +46,45 @@ mod tests {
             types.len() >= 3 && reasons.len() >= 15,
             "conditions.rs is read wrongly: {types:?} {reasons:?}"
         );
-        let known: BTreeSet<String> = types.union(&reasons).cloned().collect();
+        let survival = constants(&read(&repository().join("src/policy/survives.rs")), "reasons");
+        assert!(survival.len() >= 10, "survives.rs is read wrongly: {survival:?}");
+        let known: BTreeSet<String> = [types, reasons, survival].into_iter().flatten().collect();
         assert_eq!(
             rows, known,
-            "left: docs/conditions.md, right: src/api/conditions.rs"
+            "left: docs/conditions.md, right: the constants in the code"
         );
     }
 
+    /// The YAML blocks of a Markdown document.
+    fn yaml_blocks(markdown: &str) -> Vec<&str> {
+        markdown
+            .split("```yaml\n")
+            .skip(1)
+            .map(|rest| rest.split("```").next().unwrap())
+            .collect()
+    }
+
+    /// Every object in `examples/` and in YAML blocks of the README.
     fn examples() -> Vec<(PathBuf, Value)> {
         let entries = std::fs::read_dir(repository().join("examples")).unwrap();
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
         paths.sort();
+        paths.push(repository().join("README.md"));
         let documents = |path: PathBuf| {
-            let parsed: Vec<Value> = serde_saphyr::from_multiple(&read(&path)).unwrap();
-            parsed.into_iter().map(move |value| (path.clone(), value))
+            let text = read(&path);
+            let markdown = path.extension().is_some_and(|extension| extension == "md");
+            let parts = if markdown {
+                yaml_blocks(&text)
+            } else {
+                vec![text.as_str()]
+            };
+            let parsed = parts
+                .into_iter()
+                .flat_map(|part| serde_saphyr::from_multiple::<Value>(part).unwrap());
+            let named: Vec<_> = parsed.map(|value| (path.clone(), value)).collect();
+            named
         };
-        paths
-            .into_iter()
-            .filter(|path| path.extension().is_some_and(|ext| ext == "yaml"))
-            .flat_map(documents)
-            .collect()
+        paths.into_iter().flat_map(documents).collect()
     }
 
     /// Whether everything that `given` says is also said by `kept`.
@@ -82,7 +103,7 @@ mod tests {
             .into_iter()
             .filter(|(_, value)| value["kind"] == "SessionPolicy")
             .collect();
-        assert!(policies.len() >= 4);
+        assert!(policies.len() >= 5);
         for (path, value) in policies {
             let path = path.display();
             let policy: SessionPolicy =
@@ -94,5 +115,36 @@ mod tests {
             let refused = validate_cel(&policy).err();
             assert!(refused.is_none(), "{path} is refused: {refused:?}");
         }
+    }
+
+    #[test]
+    fn the_drain_example_lacks_nothing() {
+        let of_file = |(path, _): &(PathBuf, Value)| path.ends_with("sticky-drain.yaml");
+        let objects: Vec<Value> = examples()
+            .into_iter()
+            .filter(of_file)
+            .map(|(_, value)| value)
+            .collect();
+        let of_kind = |kind: &str| {
+            objects
+                .iter()
+                .find(|value| value["kind"] == kind)
+                .unwrap()
+                .clone()
+        };
+        let policy: SessionPolicy = serde_json::from_value(of_kind("SessionPolicy")).unwrap();
+        let wanted = policy.spec.sticky.unwrap().drain_seconds;
+        assert_eq!(wanted, 60);
+        let mut deployment: Deployment = serde_json::from_value(of_kind("Deployment")).unwrap();
+        let verdict = drain::judge(&deployment, wanted, "Traefik", true);
+        assert_eq!(verdict, drain::Verdict::default());
+
+        let template = deployment.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
+        template.termination_grace_period_seconds = None;
+        let verdict = drain::judge(&deployment, wanted, "Traefik", true);
+        assert!(
+            !verdict.unsupported.is_empty(),
+            "without its grace period it lacks something"
+        );
     }
 }

@@ -1,1 +1,13 @@
-//! End-to-end tests of session-operator on a real cluster.
+//! End-to-end tests of session-operator on a real cluster, and what they stand on.
+//!
+//! Everything here expects a cluster that is up (`e2e/cluster/cluster up`); `CLUSTER_SUFFIX` names the run.
+
+pub mod cluster;
+pub mod namespace;
+pub mod policy;
+pub mod shop;
+pub mod snapshot;
+pub mod wait;
+
+pub use cluster::Cluster;
+pub use namespace::with_temp_namespace;

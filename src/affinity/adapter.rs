@@ -89,13 +89,11 @@ impl Scope<'_> {
         self.inputs.sticky.mode
     }
 
-    /// The routes other than `route` that reach the Service of that name, for messages.
-    pub fn other_routes_to(&self, service: &str, route: &Route<'_>) -> Vec<String> {
+    /// The routes other than `route` that reach the Service of that name.
+    pub fn other_routes_to(&self, service: &str, route: &Route<'_>) -> impl Iterator<Item = &Route<'_>> {
         self.routes
             .iter()
             .filter(|other| other.kind() != route.kind() || other.name != route.name)
-            .filter(|other| other.reaches.iter().any(|reached| reached.name == service))
-            .map(Route::display)
-            .collect()
+            .filter(move |other| other.reaches.iter().any(|reached| reached.name == service))
     }
 }

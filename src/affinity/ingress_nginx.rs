@@ -184,7 +184,10 @@ fn notes(scope: &Scope<'_>, route: &Route<'_>, served: &Served) -> Vec<String> {
         notes.push(format!("the annotations also act on {}", route.others.join(", ")));
     }
     for target in &route.reaches {
-        let others = scope.other_routes_to(&target.name, route);
+        let others: Vec<String> = scope
+            .other_routes_to(&target.name, route)
+            .map(Route::display)
+            .collect();
         if !others.is_empty() {
             notes.push(format!(
                 "Service {} is also reached by {}: users are on one pod only if all of these routes carry the same \

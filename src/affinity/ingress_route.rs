@@ -20,7 +20,8 @@ pub enum EntryPort<'a> {
 impl fmt::Display for EntryPort<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Name(name) => f.write_str(name),
+            // What is named here may be no port name at all; it must not break the line it is printed in.
+            Self::Name(name) => write!(f, "{}", name.escape_debug()),
             Self::Number(number) => write!(f, "{number}"),
         }
     }

@@ -18,6 +18,8 @@ struct Merged {
     takeable_defaults: Vec<DefaultedField>,
     resource_version: Option<String>,
     edits: Vec<Edit>,
+    /// Where the edit of a pointer stands in `edits`.
+    positions: BTreeMap<String, usize>,
 }
 
 /// Unites the writes of all routes: at most one apply and one patch per object, ordered by object, no field and
@@ -59,7 +61,7 @@ pub fn merge_writes(writes: Vec<Write>) -> Result<Vec<Write>, Refusal> {
                     return Err(conflict(&object, "resourceVersion", version, &resource_version));
                 }
                 for edit in edits {
-                    add_edit(&mut merged.edits, edit, &object)?;
+                    merged.add_edit(edit, &object)?;
                 }
             }
         }
@@ -71,6 +73,32 @@ pub fn merge_writes(writes: Vec<Write>) -> Result<Vec<Write>, Refusal> {
 }
 
 impl Merged {
+    fn add_edit(&mut self, edit: Edit, object: &ObjectKey) -> Result<(), Refusal> {
+        let known = self
+            .positions
+            .get(&edit.pointer)
+            .and_then(|position| self.edits.get_mut(*position));
+        let Some(known) = known else {
+            self.positions.insert(edit.pointer.clone(), self.edits.len());
+            self.edits.push(edit);
+            return Ok(());
+        };
+        if known.value != edit.value {
+            return Err(conflict(
+                object,
+                &edit.pointer,
+                &known.value.to_string(),
+                &edit.value.to_string(),
+            ));
+        }
+        for guard in edit.guards {
+            if !known.guards.contains(&guard) {
+                known.guards.push(guard);
+            }
+        }
+        Ok(())
+    }
+
     fn into_writes(self, object: &ObjectKey) -> impl Iterator<Item = Write> + use<> {
         let apply = self.fields.map(|fields| Write::Apply {
             object: object.clone(),
@@ -108,27 +136,6 @@ fn unite(present: &mut Value, added: Value, object: &ObjectKey, pointer: &str) -
             &added.to_string(),
         )),
     }
-}
-
-fn add_edit(edits: &mut Vec<Edit>, edit: Edit, object: &ObjectKey) -> Result<(), Refusal> {
-    let Some(known) = edits.iter_mut().find(|known| known.pointer == edit.pointer) else {
-        edits.push(edit);
-        return Ok(());
-    };
-    if known.value != edit.value {
-        return Err(conflict(
-            object,
-            &edit.pointer,
-            &known.value.to_string(),
-            &edit.value.to_string(),
-        ));
-    }
-    for guard in edit.guards {
-        if !known.guards.contains(&guard) {
-            known.guards.push(guard);
-        }
-    }
-    Ok(())
 }
 
 fn conflict(object: &ObjectKey, pointer: &str, one: &str, other: &str) -> Refusal {

@@ -152,11 +152,15 @@ pub const fn same_site(value: SameSite) -> &'static str {
 fn notes(scope: &Scope<'_>, route: &Route<'_>) -> Vec<String> {
     let mut notes = Vec::new();
     for target in &route.reaches {
-        let others = scope.other_routes_to(&target.name, route);
+        let others: Vec<String> = scope
+            .other_routes_to(&target.name, route)
+            .filter(|other| other.kind() == RouteKind::Ingress)
+            .map(Route::display)
+            .collect();
         if !others.is_empty() {
             notes.push(format!(
-                "Traefik reads one setting per Service: that of Service {} also acts on {}, and the cookie is Secure \
-                 only if all of them have TLS",
+                "Traefik reads one setting per Service: that of Service {} also acts on {}, and its cookie is Secure by \
+                 itself only if all routes have TLS",
                 target.name,
                 others.join(", ")
             ));

@@ -52,13 +52,15 @@ impl Adapter for TraefikIngressRoute {
             ));
         };
         let all = ingress_route::entries(object);
-        let entries: Vec<&Entry<'_>> = all
-            .iter()
-            .filter(|entry| leads_to_target(scope, route, object, entry))
-            .collect();
-        for entry in &entries {
-            refuse_defeated(route, entry)?;
-            refuse_split(route, entry, &all)?;
+        let mut entries = Vec::new();
+        for siblings in all.chunk_by(|one, next| one.route == next.route) {
+            for entry in siblings {
+                if leads_to_target(scope, route, object, entry) {
+                    refuse_defeated(route, entry)?;
+                    refuse_split(route, entry, siblings)?;
+                    entries.push(entry);
+                }
+            }
         }
         let (field, value) = match scope.mode() {
             StickyMode::Cookie => ("sticky", json!({ "cookie": cookie(&scope.cookie) })),
@@ -96,10 +98,10 @@ fn refuse_defeated(route: &Route<'_>, entry: &Entry<'_>) -> Result<(), Refusal> 
 
 /// A route that spreads requests over several services chooses anew for each request, before any of the services
 /// looks at its cookie.
-fn refuse_split(route: &Route<'_>, entry: &Entry<'_>, all: &[Entry<'_>]) -> Result<(), Refusal> {
-    let others: Vec<&str> = all
+fn refuse_split(route: &Route<'_>, entry: &Entry<'_>, siblings: &[Entry<'_>]) -> Result<(), Refusal> {
+    let others: Vec<&str> = siblings
         .iter()
-        .filter(|other| other.route == entry.route && other.service != entry.service)
+        .filter(|other| other.service != entry.service)
         .filter(|other| other.fields.get("weight") != Some(&Value::from(0)))
         .map(|other| other.name)
         .collect();

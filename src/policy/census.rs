@@ -1,33 +1,56 @@
 //! How many policies there are, and how many of them are ready.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::caches::{Caches, Scope};
+use super::GuardedPolicy;
 use super::status;
 use crate::runtime::metrics::{Metrics, PolicyLabels};
 
-/// Counts policies over all scopes for the gauge `policies`.
-#[derive(Default)]
+/// Counts policies over all scopes, one at a time as they change.
 pub struct Census {
-    scopes: Mutex<BTreeMap<String, HashMap<PolicyLabels, i64>>>,
+    metrics: Metrics,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    policies: HashMap<String, PolicyLabels>,
+    counts: HashMap<PolicyLabels, i64>,
 }
 
 impl Census {
-    /// Counts the policies of one scope anew and publishes the sum of all.
-    pub fn count(&self, scope: &Scope, caches: &Caches, metrics: &Metrics) {
-        let mut counts: HashMap<PolicyLabels, i64> = HashMap::new();
-        for policy in caches.policies.state() {
-            if let Ok(policy) = &policy.0 {
-                *counts.entry(status::labels(policy)).or_default() += 1;
-            }
+    /// A census that publishes to `metrics`.
+    pub fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            seen: Mutex::default(),
         }
-        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
-        scopes.insert(scope.to_string(), counts);
-        let mut totals: HashMap<PolicyLabels, i64> = HashMap::new();
-        for (labels, count) in scopes.values().flatten() {
-            *totals.entry(labels.clone()).or_default() += count;
+    }
+
+    /// Notes the present state of the policy `key` (namespace/name). One that cannot be read counts as not there.
+    pub fn observe(&self, key: &str, policy: &GuardedPolicy) {
+        self.update(key, policy.0.as_ref().ok().map(status::labels));
+    }
+
+    /// Notes that the policy `key` is gone.
+    pub fn forget(&self, key: &str) {
+        self.update(key, None);
+    }
+
+    fn update(&self, key: &str, labels: Option<PolicyLabels>) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.policies.get(key) == labels.as_ref() {
+            return;
         }
-        metrics.set_policies(totals);
+        if let Some(former) = seen.policies.remove(key) {
+            *seen.counts.entry(former).or_default() -= 1;
+            seen.counts.retain(|_, count| *count > 0);
+        }
+        if let Some(labels) = labels {
+            *seen.counts.entry(labels.clone()).or_default() += 1;
+            seen.policies.insert(key.to_owned(), labels);
+        }
+        self.metrics.set_policies(seen.counts.clone());
     }
 }

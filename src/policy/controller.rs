@@ -40,7 +40,7 @@ pub async fn run(runtime: Runtime) -> Result<(), std::convert::Infallible> {
         runtime::Scope::All => vec![Scope::All],
         runtime::Scope::Namespaces(names) => names.iter().cloned().map(Scope::Namespace).collect(),
     };
-    let census = Arc::new(Census::default());
+    let census = Arc::new(Census::new(runtime.metrics.clone()));
     futures::future::join_all(
         scopes
             .into_iter()
@@ -78,6 +78,7 @@ async fn run_scope(runtime: Runtime, scope: Scope, census: Arc<Census>) {
         recorder: Recorder::new(runtime.client.clone(), reporter),
         metrics: metrics.clone(),
         backoff: Backoff::default(),
+        census: census.clone(),
     });
     let policies = policies.inspect_ok(move |policy| metrics.enqueued(&key(policy)));
     Controller::for_stream(policies, caches.policies.clone())
@@ -89,23 +90,29 @@ async fn run_scope(runtime: Runtime, scope: Scope, census: Arc<Census>) {
         .graceful_shutdown_on(runtime.shutdown.requested())
         .run(reconcile, retry, context.clone())
         .for_each(|outcome| {
-            census.count(&scope, &caches, &runtime.metrics);
-            report(outcome);
+            report(outcome, &census);
             std::future::ready(())
         })
         .await;
 }
 
 /// What went wrong outside reconciles; their own failures are reported where they happen.
-fn report(outcome: Result<(ObjectRef<GuardedPolicy>, Action), controller::Error<Error, watcher::Error>>) {
+fn report(
+    outcome: Result<(ObjectRef<GuardedPolicy>, Action), controller::Error<Error, watcher::Error>>,
+    census: &Census,
+) {
     match outcome {
-        Ok(_) | Err(controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..)) => {}
+        Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
+        Err(controller::Error::ObjectNotFound(gone)) => {
+            census.forget(&format!("{}/{}", gone.namespace.unwrap_or_default(), gone.name));
+        }
         Err(error) => tracing::warn!(%error, "watch of SessionPolicies failed; it is tried again"),
     }
 }
 
 /// One reconcile: bounded in time, measured and logged.
 async fn reconcile(policy: Arc<GuardedPolicy>, context: Arc<Context>) -> Result<Action, Error> {
+    context.census.observe(&key(&policy), &policy);
     if !context.leadership.is_leader() {
         context.metrics.dropped(&key(&policy));
         return Ok(Action::await_change());

@@ -13,6 +13,7 @@ use kube::{Api, Resource, ResourceExt};
 use super::apply::{Applied, RestoreBudget, apply};
 use super::build::{build, nothing};
 use super::caches::Caches;
+use super::census::Census;
 use super::dereference::dereference;
 use super::status::{self, Announcement, Verdict};
 use super::validate::validate;
@@ -49,6 +50,8 @@ pub struct Context {
     pub metrics: ReconcileMetrics,
     /// Failures so far, by namespace/name.
     pub backoff: Backoff<String>,
+    /// Policies by readiness.
+    pub census: Arc<Census>,
 }
 
 /// Why a reconcile has to be tried again.

@@ -457,3 +457,6 @@ fn amount(value: Option<&IntOrString>, of_percent: impl Fn(u32) -> u32) -> u32 {
         Some(IntOrString::String(text)) => text.trim_end_matches('%').parse().map_or(0, of_percent),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,14 @@
 //! Arguments of the operator. Each can also be given as an environment variable.
+//!
+//! The variables have a long prefix because Kubernetes sets variables such as `HTTP_PORT` in every pod of a namespace
+//! that has a Service named `http`.
 
 use clap::{Args, Parser, Subcommand};
 
 use super::Scope;
 use super::telemetry::LogArgs;
 
-/// Sets up session affinity around existing Deployments, as `SessionPolicies` say.
+/// Sets up session affinity around existing Deployments, as session policies say.
 #[derive(Debug, Parser)]
 #[command(name = "session-operator", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -29,7 +32,7 @@ pub enum Command {
     Run(RunArgs),
     /// Print the custom resource definitions as YAML
     Crds,
-    /// Fail if a `SessionPolicy` still needs the operator to undo it (for the chart's pre-delete hook)
+    /// Fail if a session policy still needs the operator to undo it (for the chart's pre-delete hook)
     PreDeleteCheck(ScopeArgs),
     /// Check that the installation works: custom resources, permissions, validation (for `helm test`)
     SelfTest(SelfTestArgs),
@@ -41,7 +44,7 @@ pub struct ScopeArgs {
     /// Namespaces to act in, separated by commas; none = all
     #[arg(
         long,
-        env = "WATCH_NAMESPACES",
+        env = "SESSION_OPERATOR_WATCH_NAMESPACES",
         value_name = "NAMESPACE,…",
         value_delimiter = ','
     )]
@@ -76,30 +79,35 @@ pub struct RunArgs {
 
     /// Elect a leader among the replicas; only the leader writes. Without election there must never be two processes
     #[arg(
-        long, env = "LEADER_ELECT", value_name = "BOOL", action = clap::ArgAction::Set,
+        long, env = "SESSION_OPERATOR_LEADER_ELECT", value_name = "BOOL", action = clap::ArgAction::Set,
         default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true
     )]
     pub leader_elect: bool,
 
     /// Namespace of the lease [default: the pod's own, or the kubeconfig's]
-    #[arg(long, env = "LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    #[arg(long, env = "SESSION_OPERATOR_LEASE_NAMESPACE", value_name = "NAMESPACE")]
     pub lease_namespace: Option<String>,
 
     /// Name of the lease
     #[arg(
         long,
-        env = "LEASE_NAME",
+        env = "SESSION_OPERATOR_LEASE_NAME",
         value_name = "NAME",
         default_value = "session-operator"
     )]
     pub lease_name: String,
 
-    /// Name of this replica in the lease and in Events; a random suffix is added [default: `POD_NAME` or the host name]
-    #[arg(long, env = "IDENTITY", value_name = "NAME")]
+    /// Name of this replica in the lease and in Events; a random suffix is added [default: $POD_NAME or the host name]
+    #[arg(long, env = "SESSION_OPERATOR_IDENTITY", value_name = "NAME")]
     pub identity: Option<String>,
 
     /// Port for /livez, /readyz and /metrics, on all addresses
-    #[arg(long, env = "HTTP_PORT", value_name = "PORT", default_value_t = 8080)]
+    #[arg(
+        long,
+        env = "SESSION_OPERATOR_HTTP_PORT",
+        value_name = "PORT",
+        default_value_t = 8080
+    )]
     pub http_port: u16,
 }
 
@@ -137,15 +145,81 @@ pub struct SelfTestArgs {
     pub scope: ScopeArgs,
 
     /// Namespace of the lease [default: the pod's own, or the kubeconfig's]
-    #[arg(long, env = "LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    #[arg(long, env = "SESSION_OPERATOR_LEASE_NAMESPACE", value_name = "NAMESPACE")]
     pub lease_namespace: Option<String>,
 
     /// Name of the lease
     #[arg(
         long,
-        env = "LEASE_NAME",
+        env = "SESSION_OPERATOR_LEASE_NAME",
         value_name = "NAME",
         default_value = "session-operator"
     )]
     pub lease_name: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from([&["session-operator"], arguments].concat())
+    }
+
+    #[test]
+    fn definitions_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_the_default_and_takes_the_same_arguments() {
+        let bare = parse(&["--namespaces=b,a,b", "--http-port=81", "--log-format=json"]).unwrap();
+        assert!(bare.command.is_none());
+        let Some(Command::Run(explicit)) =
+            parse(&["run", "--namespaces=b,a,b", "--http-port=81", "--log-format=json"])
+                .unwrap()
+                .command
+        else {
+            panic!("run is a subcommand");
+        };
+        for run in [&bare.run, &explicit] {
+            assert_eq!(
+                run.scope(),
+                Scope::Namespaces(vec!["a".to_owned(), "b".to_owned()])
+            );
+            assert_eq!(run.http_port, 81);
+            assert!(run.leader_elect);
+        }
+    }
+
+    #[test]
+    fn no_namespace_means_all() {
+        assert_eq!(parse(&[]).unwrap().run.scope(), Scope::All);
+        assert_eq!(parse(&["--namespaces="]).unwrap().run.scope(), Scope::All);
+        assert_eq!(
+            parse(&["--namespaces= a ,"]).unwrap().run.scope(),
+            Scope::Namespaces(vec!["a".to_owned()])
+        );
+    }
+
+    #[test]
+    fn leader_election_is_switched_off_by_value() {
+        for (arguments, expected) in [(&["--leader-elect=false"], false), (&["--leader-elect"], true)] {
+            assert_eq!(
+                parse(arguments).unwrap().run.leader_elect,
+                expected,
+                "{arguments:?}"
+            );
+        }
+        assert!(parse(&["--leader-elect=maybe"]).is_err());
+    }
+
+    #[test]
+    fn identities_differ_even_with_the_same_name() {
+        let run = parse(&["--identity=pod-1"]).unwrap().run;
+        let (first, second) = (run.identity(), run.identity());
+        assert!(first.starts_with("pod-1_") && second.starts_with("pod-1_"));
+        assert_ne!(first, second);
+    }
 }

@@ -11,14 +11,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 #[command(next_help_heading = "Logging")]
 pub struct LogArgs {
     /// Format of the logs on stderr: json, human, or auto (human at a terminal, json elsewhere)
-    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto, global = true)]
+    #[arg(long, env = "SESSION_OPERATOR_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto, global = true)]
     pub log_format: LogFormat,
 
     /// What to log: a level (error, warn, info, debug, trace), or directives by module such as
     /// `info,session_operator=debug,kube=warn`
     #[arg(
         long,
-        env = "LOG_LEVEL",
+        env = "SESSION_OPERATOR_LOG_LEVEL",
         value_name = "FILTER",
         default_value = "info",
         global = true

@@ -63,6 +63,8 @@ securityContext:
 
 {{/* What every pod of the operator's image has in common. */}}
 {{- define "session-operator.pod" -}}
+# Without links no Service of the namespace can put variables into the environment.
+enableServiceLinks: false
 securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- with .Values.imagePullSecrets }}

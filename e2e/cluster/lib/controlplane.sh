@@ -80,7 +80,7 @@ start_api_server() {
 api_server_ready() {
   process_pid etcd >/dev/null || { echo "etcd has ended" && return 1; }
   process_pid kube-apiserver >/dev/null || { echo "kube-apiserver has ended" && return 1; }
-  kube get --raw /readyz --request-timeout=2s
+  kube get --raw /readyz --request-timeout=5s
 }
 
 api_server_flags() {

@@ -189,7 +189,7 @@ load_image() {
   shift
   [ -f "$archive" ] || archive=$(image_link "$what")
   [ -e "$archive" ] ||
-    die "load: $what is neither a file nor an image built here; build it with 'cluster image build $what CONTEXT'"
+    die "load: $what is neither a file nor an image built for the suffix $SUFFIX; run 'cluster image build $what CONTEXT' first"
   archive=$(readlink -f "$archive")
   for node in "$@"; do
     import_image "$node" "$archive" &

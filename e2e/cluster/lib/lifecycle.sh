@@ -12,14 +12,23 @@ expected_processes() {
   done
 }
 
-# healthy: says what is missing and fails, if something is.
-healthy() {
-  local name node
-  [ -s "$STATE/ports" ] || { echo "it is not up" && return 1; }
-  load_ports
+# A busy machine may make a sound cluster look ill for a moment; `up` must not throw that away.
+HEALTHY_LIMIT=30
+
+# all_run: says which process is missing and fails, if one is.
+all_run() {
+  local name
+  [ -s "$STATE/ports" ] || { echo "it is not complete" && return 1; }
   while read -r name; do
     process_pid "$name" >/dev/null || { echo "$name does not run" && return 1; }
   done < <(expected_processes)
+}
+
+# healthy: says what is wrong and fails, if something is.
+healthy() {
+  local node
+  all_run || return 1
+  load_ports
   api_server_ready >/dev/null || { echo "the API server is not ready" && return 1; }
   [ "$STAGE" = cluster ] || return 0
   for node in "${NODES[@]}"; do
@@ -31,15 +40,15 @@ healthy() {
 
 up() {
   local problem
-  if problem=$(healthy 2>/dev/null); then
-    say "cluster: already up (suffix $SUFFIX)"
-    return 0
-  fi
+  need_root_for_cluster
   if leftovers; then
-    say "cluster: ${problem:-it is incomplete}; starting it anew"
+    if problem=$(all_run) && problem=$(wait_until "$HEALTHY_LIMIT" "a healthy cluster" healthy 2>&1); then
+      say "cluster: already up (suffix $SUFFIX)"
+      return 0
+    fi
+    say "cluster: ${problem#cluster: }; starting it anew"
     down
   fi
-  need_root_for_cluster
   queue_tools "$STAGE"
   if [ "$STAGE" = cluster ]; then
     queue_images cluster

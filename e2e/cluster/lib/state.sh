@@ -60,7 +60,7 @@ spawn() {
       exec "${command[@]}"
     ' "$STATE/pids/$name" "$@"
   ) >>"$LOGS/$name.log" 2>&1 </dev/null &
-  wait_until 10 "$name to be started" test -s "$STATE/pids/$name"
+  wait_until 30 "$name to be started" test -s "$STATE/pids/$name"
 }
 
 # process_pid NAME: the pid if the process is alive.

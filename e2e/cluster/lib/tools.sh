@@ -6,6 +6,7 @@ export GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false'
 
 # Sets of tools: what a stage or a make target needs, and nothing else.
 declare -A TOOL_SETS=(
+  [helm]="helm"
   [api]="etcd kube-apiserver kubectl"
   [cluster]="etcd kube-apiserver kubectl kube-controller-manager kube-scheduler kubelet kube-proxy coredns relay"
 )
@@ -107,7 +108,10 @@ env_kubernetes() {
 
 missing_packages() {
   local list=$CLUSTER_PACKAGES item file missing=()
-  [ "$1" != api ] || list=$API_PACKAGES
+  case $1 in
+  helm) list= ;;
+  api) list=$API_PACKAGES ;;
+  esac
   for item in $list; do
     file=${item%%:*}
     if [[ $file == /* ]]; then

@@ -1,18 +1,13 @@
 //! What must hold of all requests of all operators in a run. `e2e/stage` runs this when the other tests have ended.
 
-use crate::audit::{self, assert_none};
+use crate::audit::{self, Request, assert_none};
 use crate::stage;
-
-/// The operators' user agent, followed by the version.
-const USER_AGENT: &str = "session-operator/";
 
 #[test]
 fn no_request_of_an_operator_was_forbidden_by_the_charts_roles() {
     let mut seen = 0;
     for stage in [&*stage::MAIN, &*stage::FAULTS] {
-        let requests = audit::requests(&stage.audit_log, |request| {
-            request.user_agent.starts_with(USER_AGENT) && !request.user_agent.contains("(command)")
-        });
+        let requests = audit::requests(&stage.audit_log, Request::is_of_an_operator);
         seen += requests.len();
         let forbidden: Vec<_> = requests.into_iter().filter(|request| request.code == 403).collect();
         assert_none("these requests were forbidden", &forbidden);

@@ -4,6 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+/// How a running operator names itself, followed by its version.
+const USER_AGENT: &str = "session-operator/";
+
 /// One finished request.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -28,6 +31,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// Whether a running operator sent it, and not a subcommand or kubectl with the same token.
+    pub fn is_of_an_operator(&self) -> bool {
+        self.user_agent.starts_with(USER_AGENT) && !self.user_agent.contains("(command)")
+    }
+
     /// Whether it changes something (a dry run does not).
     pub fn is_write(&self) -> bool {
         !matches!(self.verb.as_str(), "get" | "list" | "watch") && !self.uri.contains("dryRun=All")

@@ -19,15 +19,29 @@ mod world;
 #[cfg(test)]
 mod afterwards;
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod commands;
+#[cfg(test)]
+mod failures;
+#[cfg(test)]
 mod ingress_route;
+#[cfg(test)]
+mod invalid;
 #[cfg(test)]
 mod ownership;
 #[cfg(test)]
+mod restores;
+#[cfg(test)]
 mod schema;
+#[cfg(test)]
+mod scopes;
 #[cfg(test)]
 mod shared_ingress;
 #[cfg(test)]
 mod steady_state;
+#[cfg(test)]
+mod targets;
 #[cfg(test)]
 mod traefik_ingress;
 #[cfg(test)]

@@ -54,6 +54,8 @@ pub struct Operator {
     record: PathBuf,
     /// Where its log goes.
     pub log: PathBuf,
+    /// Begin of its identity in the lease.
+    name: String,
     port: u16,
     stage: &'static Stage,
     /// Names its token in the audit log.
@@ -99,6 +101,7 @@ impl Operator {
             child,
             record,
             log,
+            name,
             port,
             stage,
             credential,
@@ -168,7 +171,9 @@ impl Operator {
 
     /// Every finished request of this process, as the API server saw it.
     pub fn requests(&self) -> Vec<Request> {
-        audit::requests(&self.stage.audit_log, |request| request.credential == self.credential)
+        audit::requests(&self.stage.audit_log, |request| {
+            request.credential == self.credential && request.is_of_an_operator()
+        })
     }
 
     /// Its requests that change something, the lease apart.
@@ -197,6 +202,11 @@ impl Operator {
                 .ok_or_else(|| "it runs".to_owned())
         })
         .await
+    }
+
+    /// Whether a lease names it as the holder.
+    pub fn is_called(&self, holder: &str) -> bool {
+        holder.starts_with(&self.name)
     }
 
     /// Whether the process runs.

@@ -14,7 +14,7 @@ async fn world(name: &str) -> World {
 }
 
 async fn refusal(world: &World, object: &Value) -> Status {
-    match world.try_create(object).await {
+    match world.try_create(object, "Strict").await {
         Err(kube::Error::Api(status)) => *status,
         Err(error) => panic!("{object}: {error}"),
         Ok(_) => panic!("accepted: {object}"),
@@ -188,7 +188,7 @@ async fn unknown_fields_are_refused_where_the_client_asks_for_it_and_dropped_els
     refuses(&world, &cookie(&json!({"samesite": "Lax"})), "unknown field \"spec.sticky.cookie.samesite\"").await;
     let mut object = policy("p", "shop", &json!({"cookies": {"name": "x".repeat(100_000)}}));
     object["spec"]["replicas"] = json!(3);
-    let stored = world.apply("somebody", &object).await;
+    let stored = world.try_create(&object, "Ignore").await.unwrap();
     assert_eq!(stored["spec"].get("replicas"), None);
     assert_eq!(stored["spec"]["sticky"].get("cookies"), None);
 }

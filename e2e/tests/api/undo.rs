@@ -6,10 +6,8 @@ use session_operator::policy::undo;
 use session_operator::policy::writer::{WriteError, Writer};
 
 use crate::audit;
-use crate::operator::Operator;
-use crate::stage;
 use crate::world::{
-    World, annotation, condition, deployment, essence, has_finalizer, manager_of, policy, records, service,
+    World, annotation, condition, deployment, essence, has_finalizer, manager_of, policy, service,
 };
 
 const STICKY: &str = "traefik.ingress.kubernetes.io/service.sticky.cookie";
@@ -209,28 +207,6 @@ async fn what_is_left_of_a_policy_that_was_forced_away_does_not_disturb_its_succ
     world.create(&policy("shop", "shop", &Value::Null)).await;
     let second = world.until_ready("shop").await;
     assert_ne!(manager_of(&first), manager_of(&second));
-}
-
-#[tokio::test]
-async fn detach_undoes_with_the_users_rights_and_keeps_the_policy() {
-    Operator::shared().await;
-    let world = World::on(&stage::MAIN, "detach").await;
-    world.application("shop", "traefik").await;
-    let before = essences(&world, "shop").await;
-    world.create(&policy("shop", "shop", &Value::Null)).await;
-    let ready = world.until_ready("shop").await;
-    let ready = serde_json::from_value(ready).unwrap();
-    let changed = undo::detach(&Writer::new(world.client.clone()), &ready).await.unwrap();
-    assert_eq!(changed, ["Service/shop"]);
-    let left = world.get("SessionPolicy", "shop").await;
-    assert_eq!(left["spec"]["suspend"], true);
-    assert!(!has_finalizer(&left));
-    assert_eq!(records(&left), None);
-    // The running operator respects the suspension.
-    world.until_refused("shop", "AffinityConfigured", "Suspended").await;
-    assert_eq!(essences(&world, "shop").await, before);
-    assert!(!has_finalizer(&world.get("SessionPolicy", "shop").await));
-    world.delete_policy("shop").await;
 }
 
 #[tokio::test]

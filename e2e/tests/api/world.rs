@@ -53,13 +53,13 @@ impl World {
         }
     }
 
-    /// Creates an object, strictly validated.
-    pub async fn try_create(&self, object: &Value) -> kube::Result<Value> {
+    /// Creates an object. `validation` says what becomes of unknown fields: Strict or Ignore.
+    pub async fn try_create(&self, object: &Value, validation: &str) -> kube::Result<Value> {
         let kind = object["kind"].as_str().unwrap();
-        // A plain request: kube's own does not ask for strict validation.
+        // A plain request: kube's own says nothing of validation.
         let api = self.api(kind);
         let url = api.resource_url();
-        let request = http::Request::post(format!("{url}?fieldManager={USER}&fieldValidation=Strict"))
+        let request = http::Request::post(format!("{url}?fieldManager={USER}&fieldValidation={validation}"))
             .header("content-type", "application/json")
             .body(serde_json::to_vec(object).unwrap())
             .unwrap();
@@ -68,7 +68,7 @@ impl World {
 
     /// Creates an object that has to be accepted.
     pub async fn create(&self, object: &Value) -> Value {
-        self.try_create(object)
+        self.try_create(object, "Strict")
             .await
             .unwrap_or_else(|error| panic!("cannot create {object}: {error}"))
     }

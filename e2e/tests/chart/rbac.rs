@@ -3,99 +3,9 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use session_operator::runtime::permissions::{CLUSTER, LEASE, LEASE_CREATE, NAMESPACED, Permission};
 
 use crate::documents::{RELEASE, SETS, annotation, identity, list, objects, of_kind, strings, text};
-
-/// Where a call is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// In every namespace whose policies are served.
-    Watched,
-    /// At cluster scope.
-    Cluster,
-    /// In the namespace of the release.
-    Release,
-}
-
-/// Calls of the operator, by place, API group and resource (with its subresource).
-struct Calls {
-    place: Place,
-    group: &'static str,
-    resource: &'static str,
-    verbs: &'static [&'static str],
-    /// The names that the calls are confined to; empty: any.
-    names: &'static [&'static str],
-}
-
-/// Every request that `session-operator run` makes. A rule of the chart that none of these needs is too much.
-const CALLS: &[Calls] = &[
-    // The finalizer and the restore annotation are patches of the policy itself.
-    calls(
-        Place::Watched,
-        "session-operator.dev",
-        "sessionpolicies",
-        &["get", "list", "watch", "patch"],
-    ),
-    calls(
-        Place::Watched,
-        "session-operator.dev",
-        "sessionpolicies/status",
-        &["patch"],
-    ),
-    calls(Place::Watched, "apps", "deployments", &["get", "list", "watch"]),
-    calls(Place::Watched, "", "services", &["get", "list", "watch", "patch"]),
-    calls(
-        Place::Watched,
-        "networking.k8s.io",
-        "ingresses",
-        &["get", "list", "watch", "patch"],
-    ),
-    calls(
-        Place::Watched,
-        "traefik.io",
-        "ingressroutes",
-        &["get", "list", "watch", "patch"],
-    ),
-    // An event that repeats is patched as a series.
-    calls(Place::Watched, "events.k8s.io", "events", &["create", "patch"]),
-    calls(
-        Place::Cluster,
-        "networking.k8s.io",
-        "ingressclasses",
-        &["list", "watch"],
-    ),
-    Calls {
-        place: Place::Cluster,
-        group: "apiextensions.k8s.io",
-        resource: "customresourcedefinitions",
-        verbs: &["get", "list", "watch"],
-        names: &["sessionpolicies.session-operator.dev", "ingressroutes.traefik.io"],
-    },
-    Calls {
-        place: Place::Release,
-        group: "coordination.k8s.io",
-        resource: "leases",
-        verbs: &["get", "update"],
-        names: &["LEASE"],
-    },
-    // The name of a new object is not known to the authorizer.
-    calls(Place::Release, "coordination.k8s.io", "leases", &["create"]),
-];
-
-const fn calls(
-    place: Place,
-    group: &'static str,
-    resource: &'static str,
-    verbs: &'static [&'static str],
-) -> Calls {
-    Calls {
-        place,
-        group,
-        resource,
-        verbs,
-        names: &[],
-    }
-}
 
 /// One thing that a subject may do: namespace ("" at cluster scope and for all namespaces), group, resource, name
 /// ("" for any) and verb.
@@ -180,30 +90,26 @@ fn the_operator_may_do_what_it_does_and_no_more() {
             argument(&objects, "namespaces").map_or(vec![""], |list| list.split(',').collect());
         let lease = argument(&objects, "lease-name").unwrap();
         let mut needed = BTreeSet::new();
-        for calls in CALLS {
-            let places = match calls.place {
-                Place::Watched => watched.clone(),
-                Place::Cluster => vec![""],
-                Place::Release => vec![RELEASE],
-            };
-            let names = if calls.names.is_empty() {
-                &[""]
-            } else {
-                calls.names
-            };
-            for namespace in places {
-                for name in names {
-                    let name = if *name == "LEASE" { lease } else { name };
-                    for verb in calls.verbs {
-                        needed.insert(
-                            [namespace, calls.group, calls.resource, name, verb]
-                                .map(str::to_owned)
-                                .into(),
-                        );
-                    }
+        let mut need = |namespace: &str, permissions: &[Permission], only: Option<&str>| {
+            for permission in permissions {
+                let subresource = permission.subresource.map(|name| format!("/{name}"));
+                let resource = format!("{}{}", permission.resource, subresource.unwrap_or_default());
+                let name = only.or(permission.name).unwrap_or_default();
+                for verb in permission.verbs {
+                    needed.insert(
+                        [namespace, permission.group, &resource, name, verb]
+                            .map(str::to_owned)
+                            .into(),
+                    );
                 }
             }
+        };
+        for namespace in &watched {
+            need(namespace, NAMESPACED, None);
         }
+        need("", CLUSTER, None);
+        need(RELEASE, &[LEASE], Some(lease));
+        need(RELEASE, &[LEASE_CREATE], None);
         let granted = grants_to(&objects, &account_of(&objects, "Deployment"));
         let missing: Vec<_> = needed.difference(&granted).collect();
         let too_much: Vec<_> = granted.difference(&needed).collect();

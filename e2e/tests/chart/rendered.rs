@@ -165,9 +165,9 @@ fn values_that_the_chart_does_not_know_are_refused() {
     for (argument, expected) in [
         ("replicas=3", "replicas"),
         ("image.registry=example.org", "registry"),
-        ("watchNamespaces={Shops}", "/watchNamespaces/0"),
-        ("image.digest=sha256:abc", "/image/digest"),
-        ("log.format=xml", "/log/format"),
+        ("watchNamespaces={Shops}", "watchNamespaces"),
+        ("image.digest=sha256:abc", "digest"),
+        ("log.format=xml", "format"),
         (r"podLabels.app\.kubernetes\.io/name=x", "podLabels"),
     ] {
         let output = helm_with_values(&["template", "x"], "defaults", &["--set", argument]);

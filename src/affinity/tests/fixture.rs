@@ -7,9 +7,11 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::core::DynamicObject;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::affinity::model::{Configured, Inputs, Plan, PlanOutcome, PolicyIdentity, Refusal, RoutePlan};
+use crate::affinity::model::{
+    Configured, Edit, Inputs, Plan, PlanOutcome, PolicyIdentity, Refusal, RoutePlan, Write,
+};
 use crate::api::Sticky;
 
 /// The target of every fixture; its name is unlike the policy's, so that a mix-up shows.
@@ -134,6 +136,93 @@ impl World {
 
     pub fn refused(&self) -> Refusal {
         refused(&self.route())
+    }
+}
+
+/// A plan in a shape that reads well in a snapshot.
+pub fn summary(plan: &Plan) -> Value {
+    json!({
+        "services": plan.services,
+        "routes": plan.routes.iter().map(route_summary).collect::<Vec<_>>(),
+        "refusal": plan.refusal.as_ref().map(refusal_summary),
+    })
+}
+
+fn route_summary(route: &RoutePlan) -> Value {
+    let outcome = match &route.outcome {
+        PlanOutcome::Configured(configured) => json!({ "Configured": {
+            "writes": configured.writes.iter().map(write_summary).collect::<Vec<_>>(),
+            "advice": configured.advice.as_ref().map(|advice| json!({
+                "object": advice.object, "because": advice.because, "yaml": advice.yaml,
+            })),
+            "writtenTo": configured.written_to,
+            "binds": configured.binds,
+            "keepsTerminatingPods": configured.keeps_terminating_pods,
+            "unsupported": configured.unsupported,
+            "notes": configured.notes,
+        } }),
+        PlanOutcome::Refused(refusal) => json!({ "Refused": refusal_summary(refusal) }),
+        PlanOutcome::Reported(why) => json!({ "Reported": why }),
+    };
+    json!({
+        "route": format!("{} {}/{}", route.kind, route.namespace, route.name),
+        "controller": route.controller,
+        "outcome": outcome,
+    })
+}
+
+fn refusal_summary(refusal: &Refusal) -> Value {
+    json!({ "reason": refusal.reason, "message": refusal.message })
+}
+
+pub fn write_summary(write: &Write) -> Value {
+    let object = write.object();
+    let object = format!(
+        "{} {} ({}) {}/{} {}",
+        object.api_version, object.kind, object.plural, object.namespace, object.name, object.uid
+    );
+    match write {
+        Write::Apply {
+            fields,
+            takeable_defaults,
+            ..
+        } => json!({
+            "apply": object,
+            "fields": fields,
+            "takeableDefaults": takeable_defaults
+                .iter()
+                .map(|field| json!({ field.pointer.clone(): field.default }))
+                .collect::<Vec<_>>(),
+        }),
+        Write::Patch {
+            resource_version,
+            edits,
+            ..
+        } => json!({
+            "patch": object,
+            "resourceVersion": resource_version,
+            "edits": edits.iter().map(|edit| json!({
+                "set": edit.pointer,
+                "to": edit.value,
+                "if": edit.guards.iter().map(|(pointer, value)| json!({ pointer: value })).collect::<Vec<_>>(),
+            })).collect::<Vec<_>>(),
+        }),
+    }
+}
+
+/// The fields of the only write, which has to be an apply.
+pub fn applied(configured: &Configured) -> Value {
+    match configured.writes.as_slice() {
+        [Write::Apply { fields, .. }] => fields.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The edits of the only write, which has to be a patch.
+pub fn edits(configured: &Configured) -> Vec<Edit> {
+    match configured.writes.as_slice() {
+        [Write::Patch { edits, .. }] => edits.clone(),
+        other => panic!("{other:?}"),
     }
 }
 

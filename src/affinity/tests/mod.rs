@@ -1,2 +1,11 @@
+mod detection;
+mod drain;
 mod fixture;
+mod hostile;
+mod ingress_nginx;
+mod merge;
+mod readback;
+mod routes;
+mod service_client_ip;
 mod traefik_ingress;
+mod traefik_ingress_route;

@@ -13,51 +13,8 @@ use super::CommandError;
 use crate::api::{GROUP, SessionPolicy, VERSION};
 use crate::runtime::args::SelfTestArgs;
 use crate::runtime::operator::serves_policies;
+use crate::runtime::permissions::{CLUSTER, LEASE, LEASE_CREATE, NAMESPACED, Permission};
 use crate::runtime::{Scope, leader::Leadership};
-
-/// What the operator does with one resource.
-struct Permission {
-    group: &'static str,
-    resource: &'static str,
-    subresource: Option<&'static str>,
-    verbs: &'static [&'static str],
-}
-
-const fn may(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> Permission {
-    Permission {
-        group,
-        resource,
-        subresource: None,
-        verbs,
-    }
-}
-
-const READ: &[&str] = &["get", "list", "watch"];
-const READ_AND_PATCH: &[&str] = &["get", "list", "watch", "patch"];
-
-/// What the operator needs in each namespace where it acts.
-const NAMESPACED: &[Permission] = &[
-    may("session-operator.dev", "sessionpolicies", READ_AND_PATCH),
-    Permission {
-        group: "session-operator.dev",
-        resource: "sessionpolicies",
-        subresource: Some("status"),
-        verbs: &["patch"],
-    },
-    may("apps", "deployments", READ),
-    may("", "services", READ_AND_PATCH),
-    may("networking.k8s.io", "ingresses", READ_AND_PATCH),
-    may("traefik.io", "ingressroutes", READ_AND_PATCH),
-    may("events.k8s.io", "events", &["create", "patch"]),
-];
-
-/// What the operator needs in the cluster.
-const CLUSTER: &[Permission] = &[may("networking.k8s.io", "ingressclasses", &["list", "watch"])];
-
-/// What a replica needs of the lease.
-const LEASE: &[Permission] = &[may("coordination.k8s.io", "leases", &["get", "update"])];
-/// A create has no name yet that a rule could match, so it is asked about without one.
-const LEASE_CREATE: &[Permission] = &[may("coordination.k8s.io", "leases", &["create"])];
 
 /// Name of the policies that are tried out and never stored.
 const PROBE_NAME: &str = "self-test";
@@ -130,10 +87,10 @@ async fn permissions(client: &Client, args: &SelfTestArgs, report: &mut Report) 
         .lease_namespace
         .as_deref()
         .unwrap_or(client.default_namespace());
-    check_access(client, LEASE_CREATE, Some(lease_namespace), None, report).await;
+    check_access(client, &[LEASE_CREATE], Some(lease_namespace), None, report).await;
     check_access(
         client,
-        LEASE,
+        &[LEASE],
         Some(lease_namespace),
         Some(&args.lease_name),
         report,
@@ -141,12 +98,12 @@ async fn permissions(client: &Client, args: &SelfTestArgs, report: &mut Report) 
     .await;
 }
 
-/// Asks the API server whether we may do all this; `None` = in all namespaces.
+/// Asks the API server whether we may do all this; no namespace = in all of them; `only` = on that object.
 async fn check_access(
     client: &Client,
     permissions: &[Permission],
     namespace: Option<&str>,
-    name: Option<&str>,
+    only: Option<&str>,
     report: &mut Report,
 ) {
     let place = namespace.map_or_else(
@@ -154,6 +111,7 @@ async fn check_access(
         |namespace| format!("in namespace {namespace}"),
     );
     for permission in permissions {
+        let name = only.or(permission.name);
         for verb in permission.verbs {
             let subresource = permission
                 .subresource

@@ -1,0 +1,231 @@
+//! The shop of `e2e/apps/shop` in a namespace of a test's choice, and drills of it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::serde::de::DeserializeOwned;
+use kube::Resource;
+use kube::api::{Api, PostParams};
+use kube::core::NamespaceResourceScope;
+use serde::Serialize;
+use serde_json::Value;
+use session_operator::drill::application::Values;
+use session_operator::drill::client::{Answer, Call, Client};
+use session_operator::drill::event::{Event, Workload};
+use session_operator::drill::progress::Line;
+use session_operator::drill::{Application, Drill, Options, Report, Target};
+
+use crate::wait::eventually;
+
+/// How long a change of a Deployment may take on a busy machine.
+pub const ROLLOUT_LIMIT: Duration = Duration::from_mins(2);
+
+/// How long an ingress controller may take to serve a new route.
+const ROUTE_LIMIT: Duration = Duration::from_secs(30);
+
+/// The header in which the shop names the pod that answers.
+const POD_HEADER: &str = "x-served-by";
+
+/// How the drill uses the shop.
+pub fn application() -> Result<Application> {
+    Application::from_yaml(include_str!("../apps/shop/drill.yaml")).context("e2e/apps/shop/drill.yaml")
+}
+
+/// The objects of the shop, for a test to change before it creates them.
+#[derive(Clone, Debug)]
+pub struct Manifests {
+    /// The Deployment.
+    pub deployment: Deployment,
+    /// The Service.
+    pub service: Service,
+    /// The Ingress; its host is `NAMESPACE.test`.
+    pub ingress: Ingress,
+}
+
+impl Manifests {
+    /// The objects of `e2e/apps/shop/k8s.yaml`, without their namespace, for a namespace of a test's choice.
+    pub fn new(namespace: &str) -> Result<Self> {
+        let documents: Vec<Value> = serde_saphyr::from_multiple(include_str!("../apps/shop/k8s.yaml"))?;
+        let mut ingress: Ingress = object(&documents, "Ingress", namespace)?;
+        for rule in ingress
+            .spec
+            .iter_mut()
+            .flat_map(|spec| spec.rules.iter_mut().flatten())
+        {
+            rule.host = Some(host(namespace));
+        }
+        Ok(Self {
+            deployment: object(&documents, "Deployment", namespace)?,
+            service: object(&documents, "Service", namespace)?,
+            ingress,
+        })
+    }
+
+    /// Creates all of them and waits until the pods are ready.
+    pub async fn create(&self, client: &kube::Client, namespace: &str) -> Result<Shop> {
+        create(client, namespace, &self.deployment).await?;
+        create(client, namespace, &self.service).await?;
+        create(client, namespace, &self.ingress).await?;
+        let shop = Shop::new(client, namespace, &host(namespace));
+        shop.settled().await?;
+        Ok(shop)
+    }
+}
+
+/// The host under which the shop of a namespace is served.
+pub fn host(namespace: &str) -> String {
+    format!("{namespace}.test")
+}
+
+fn object<K>(documents: &[Value], kind: &str, namespace: &str) -> Result<K>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned,
+{
+    let document = documents
+        .iter()
+        .find(|document| document.get("kind").and_then(Value::as_str) == Some(kind));
+    let document = document.ok_or_else(|| anyhow!("e2e/apps/shop/k8s.yaml has no {kind}"))?;
+    let mut object: K =
+        serde_json::from_value(document.clone()).with_context(|| format!("the shop's {kind}"))?;
+    object.meta_mut().namespace = Some(namespace.to_owned());
+    Ok(object)
+}
+
+async fn create<K>(client: &kube::Client, namespace: &str, object: &K) -> Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + Serialize,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let created = api.create(&PostParams::default(), object).await;
+    created
+        .map(|_| ())
+        .with_context(|| format!("creating the shop's {}", K::kind(&())))
+}
+
+/// The question who is logged in, from somebody who is not.
+fn check() -> Result<Call> {
+    let values = Values { user: "nobody", n: 0 };
+    application()?
+        .check
+        .request
+        .call(values, &[])
+        .map_err(|reason| anyhow!(reason))
+}
+
+/// The pod that answered.
+fn pod_of(answer: &Answer) -> Option<String> {
+    answer
+        .headers
+        .get(POD_HEADER)
+        .and_then(|name| name.to_str().ok())
+        .map(str::to_owned)
+}
+
+/// A running shop.
+#[derive(Clone)]
+pub struct Shop {
+    /// Its Deployment.
+    pub workload: Workload,
+    host: String,
+}
+
+impl Shop {
+    /// The shop in a namespace, served under a host.
+    pub fn new(client: &kube::Client, namespace: &str, host: &str) -> Self {
+        Self {
+            workload: Workload::new(client.clone(), namespace, "shop"),
+            host: host.to_owned(),
+        }
+    }
+
+    /// Waits until all pods are ready and up to date.
+    pub async fn settled(&self) -> Result<()> {
+        let settled = tokio::time::timeout(ROLLOUT_LIMIT, self.workload.settled()).await;
+        settled.with_context(|| format!("the shop's pods are not ready within {ROLLOUT_LIMIT:?}"))??;
+        Ok(())
+    }
+
+    /// Where the shop is served, if `entry` is the address of an ingress controller.
+    pub fn target(&self, entry: SocketAddr) -> Result<Target> {
+        Ok(Target::http(entry, &self.host)?)
+    }
+
+    /// Waits until an ingress controller serves the shop from all its pods: it may be ready long before its routes are, and
+    /// pods may be ready before it knows of them.
+    pub async fn routed(&self, entry: SocketAddr) -> Result<()> {
+        let (target, call) = (self.target(entry)?, check()?);
+        let pods: BTreeSet<String> = self.workload.pods().await?.into_keys().collect();
+        eventually(
+            &format!("route {} to {pods:?}", target.url()),
+            ROUTE_LIMIT,
+            || async {
+                let mut reached = BTreeSet::new();
+                for _visitor in 0..3 * pods.len() {
+                    match Client::new(target.clone(), false, Duration::from_secs(2))
+                        .send(&call)
+                        .await
+                    {
+                        Ok(answer) if answer.status == 200 => reached.extend(pod_of(&answer)),
+                        Ok(answer) => return Ok(Err(format!("status {}", answer.status))),
+                        Err(failure) => return Ok(Err(failure.to_string())),
+                    }
+                }
+                Ok(if reached == pods {
+                    Ok(())
+                } else {
+                    Err(format!("reached {reached:?}"))
+                })
+            },
+        )
+        .await
+    }
+
+    /// Waits until users stay where they are: an ingress controller needs a moment to take over what is written (Traefik
+    /// up to 2 s, its throttle), and a user who comes before is not bound to any pod.
+    pub async fn sticky(&self, entry: SocketAddr) -> Result<()> {
+        let (target, call) = (self.target(entry)?, check()?);
+        eventually(
+            &format!("users of {} stay", target.url()),
+            ROUTE_LIMIT,
+            || async {
+                // Without affinity this comes about once in 3^20 times with three pods.
+                for _visitor in 0..4 {
+                    let mut client = Client::new(target.clone(), false, Duration::from_secs(2));
+                    let mut pods = BTreeSet::new();
+                    for _request in 0..6 {
+                        match client.send(&call).await {
+                            Ok(answer) => pods.insert(pod_of(&answer)),
+                            Err(failure) => return Ok(Err(failure.to_string())),
+                        };
+                    }
+                    if pods.len() != 1 {
+                        return Ok(Err(format!("one visitor on {pods:?}")));
+                    }
+                }
+                Ok(Ok(()))
+            },
+        )
+        .await
+    }
+
+    /// Drills the shop around one of the drill's own events, with a line of progress on a terminal.
+    pub async fn drill(&self, entry: SocketAddr, options: Options, event: &Event) -> Result<Report> {
+        let drill = Drill::new(application()?, self.target(entry)?, options)?;
+        let _line = Line::show(drill.counters());
+        let report = drill
+            .run(&event.to_string(), async |marks| {
+                self.workload.cause(event, &marks).await
+            })
+            .await?;
+        Ok(report)
+    }
+}

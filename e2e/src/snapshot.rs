@@ -1,0 +1,41 @@
+//! What objects of a namespace look like to their owners, before and after: undoing must leave no trace.
+
+use anyhow::Result;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject, ListParams};
+use serde_json::{Map, Value, json};
+use session_operator::policy::caches::ingress_route_resource;
+
+/// Set by the Deployment controller itself at each rollout.
+const REVISION: &str = "deployment.kubernetes.io/revision";
+
+/// Spec, labels, annotations and ownerReferences of every Deployment, Service, Ingress and `IngressRoute` of a namespace,
+/// by kind and name.
+pub async fn of(client: &Client, namespace: &str) -> Result<Map<String, Value>> {
+    let kinds = [
+        ApiResource::erase::<Deployment>(&()),
+        ApiResource::erase::<Service>(&()),
+        ApiResource::erase::<Ingress>(&()),
+        ingress_route_resource(),
+    ];
+    let mut snapshot = Map::new();
+    for kind in kinds {
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
+        for object in api.list(&ListParams::default()).await?.items {
+            let name = object.metadata.name.clone().unwrap_or_default();
+            let mut annotations = object.metadata.annotations.unwrap_or_default();
+            annotations.remove(REVISION);
+            let seen = json!({
+                "spec": object.data.get("spec"),
+                "labels": object.metadata.labels.unwrap_or_default(),
+                "annotations": annotations,
+                "ownerReferences": object.metadata.owner_references.unwrap_or_default(),
+            });
+            snapshot.insert(format!("{}/{name}", kind.kind), seen);
+        }
+    }
+    Ok(snapshot)
+}

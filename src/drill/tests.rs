@@ -1,0 +1,7 @@
+//! The drill against a real HTTP server on loopback that can be told to lose, move, spoil and revive sessions.
+
+mod accounts;
+mod cookies;
+mod descriptions;
+mod outcomes;
+mod server;
