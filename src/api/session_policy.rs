@@ -365,3 +365,6 @@ pub enum Outcome {
     /// The event cannot happen in this set-up.
     NotApplicable,
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //! has a limit in time, is the client's doing ([`crate::runtime::client`]).
 
 use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::response::StatusCause;
 use kube::core::{ApiResource, GroupVersion, Status};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -138,9 +139,11 @@ impl Writer {
 
     /// Reads an object; `None` if it is gone or another one stands under its name.
     pub async fn read(&self, object: &ObjectKey) -> Result<Option<DynamicObject>, WriteError> {
-        let api = self.api(object);
-        let found = api.get_opt(&object.name).await.map_err(classify)?;
-        Ok(found.filter(|live| live.metadata.uid.as_deref() == Some(&object.uid)))
+        match self.api(object).get(&object.name).await.map_err(classify) {
+            Ok(live) => Ok(Some(live).filter(|live| live.metadata.uid.as_deref() == Some(&object.uid))),
+            Err(WriteError::Gone) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn api(&self, object: &ObjectKey) -> Api<DynamicObject> {
@@ -179,12 +182,13 @@ pub fn classify(error: kube::Error) -> WriteError {
         }
         other => return WriteError::Api(other),
     };
-    if status.is_not_found() {
+    // By code: where the whole kind is gone with its CRD, the answer is plain text and has no reason.
+    if status.code == 404 {
         return WriteError::Gone;
     }
     if status.is_conflict() {
         let conflicts = conflicts(&status);
-        // An apply whose uid differs is refused as a conflict on that field.
+        // An apply with a uid on nothing is refused as a conflict; on another object, as an invalid uid (below).
         if status.message.contains("uid") && conflicts.is_empty() {
             return WriteError::Gone;
         }
@@ -199,6 +203,7 @@ pub fn classify(error: kube::Error) -> WriteError {
         422 if status.message.contains("testing path") || status.message.contains("test failed") => {
             WriteError::Changed
         }
+        422 if causes(&status).any(|cause| cause.field == "metadata.uid") => WriteError::Gone,
         400 | 422 => WriteError::Refused(status),
         _ => WriteError::Api(kube::Error::Api(status)),
     }
@@ -206,14 +211,17 @@ pub fn classify(error: kube::Error) -> WriteError {
 
 /// The conflicts of a refused server-side apply; each cause reads `conflict with "manager" …`.
 fn conflicts(status: &Status) -> Vec<Conflict> {
-    let causes = status.details.iter().flat_map(|details| &details.causes);
-    causes
+    causes(status)
         .filter(|cause| cause.reason == "FieldManagerConflict")
         .map(|cause| Conflict {
             field: cause.field.clone(),
             manager: cause.message.split('"').nth(1).unwrap_or("unknown").to_owned(),
         })
         .collect()
+}
+
+fn causes(status: &Status) -> impl Iterator<Item = &StatusCause> {
+    status.details.iter().flat_map(|details| &details.causes)
 }
 
 impl WriteError {
@@ -233,5 +241,50 @@ impl WriteError {
             Self::Api(error) => format!("the API server could not be asked: {error}"),
             other => other.to_string(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sorts an answer of the API server, given as it came.
+    fn sorted(answer: Value) -> WriteError {
+        classify(kube::Error::Api(Box::new(serde_json::from_value(answer).unwrap())))
+    }
+
+    #[test]
+    fn an_object_that_is_gone_or_another_one_is_told_from_a_refused_setting() {
+        let uid = json!({"field": "metadata.uid", "reason": "FieldValueInvalid", "message": "field is immutable"});
+        let gone = [
+            json!({"code": 404, "reason": "NotFound", "message": "services \"shop\" not found"}),
+            // Made by kube from a body that is no Status.
+            json!({"code": 404, "reason": "Failed to parse error data", "message": "404 page not found\n"}),
+            json!({"code": 409, "reason": "Conflict", "message": "uid mismatch: the provided object specified uid 1, and no existing object was found"}),
+            json!({"code": 422, "reason": "Invalid", "message": "metadata.uid: field is immutable", "details": {"causes": [uid]}}),
+        ];
+        for answer in gone {
+            let text = answer.to_string();
+            assert!(matches!(sorted(answer), WriteError::Gone), "{text}");
+        }
+        let refused = json!({"code": 422, "reason": "Invalid", "message": "spec.sessionAffinity: Unsupported value",
+            "details": {"causes": [{"field": "spec.sessionAffinity", "reason": "FieldValueNotSupported", "message": ""}]}});
+        assert!(matches!(sorted(refused), WriteError::Refused(_)));
+        let changed = json!({"code": 409, "reason": "Conflict", "message": "the object has been modified"});
+        assert!(matches!(sorted(changed), WriteError::Changed));
+    }
+
+    #[test]
+    fn a_conflict_names_field_and_manager() {
+        let answer = json!({"code": 409, "reason": "Conflict", "message": "Apply failed with 1 conflict", "details": {"causes": [
+            {"reason": "FieldManagerConflict", "field": ".spec.sessionAffinity", "message": "conflict with \"flux\" using v1"}]}});
+        let WriteError::Conflict(conflicts) = sorted(answer) else {
+            panic!("no conflict")
+        };
+        let expected = Conflict {
+            field: ".spec.sessionAffinity".to_owned(),
+            manager: "flux".to_owned(),
+        };
+        assert_eq!(conflicts, [expected]);
     }
 }

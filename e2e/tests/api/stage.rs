@@ -1,0 +1,172 @@
+//! The two API servers that the tests run against, as `e2e/stage api` has started them.
+//!
+//! Nothing but etcd and kube-apiserver runs there: no controller reacts to anything, so whatever changes was changed
+//! by a test or by an operator under test.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+/// The top folder of the repository.
+static REPOSITORY: LazyLock<PathBuf> =
+    LazyLock::new(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned());
+
+/// Serves one operator for all namespaces, which most tests share.
+pub static MAIN: LazyLock<Stage> = LazyLock::new(|| Stage::from_environment("MAIN"));
+
+/// Serves tests that start operators of their own or disturb the API server.
+pub static FAULTS: LazyLock<Stage> = LazyLock::new(|| Stage::from_environment("FAULTS"));
+
+/// One API server.
+#[derive(Debug)]
+pub struct Stage {
+    /// Names the run of `e2e/cluster/cluster`.
+    suffix: String,
+    /// Kubeconfig of an administrator.
+    pub kubeconfig: PathBuf,
+    /// The API server's audit log.
+    pub audit_log: PathBuf,
+}
+
+/// The value of an environment variable that `e2e/stage` sets.
+pub fn setting(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set: these tests need API servers and a built operator; run `make test-api`, or ONLY=name make test-api")
+    })
+}
+
+/// Folder for the logs and process records of this run.
+pub fn run_folder() -> PathBuf {
+    PathBuf::from(setting("API_TEST_RUN"))
+}
+
+impl Stage {
+    fn from_environment(name: &str) -> Self {
+        Self {
+            suffix: setting(&format!("API_TEST_{name}_SUFFIX")),
+            kubeconfig: setting(&format!("API_TEST_{name}_KUBECONFIG")).into(),
+            audit_log: setting(&format!("API_TEST_{name}_AUDIT_LOG")).into(),
+        }
+    }
+
+    /// A client with all rights. Each test makes its own: a client lives on the runtime that made it.
+    pub async fn client(&self) -> Client {
+        client_of(&self.kubeconfig).await
+    }
+
+    /// Runs kubectl as administrator and returns what it prints.
+    pub fn kubectl<A: AsRef<OsStr>>(&self, arguments: &[A]) -> String {
+        let mut command = Command::new("kubectl");
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
+        printed(command)
+    }
+
+    /// Applies manifests by server-side apply; other tests may apply the same ones at the same time.
+    pub fn apply_manifests(&self, yaml: &str) {
+        let mut command = Command::new("kubectl");
+        command
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .args(["apply", "--server-side", "--force-conflicts", "--filename", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(yaml.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "kubectl apply: {}", text(&output.stderr));
+    }
+
+    /// Installs the chart's objects (accounts, roles, CRD; no controller makes pods here) into a namespace of their
+    /// own. `watched` empty = all namespaces.
+    pub fn install_chart(&self, namespace: &str, watched: &[&str]) {
+        let mut command = Command::new("helm");
+        command
+            .args(["template", RELEASE])
+            .arg(REPOSITORY.join("charts/session-operator"))
+            .args(["--namespace", namespace, "--kube-version", "1.33.0"]);
+        if !watched.is_empty() {
+            command.args(["--set", &format!("watchNamespaces={{{}}}", watched.join(","))]);
+        }
+        let manifests = printed(command);
+        self.apply_manifests(&format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n"
+        ));
+        self.apply_manifests(&manifests);
+        self.kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "crd/sessionpolicies.session-operator.dev",
+            "--timeout=60s",
+        ]);
+    }
+
+    /// Writes a kubeconfig with a token of a service account and returns its path.
+    pub fn account_kubeconfig(&self, namespace: &str, account: &str) -> PathBuf {
+        let token = self.kubectl(&["--namespace", namespace, "create", "token", account]);
+        let raw = self.kubectl(&["config", "view", "--raw", "--minify", "--output", "json"]);
+        let mut config: serde_json::Value = serde_json::from_str(&raw).unwrap();
+        config["users"] = serde_json::json!([{"name": account, "user": {"token": token.trim()}}]);
+        config["contexts"][0]["context"]["user"] = account.into();
+        config["contexts"][0]["context"]["namespace"] = namespace.into();
+        let path = run_folder().join(format!(
+            "{account}-{namespace}-{:08x}.kubeconfig",
+            fastrand::u32(..)
+        ));
+        std::fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    /// Runs a verb of `e2e/cluster/cluster` on this stage.
+    pub fn cluster(&self, verb: &str) {
+        let mut command = Command::new(REPOSITORY.join("e2e/cluster/cluster"));
+        command.args(["--stage", "api", "--suffix", &self.suffix, verb]);
+        printed(command);
+    }
+}
+
+/// Release name of the chart; with this one the names of its objects are those of the chart.
+pub const RELEASE: &str = "session-operator";
+
+/// A manifest of the test cluster.
+pub fn cluster_manifest(name: &str) -> String {
+    std::fs::read_to_string(REPOSITORY.join("e2e/cluster/manifests").join(name)).unwrap()
+}
+
+/// A client with the rights of a kubeconfig.
+pub async fn client_of(kubeconfig: &std::path::Path) -> Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap();
+    Client::try_from(config).unwrap()
+}
+
+/// Runs a command that has to succeed and returns what it prints.
+pub fn printed(mut command: Command) -> String {
+    let output = run(&mut command);
+    assert!(
+        output.status.success(),
+        "{command:?} failed: {}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    text(&output.stdout)
+}
+
+/// Runs a command.
+pub fn run(command: &mut Command) -> Output {
+    command
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"))
+}
+
+/// Output as text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

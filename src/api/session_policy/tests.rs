@@ -1,0 +1,115 @@
+//! The rules of the custom resource, evaluated without an API server. What the API server makes of them, and of the
+//! patterns and limits of the schema, is tested against a real one (`e2e/tests/api/schema.rs`).
+
+use kube::core::cel::{validate_cel, validate_cel_update};
+use serde_json::{Value, json};
+
+use super::*;
+
+/// A policy for the Deployment `shop`.
+fn policy(name: &str, sticky: &Value) -> SessionPolicy {
+    let mut spec = json!({"targetRef": {"name": "shop"}, "strategy": "Sticky"});
+    if !sticky.is_null() {
+        spec["sticky"] = sticky.clone();
+    }
+    let object = json!({
+        "apiVersion": "session-operator.dev/v1alpha1",
+        "kind": "SessionPolicy",
+        "metadata": {"name": name, "namespace": "web"},
+        "spec": spec
+    });
+    serde_json::from_value(object).unwrap()
+}
+
+/// Messages of the rules that `policy` breaks.
+fn broken(policy: &SessionPolicy) -> Vec<String> {
+    match validate_cel(policy) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.into_vec().into_iter().map(|error| error.message).collect(),
+    }
+}
+
+/// Expects that exactly one rule is broken, whose message contains `remedy`.
+fn refuses(sticky: &Value, remedy: &str) {
+    let messages = broken(&policy("shop", sticky));
+    assert_eq!(messages.len(), 1, "{sticky}: {messages:?}");
+    assert!(messages[0].contains(remedy), "{sticky}: {messages:?}");
+}
+
+fn accepts(sticky: &Value) {
+    assert_eq!(broken(&policy("shop", sticky)), Vec::<String>::new(), "{sticky}");
+}
+
+#[test]
+fn names_become_labels() {
+    for good in ["a", "shop-2", &"a".repeat(40)] {
+        assert_eq!(broken(&policy(good, &Value::Null)), Vec::<String>::new(), "{good}");
+    }
+    for bad in ["2shop", "shop.web", "shop-", &"a".repeat(41)] {
+        let messages = broken(&policy(bad, &Value::Null));
+        assert!(
+            messages.len() == 1 && messages[0].contains("use at most 40 characters"),
+            "{bad}: {messages:?}"
+        );
+    }
+}
+
+#[test]
+fn the_target_is_immutable_and_the_rest_is_not() {
+    let before = policy("shop", &Value::Null);
+    let mut after = before.clone();
+    after.spec.suspend = true;
+    after.spec.sticky = Some(Sticky::default());
+    assert!(validate_cel_update(&after, &before).is_ok());
+    after.spec.target_ref.name = "other".into();
+    let errors = validate_cel_update(&after, &before).unwrap_err().into_vec();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].message.contains("create one for the other target"), "{errors:?}");
+    assert_eq!(errors[0].field_path, "spec.targetRef");
+}
+
+#[test]
+fn same_site_none_needs_secure() {
+    let remedy = "set cookie.secure to true, or cookie.sameSite to Lax or Strict";
+    refuses(&json!({"cookie": {"sameSite": "None"}}), remedy);
+    refuses(&json!({"cookie": {"sameSite": "None", "secure": false}}), remedy);
+    accepts(&json!({"cookie": {"sameSite": "None", "secure": true}}));
+    accepts(&json!({"cookie": {"sameSite": "Lax"}}));
+    accepts(&json!({"cookie": {}}));
+}
+
+#[test]
+fn cookie_name_prefixes_demand_what_browsers_demand() {
+    let host = "needs cookie.secure true, cookie.path / and no cookie.domain";
+    refuses(&json!({"cookie": {"name": "__Host-s"}}), host);
+    refuses(&json!({"cookie": {"name": "__Host-s", "secure": true, "path": "/x"}}), host);
+    refuses(&json!({"cookie": {"name": "__Host-s", "secure": true, "domain": "example.org"}}), host);
+    accepts(&json!({"cookie": {"name": "__Host-s", "secure": true}}));
+    refuses(&json!({"cookie": {"name": "__Secure-s", "secure": false}}), "__Secure- needs cookie.secure true");
+    accepts(&json!({"cookie": {"name": "__Secure-s", "secure": true, "path": "/x", "domain": "example.org"}}));
+}
+
+#[test]
+fn a_cookie_needs_mode_cookie() {
+    let remedy = "remove sticky.cookie, or set sticky.mode to Cookie";
+    refuses(&json!({"mode": "ClientIP", "cookie": {}}), remedy);
+    accepts(&json!({"mode": "ClientIP"}));
+    accepts(&json!({"mode": "Cookie", "cookie": {}}));
+}
+
+#[test]
+fn a_plain_service_needs_mode_client_ip() {
+    let remedy = "with sticky.controller Service set sticky.mode to ClientIP";
+    refuses(&json!({"controller": "Service"}), remedy);
+    accepts(&json!({"controller": "Service", "mode": "ClientIP"}));
+    accepts(&json!({"controller": "Traefik"}));
+}
+
+#[test]
+fn every_rule_has_a_message_and_a_test() {
+    let text = serde_json::to_string(&<SessionPolicy as kube::CustomResourceExt>::crd()).unwrap();
+    let rules = text.matches("\"rule\":").count();
+    assert_eq!(rules, text.matches("\"message\":\"").count(), "a rule without a message");
+    // name, target, two of sticky, three of cookie: the tests above.
+    assert_eq!(rules, 7, "a rule came or went: add or remove its tests here and in e2e/tests/api/schema.rs");
+}
