@@ -250,12 +250,15 @@ mod tests {
 
     /// Sorts an answer of the API server, given as it came.
     fn sorted(answer: Value) -> WriteError {
-        classify(kube::Error::Api(Box::new(serde_json::from_value(answer).unwrap())))
+        classify(kube::Error::Api(Box::new(
+            serde_json::from_value(answer).unwrap(),
+        )))
     }
 
     #[test]
     fn an_object_that_is_gone_or_another_one_is_told_from_a_refused_setting() {
-        let uid = json!({"field": "metadata.uid", "reason": "FieldValueInvalid", "message": "field is immutable"});
+        let uid =
+            json!({"field": "metadata.uid", "reason": "FieldValueInvalid", "message": "field is immutable"});
         let gone = [
             json!({"code": 404, "reason": "NotFound", "message": "services \"shop\" not found"}),
             // Made by kube from a body that is no Status.

@@ -9,8 +9,14 @@ fn no_request_of_an_operator_was_forbidden_by_the_charts_roles() {
     for stage in [&*stage::MAIN, &*stage::FAULTS] {
         let requests = audit::requests(&stage.audit_log, Request::is_of_an_operator);
         seen += requests.len();
-        let forbidden: Vec<_> = requests.into_iter().filter(|request| request.code == 403).collect();
+        let forbidden: Vec<_> = requests
+            .into_iter()
+            .filter(|request| request.code == 403)
+            .collect();
         assert_none("these requests were forbidden", &forbidden);
     }
-    assert!(seen > 0, "no operator asked for anything: the audit log or the user agent is not what is expected");
+    assert!(
+        seen > 0,
+        "no operator asked for anything: the audit log or the user agent is not what is expected"
+    );
 }

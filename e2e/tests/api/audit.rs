@@ -47,7 +47,14 @@ impl std::fmt::Display for Request {
         write!(
             f,
             "{} {} {} {}/{} → {} ({}, {})",
-            self.received, self.verb, self.resource, self.namespace, self.name, self.code, self.user_agent, self.uri
+            self.received,
+            self.verb,
+            self.resource,
+            self.namespace,
+            self.name,
+            self.code,
+            self.user_agent,
+            self.uri
         )
     }
 }
@@ -56,12 +63,22 @@ impl std::fmt::Display for Request {
 pub fn requests(log: &Path, wanted: impl Fn(&Request) -> bool) -> Vec<Request> {
     let text = std::fs::read_to_string(log).unwrap();
     let complete = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
-    complete.lines().map(parse).filter(|request| wanted(request)).collect()
+    complete
+        .lines()
+        .map(parse)
+        .filter(|request| wanted(request))
+        .collect()
 }
 
 fn parse(line: &str) -> Request {
     let event: Value = serde_json::from_str(line).unwrap();
-    let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |pointer: &str| {
+        event
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let subresource = text("/objectRef/subresource");
     let mut resource = text("/objectRef/resource");
     if !subresource.is_empty() {
@@ -74,7 +91,10 @@ fn parse(line: &str) -> Request {
         resource,
         namespace: text("/objectRef/namespace"),
         name: text("/objectRef/name"),
-        code: event.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or_default(),
+        code: event
+            .pointer("/responseStatus/code")
+            .and_then(Value::as_u64)
+            .unwrap_or_default(),
         received: text("/requestReceivedTimestamp"),
         uri: text("/requestURI"),
     }

@@ -13,7 +13,11 @@ use crate::world::{World, deployment, essence, has_finalizer, policy, records, s
 /// A user with the cluster's role `edit` in the namespace, to which the chart adds SessionPolicies.
 fn editor(world: &World) -> PathBuf {
     let namespace = world.namespace.as_str();
-    let kubectl = |arguments: &[&str]| world.stage.kubectl(&[&["--namespace", namespace], arguments].concat());
+    let kubectl = |arguments: &[&str]| {
+        world
+            .stage
+            .kubectl(&[&["--namespace", namespace], arguments].concat())
+    };
     kubectl(&["create", "serviceaccount", "editor"]);
     // What the controller of aggregated roles would put together; none runs here.
     let rules = json!({
@@ -52,7 +56,11 @@ async fn status_shows_what_the_policy_says() {
     }
     let missing = session(&kubeconfig, &["status", "nothing"]);
     assert!(!missing.status.success());
-    assert!(text(&missing.stderr).contains("nothing"), "{}", text(&missing.stderr));
+    assert!(
+        text(&missing.stderr).contains("nothing"),
+        "{}",
+        text(&missing.stderr)
+    );
 }
 
 #[tokio::test]
@@ -68,9 +76,15 @@ async fn detach_undoes_while_the_operator_runs_and_keeps_the_policy_suspended() 
     world.until_ready("shop").await;
     let detached = session(&kubeconfig, &["detach", "shop", "--yes"]);
     assert!(detached.status.success(), "{}", text(&detached.stderr));
-    assert!(text(&detached.stdout).contains("undone on Service/shop"), "{}", text(&detached.stdout));
+    assert!(
+        text(&detached.stdout).contains("undone on Service/shop"),
+        "{}",
+        text(&detached.stdout)
+    );
     // The running operator respects the suspension.
-    world.until_refused("shop", "AffinityConfigured", "Suspended").await;
+    world
+        .until_refused("shop", "AffinityConfigured", "Suspended")
+        .await;
     let left = world.get("SessionPolicy", "shop").await;
     assert_eq!(left["spec"]["suspend"], true);
     assert!(!has_finalizer(&left));
@@ -93,7 +107,12 @@ async fn detach_all_undoes_without_an_operator_and_a_later_one_takes_up_again() 
         "spec": {"routes": [{"match": "PathPrefix(`/`)", "kind": "Rule", "services": [{"name": "blog", "port": 80}]}]}
     });
     world.create(&route).await;
-    let objects = async || [essence(&world.get("Ingress", "shop").await), essence(&world.get("IngressRoute", "blog").await)];
+    let objects = async || {
+        [
+            essence(&world.get("Ingress", "shop").await),
+            essence(&world.get("IngressRoute", "blog").await),
+        ]
+    };
     let before = objects().await;
     for name in ["shop", "blog"] {
         world.create(&policy(name, name, &Value::Null)).await;
@@ -101,7 +120,10 @@ async fn detach_all_undoes_without_an_operator_and_a_later_one_takes_up_again() 
     }
     assert_ne!(objects().await, before);
     operator.kill();
-    let detached = session(&editor(world), &["detach", "--all", "--namespace", &world.namespace, "--yes"]);
+    let detached = session(
+        &editor(world),
+        &["detach", "--all", "--namespace", &world.namespace, "--yes"],
+    );
     assert!(detached.status.success(), "{}", text(&detached.stderr));
     assert_eq!(objects().await, before);
     for name in ["shop", "blog"] {
@@ -110,7 +132,9 @@ async fn detach_all_undoes_without_an_operator_and_a_later_one_takes_up_again() 
         assert_eq!(records(&left), None);
     }
     let operator: Operator = own.start_leader().await;
-    world.patch("SessionPolicy", "blog", &json!({"spec": {"suspend": false}})).await;
+    world
+        .patch("SessionPolicy", "blog", &json!({"spec": {"suspend": false}}))
+        .await;
     world.until_ready("blog").await;
     world.delete_policy("blog").await;
     assert_eq!(objects().await, before);

@@ -33,7 +33,10 @@ async fn removal_is_refused_while_a_policy_has_something_to_undo() {
     let refused = subcommand(&guard, &["pre-delete-check", &namespaces]);
     assert!(!refused.status.success());
     let message = text(&refused.stderr);
-    assert!(message.contains(&format!("{}/shop", world.namespace)), "{message}");
+    assert!(
+        message.contains(&format!("{}/shop", world.namespace)),
+        "{message}"
+    );
     assert!(message.contains("kubectl session detach --all"), "{message}");
 
     world.delete_policy("shop").await;
@@ -51,7 +54,11 @@ async fn removal_is_refused_when_it_cannot_be_checked() {
     let nobody = STAGE.account_kubeconfig(&own.release, "nobody");
     let refused = subcommand(&nobody, &["pre-delete-check"]);
     assert!(!refused.status.success());
-    assert!(text(&refused.stderr).contains("forbidden"), "{}", text(&refused.stderr));
+    assert!(
+        text(&refused.stderr).contains("forbidden"),
+        "{}",
+        text(&refused.stderr)
+    );
 }
 
 #[tokio::test]
@@ -59,7 +66,12 @@ async fn removal_is_allowed_where_the_custom_resource_is_gone_already() {
     let _alone = alone().await;
     let own = Own::new("crdless").await;
     let guard = STAGE.account_kubeconfig(&own.release, GUARD);
-    STAGE.kubectl(&["delete", "crd", "sessionpolicies.session-operator.dev", "--timeout=60s"]);
+    STAGE.kubectl(&[
+        "delete",
+        "crd",
+        "sessionpolicies.session-operator.dev",
+        "--timeout=60s",
+    ]);
     let namespaces = format!("--namespaces={}", own.world.namespace);
     let allowed = subcommand(&guard, &["pre-delete-check", &namespaces]);
     STAGE.install_chart(&own.release, &[&own.world.namespace]);
@@ -72,12 +84,25 @@ async fn the_self_test_passes_with_the_charts_roles_and_names_what_is_forbidden_
     let own = Own::new("selftest").await;
     let namespaces = format!("--namespaces={}", own.world.namespace);
     let lease = format!("--lease-namespace={}", own.release);
-    let arguments = ["self-test", namespaces.as_str(), lease.as_str(), "--lease-name=session-operator"];
+    let arguments = [
+        "self-test",
+        namespaces.as_str(),
+        lease.as_str(),
+        "--lease-name=session-operator",
+    ];
     let account = STAGE.account_kubeconfig(&own.release, RELEASE);
     let passed = subcommand(&account, &arguments);
-    assert!(passed.status.success(), "{}{}", text(&passed.stdout), text(&passed.stderr));
+    assert!(
+        passed.status.success(),
+        "{}{}",
+        text(&passed.stdout),
+        text(&passed.stderr)
+    );
     let everywhere = subcommand(&account, &["self-test", lease.as_str()]);
-    assert!(!everywhere.status.success(), "Roles in one namespace do not do for all");
+    assert!(
+        !everywhere.status.success(),
+        "Roles in one namespace do not do for all"
+    );
     let guard = STAGE.account_kubeconfig(&own.release, GUARD);
     let failed = subcommand(&guard, &arguments);
     assert!(!failed.status.success());

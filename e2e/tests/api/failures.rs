@@ -39,14 +39,24 @@ async fn the_operator_recovers_from_an_api_server_that_was_killed() {
     }
     one_more(world, "blog").await;
     // Watches of everything that it looks at are back: a change of each kind has its effect.
-    world.patch("Service", "shop", &json!({"metadata": {"annotations": {STICKY: null}}})).await;
     world
-        .until("Service", "shop", "restored", |service| annotation(service, STICKY) == Some("true"))
+        .patch(
+            "Service",
+            "shop",
+            &json!({"metadata": {"annotations": {STICKY: null}}}),
+        )
+        .await;
+    world
+        .until("Service", "shop", "restored", |service| {
+            annotation(service, STICKY) == Some("true")
+        })
         .await;
     world.delete("Ingress", "blog").await;
     world.until_refused("blog", "AffinityConfigured", "NoRoute").await;
     world.delete("Deployment", "shop").await;
-    world.until_refused("shop", "TargetResolved", "TargetNotFound").await;
+    world
+        .until_refused("shop", "TargetResolved", "TargetNotFound")
+        .await;
     drop(operator);
 }
 
@@ -60,7 +70,17 @@ async fn of_two_operators_one_writes_and_the_other_takes_over_when_it_is_killed(
     one_more(world, "shop").await;
     assert!(!first.writes().is_empty());
     assert_none("written by the one that does not lead", &second.writes());
-    let lease = || async { STAGE.kubectl(&["-n", &own.release, "get", "lease", "session-operator", "-o", "json"]) };
+    let lease = || async {
+        STAGE.kubectl(&[
+            "-n",
+            &own.release,
+            "get",
+            "lease",
+            "session-operator",
+            "-o",
+            "json",
+        ])
+    };
     let before: Value = serde_json::from_str(&lease().await).unwrap();
     first.kill();
     second.until_leading().await;
@@ -68,7 +88,10 @@ async fn of_two_operators_one_writes_and_the_other_takes_over_when_it_is_killed(
     assert!(!second.writes().is_empty());
     let after: Value = serde_json::from_str(&lease().await).unwrap();
     assert_ne!(after["spec"]["holderIdentity"], before["spec"]["holderIdentity"]);
-    assert_eq!(after["spec"]["leaseTransitions"], json!(before["spec"]["leaseTransitions"].as_i64().unwrap_or(0) + 1));
+    assert_eq!(
+        after["spec"]["leaseTransitions"],
+        json!(before["spec"]["leaseTransitions"].as_i64().unwrap_or(0) + 1)
+    );
     second.stop().await;
 }
 
@@ -79,10 +102,21 @@ async fn an_operator_that_is_asked_to_end_hands_over_at_once() {
     let first = own.start_leader().await;
     let second = own.start().await;
     first.stop().await;
-    let lease = STAGE.kubectl(&["-n", &own.release, "get", "lease", "session-operator", "-o", "json"]);
+    let lease = STAGE.kubectl(&[
+        "-n",
+        &own.release,
+        "get",
+        "lease",
+        "session-operator",
+        "-o",
+        "json",
+    ]);
     let lease: Value = serde_json::from_str(&lease).unwrap();
     let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
-    assert!(holder.is_empty() || second.is_called(holder), "the lease is still held by {holder}");
+    assert!(
+        holder.is_empty() || second.is_called(holder),
+        "the lease is still held by {holder}"
+    );
     second.until_leading().await;
     second.stop().await;
 }
@@ -99,24 +133,43 @@ async fn a_leader_that_was_stopped_past_its_lease_never_writes_again_and_ends() 
     let written = first.writes().len();
     let second = own.start().await;
     // Work for the first one to find when it wakes: changes that wait in its connections.
-    world.patch("Service", "shop", &json!({"metadata": {"annotations": {STICKY: null}}})).await;
+    world
+        .patch(
+            "Service",
+            "shop",
+            &json!({"metadata": {"annotations": {STICKY: null}}}),
+        )
+        .await;
     world.application("blog", "traefik").await;
     world.create(&policy("blog", "blog", &Value::Null)).await;
     second.until_leading().await;
     world.until_ready("blog").await;
     world
-        .until("Service", "shop", "restored", |service| annotation(service, STICKY) == Some("true"))
+        .until("Service", "shop", "restored", |service| {
+            annotation(service, STICKY) == Some("true")
+        })
         .await;
-    world.patch("Service", "blog", &json!({"metadata": {"annotations": {STICKY: null}}})).await;
     world
-        .until("Service", "blog", "restored", |service| annotation(service, STICKY) == Some("true"))
+        .patch(
+            "Service",
+            "blog",
+            &json!({"metadata": {"annotations": {STICKY: null}}}),
+        )
+        .await;
+    world
+        .until("Service", "blog", "restored", |service| {
+            annotation(service, STICKY) == Some("true")
+        })
         .await;
     first.signal("CONT");
     let status = first.until_ended().await;
     assert!(!status.success(), "it ended as if it had been asked to");
     let log = std::fs::read_to_string(&first.log).unwrap();
     assert!(log.contains("lost leadership"), "{log}");
-    assert_none("written after its lease had passed on", &first.writes()[written..]);
+    assert_none(
+        "written after its lease had passed on",
+        &first.writes()[written..],
+    );
     one_more(world, "wiki").await;
     second.stop().await;
 }
@@ -137,7 +190,9 @@ async fn an_operator_that_is_killed_half_way_is_continued_by_the_next_one() {
     crate::wait::until("a first write to a Service", || async {
         let writes = operator.writes();
         let first = writes.iter().any(|request| request.resource == "services");
-        first.then_some(()).ok_or_else(|| format!("{} writes", writes.len()))
+        first
+            .then_some(())
+            .ok_or_else(|| format!("{} writes", writes.len()))
     })
     .await;
     operator.kill();

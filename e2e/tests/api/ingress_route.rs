@@ -37,7 +37,9 @@ async fn world(name: &str) -> World {
 /// What stands in the entry of a Service.
 fn sticky<'a>(route: &'a Value, service: &str) -> &'a Value {
     let routes = route["spec"]["routes"].as_array().unwrap();
-    let mut entries = routes.iter().flat_map(|route| route["services"].as_array().unwrap());
+    let mut entries = routes
+        .iter()
+        .flat_map(|route| route["services"].as_array().unwrap());
     &entries.find(|entry| entry["name"] == service).unwrap()["sticky"]
 }
 
@@ -67,7 +69,9 @@ async fn mode_client_ip_sets_the_strategy_of_the_entry_and_takes_it_back() {
     let world = world("hrw").await;
     world.create(&route("front", &["shop"])).await;
     let before = essence(&world.get("IngressRoute", "front").await);
-    world.create(&policy("shop", "shop", &json!({"mode": "ClientIP"}))).await;
+    world
+        .create(&policy("shop", "shop", &json!({"mode": "ClientIP"})))
+        .await;
     let ready = world.until_ready("shop").await;
     assert_eq!(ready["status"]["affinity"][0]["binds"], "Hash");
     let during = world.get("IngressRoute", "front").await;
@@ -85,9 +89,18 @@ async fn a_value_of_the_owner_is_put_back_and_not_ours() {
     let before = essence(&world.get("IngressRoute", "front").await);
     world.create(&policy("shop", "shop", &wish("first"))).await;
     world.until_ready("shop").await;
-    world.patch("SessionPolicy", "shop", &json!({"spec": {"sticky": wish("second")}})).await;
+    world
+        .patch(
+            "SessionPolicy",
+            "shop",
+            &json!({"spec": {"sticky": wish("second")}}),
+        )
+        .await;
     world.until_ready("shop").await;
-    assert_eq!(sticky(&world.get("IngressRoute", "front").await, "shop")["cookie"]["name"], "second");
+    assert_eq!(
+        sticky(&world.get("IngressRoute", "front").await, "shop")["cookie"]["name"],
+        "second"
+    );
     world.delete_policy("shop").await;
     assert_eq!(essence(&world.get("IngressRoute", "front").await), before);
 }
@@ -99,7 +112,9 @@ async fn an_entry_is_found_again_where_its_owner_moved_it() {
     world.create(&policy("shop", "shop", &wish("s"))).await;
     world.until_ready("shop").await;
     world
-        .replace("IngressRoute", "front", |object| object["spec"]["routes"].as_array_mut().unwrap().reverse())
+        .replace("IngressRoute", "front", |object| {
+            object["spec"]["routes"].as_array_mut().unwrap().reverse()
+        })
         .await;
     world.until_ready("shop").await;
     world.delete_policy("shop").await;
@@ -113,7 +128,9 @@ async fn a_value_that_was_changed_while_the_policy_was_suspended_stays_with_who_
     world.create(&route("front", &["shop"])).await;
     world.create(&policy("shop", "shop", &wish("s"))).await;
     world.until_ready("shop").await;
-    world.patch("SessionPolicy", "shop", &json!({"spec": {"suspend": true}})).await;
+    world
+        .patch("SessionPolicy", "shop", &json!({"spec": {"suspend": true}}))
+        .await;
     world
         .until("SessionPolicy", "shop", "suspension noticed", |policy| {
             policy["status"]["observedGeneration"] == policy["metadata"]["generation"]
@@ -125,7 +142,9 @@ async fn a_value_that_was_changed_while_the_policy_was_suspended_stays_with_who_
             object["spec"]["routes"][0]["services"][0]["sticky"] = theirs.clone();
         })
         .await;
-    world.until_refused("shop", "AffinityConfigured", "Suspended").await;
+    world
+        .until_refused("shop", "AffinityConfigured", "Suspended")
+        .await;
     world.delete_policy("shop").await;
     assert_eq!(sticky(&world.get("IngressRoute", "front").await, "shop"), &theirs);
 }
@@ -143,7 +162,9 @@ async fn a_value_that_was_overwritten_since_is_what_deletion_puts_back() {
         })
         .await;
     world
-        .until("IngressRoute", "front", "our value restored", |object| sticky(object, "shop")["cookie"]["name"] == "s")
+        .until("IngressRoute", "front", "our value restored", |object| {
+            sticky(object, "shop")["cookie"]["name"] == "s"
+        })
         .await;
     world.delete_policy("shop").await;
     assert_eq!(sticky(&world.get("IngressRoute", "front").await, "shop"), &theirs);
@@ -153,7 +174,9 @@ async fn a_value_that_was_overwritten_since_is_what_deletion_puts_back() {
 fn follow(advice: &str, object: &mut Value) {
     let yaml = advice.split_once("add:\n").expect("the message has YAML").1;
     let fields: Value = serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{error}: {yaml}"));
-    let entry = object["spec"]["routes"][0]["services"][0].as_object_mut().unwrap();
+    let entry = object["spec"]["routes"][0]["services"][0]
+        .as_object_mut()
+        .unwrap();
     entry.extend(fields.as_object().unwrap().clone());
 }
 
@@ -163,10 +186,21 @@ async fn a_route_that_another_manager_applies_is_advised_and_configured_once_the
     let mut object = route("front", &["shop"]);
     world.apply("flux", &object).await;
     let before = essence(&world.get("IngressRoute", "front").await);
-    world.create(&policy("shop", "shop", &json!({"cookie": {"name": "s", "sameSite": "Lax"}}))).await;
-    let message = world.until_refused("shop", "AffinityConfigured", "ManualChangeNeeded").await;
+    world
+        .create(&policy(
+            "shop",
+            "shop",
+            &json!({"cookie": {"name": "s", "sameSite": "Lax"}}),
+        ))
+        .await;
+    let message = world
+        .until_refused("shop", "AffinityConfigured", "ManualChangeNeeded")
+        .await;
     assert!(message.contains("field manager flux applies it"), "{message}");
-    assert!(message.contains("spec.routes[0].services[0] (Service shop, port 80)"), "{message}");
+    assert!(
+        message.contains("spec.routes[0].services[0] (Service shop, port 80)"),
+        "{message}"
+    );
     assert_eq!(essence(&world.get("IngressRoute", "front").await), before);
 
     follow(&message, &mut object);
@@ -189,7 +223,9 @@ async fn a_route_that_helm_keeps_is_advised() {
     world.create(&object).await;
     let before = essence(&world.get("IngressRoute", "front").await);
     world.create(&policy("shop", "shop", &wish("s"))).await;
-    let message = world.until_refused("shop", "AffinityConfigured", "ManualChangeNeeded").await;
+    let message = world
+        .until_refused("shop", "AffinityConfigured", "ManualChangeNeeded")
+        .await;
     assert!(message.contains("Helm keeps it"), "{message}");
     assert_eq!(essence(&world.get("IngressRoute", "front").await), before);
     world
@@ -211,9 +247,15 @@ async fn a_route_of_another_namespace_is_reported_and_never_written() {
     world.create(&policy("shop", "shop", &wish("s"))).await;
     let ready = world.until_ready("shop").await;
     let routes = ready["status"]["affinity"].as_array().unwrap();
-    let reported = routes.iter().find(|entry| entry["namespace"] == other.namespace.as_str()).unwrap();
+    let reported = routes
+        .iter()
+        .find(|entry| entry["namespace"] == other.namespace.as_str())
+        .unwrap();
     assert_eq!(reported["binds"], "None");
-    assert!(reported["notes"][0].as_str().unwrap().contains("never written"), "{reported}");
+    assert!(
+        reported["notes"][0].as_str().unwrap().contains("never written"),
+        "{reported}"
+    );
     assert_eq!(other.get("IngressRoute", "front").await, before);
 }
 
@@ -231,10 +273,18 @@ async fn the_kind_is_picked_up_when_its_crd_appears_and_given_up_when_it_goes() 
     world.until_refused("shop", "AffinityConfigured", "NoRoute").await;
 
     STAGE.apply_manifests(&stage::cluster_manifest("traefik-crds.yaml"));
-    STAGE.kubectl(&["wait", "--for=condition=Established", &format!("crd/{crd}"), "--timeout=60s"]);
+    STAGE.kubectl(&[
+        "wait",
+        "--for=condition=Established",
+        &format!("crd/{crd}"),
+        "--timeout=60s",
+    ]);
     world.create(&route("front", &["shop"])).await;
     world.until_ready("shop").await;
-    assert_eq!(sticky(&world.get("IngressRoute", "front").await, "shop")["cookie"]["name"], "s");
+    assert_eq!(
+        sticky(&world.get("IngressRoute", "front").await, "shop")["cookie"]["name"],
+        "s"
+    );
     let before = operator.reconciles().await;
     operator.until_reconciled(before, 0.0).await;
     let written = operator.writes().len();

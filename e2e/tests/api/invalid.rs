@@ -32,11 +32,20 @@ async fn a_policy_that_cannot_be_read_says_so_and_does_not_stop_the_others() {
     let mut unreadable = policy("shop", "shop", &Value::Null);
     unreadable["spec"]["strategy"] = json!("Telepathy");
     crate::wait::until("the changed schema to be in force", || async {
-        world.try_create(&unreadable, "Strict").await.map_err(|error| error.to_string())
+        world
+            .try_create(&unreadable, "Strict")
+            .await
+            .map_err(|error| error.to_string())
     })
     .await;
     // One that was set up before, too.
-    world.patch("SessionPolicy", "wiki", &json!({"spec": {"strategy": "Telepathy"}})).await;
+    world
+        .patch(
+            "SessionPolicy",
+            "wiki",
+            &json!({"spec": {"strategy": "Telepathy"}}),
+        )
+        .await;
     // The CRD as it was.
     STAGE.install_chart(&own.release, &[&world.namespace]);
 
@@ -48,14 +57,20 @@ async fn a_policy_that_cannot_be_read_says_so_and_does_not_stop_the_others() {
             .await;
         let message = condition(&policy, "Ready").unwrap()["message"].as_str().unwrap();
         assert!(message.contains("Telepathy"), "{message}");
-        assert!(message.contains("kubectl explain sessionpolicy.spec"), "{message}");
+        assert!(
+            message.contains("kubectl explain sessionpolicy.spec"),
+            "{message}"
+        );
     }
     world.until_event("shop", "InvalidSpec").await;
     world.create(&policy("blog", "blog", &Value::Null)).await;
     world.until_ready("blog").await;
 
     // What stands is left alone, and deletion undoes it.
-    assert_eq!(annotation(&world.get("Service", "wiki").await, STICKY), Some("true"));
+    assert_eq!(
+        annotation(&world.get("Service", "wiki").await, STICKY),
+        Some("true")
+    );
     assert!(has_finalizer(&world.get("SessionPolicy", "wiki").await));
     world.delete_policy("wiki").await;
     assert_eq!(essence(&world.get("Service", "wiki").await), before);

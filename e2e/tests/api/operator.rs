@@ -83,7 +83,12 @@ impl Operator {
             .arg("run")
             .args(["--lease-namespace", namespace, "--lease-name", RELEASE])
             .args(["--http-port", &port.to_string(), "--identity", &name])
-            .args(["--log-format", "human", "--log-level", "info,session_operator=debug"])
+            .args([
+                "--log-format",
+                "human",
+                "--log-level",
+                "info,session_operator=debug",
+            ])
             .env("KUBECONFIG", &kubeconfig)
             .stdin(std::process::Stdio::null())
             .stdout(File::create(&log).unwrap())
@@ -110,19 +115,27 @@ impl Operator {
 
     /// Waits until its caches are filled.
     pub async fn until_ready(&self) {
-        until(&format!("/readyz of the operator ({})", self.log.display()), || async {
-            let answer = self.get("/readyz").await?;
-            answer.starts_with("HTTP/1.1 200").then_some(()).ok_or(answer)
-        })
+        until(
+            &format!("/readyz of the operator ({})", self.log.display()),
+            || async {
+                let answer = self.get("/readyz").await?;
+                answer.starts_with("HTTP/1.1 200").then_some(()).ok_or(answer)
+            },
+        )
         .await;
     }
 
     /// Waits until it leads.
     pub async fn until_leading(&self) {
-        until(&format!("the operator to lead ({})", self.log.display()), || async {
-            let leads = self.metric("session_operator_leader").await?;
-            (leads >= 1.0).then_some(()).ok_or_else(|| "it does not lead".to_owned())
-        })
+        until(
+            &format!("the operator to lead ({})", self.log.display()),
+            || async {
+                let leads = self.metric("session_operator_leader").await?;
+                (leads >= 1.0)
+                    .then_some(())
+                    .ok_or_else(|| "it does not lead".to_owned())
+            },
+        )
         .await;
     }
 
@@ -131,7 +144,10 @@ impl Operator {
         let text = self.get("/metrics").await?;
         let values = text
             .lines()
-            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))
+            .filter(|line| {
+                line.strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with([' ', '{']))
+            })
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
         Ok(values.sum())
     }
@@ -218,7 +234,11 @@ impl Operator {
     pub async fn stop(mut self) {
         self.signal("TERM");
         let status = self.until_ended().await;
-        assert!(status.success(), "the operator ended with {status}; log: {}", self.log.display());
+        assert!(
+            status.success(),
+            "the operator ended with {status}; log: {}",
+            self.log.display()
+        );
     }
 
     /// Ends it at once.

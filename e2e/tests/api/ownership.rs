@@ -20,7 +20,9 @@ async fn a_field_that_another_apply_manager_holds_is_a_conflict_and_configured_o
     world.apply("flux", &service_with(STICKY, "false")).await;
     let before = essence(&world.get("Service", "shop").await);
     world.create(&policy("shop", "shop", &Value::Null)).await;
-    let message = world.until_refused("shop", "AffinityConfigured", "FieldConflict").await;
+    let message = world
+        .until_refused("shop", "AffinityConfigured", "FieldConflict")
+        .await;
     assert!(message.contains("field manager \"flux\""), "{message}");
     assert!(message.contains("Service/shop"), "{message}");
     assert!(message.contains(STICKY), "{message}");
@@ -42,14 +44,24 @@ async fn a_value_that_a_user_edited_in_is_not_overwritten() {
     let (world, _) = World::shared("edited").await;
     world.create(&deployment("shop")).await;
     world.create(&ingress("shop", "traefik", &["shop"])).await;
-    world.create(&service_with(&format!("{STICKY}.name"), "mine")).await;
+    world
+        .create(&service_with(&format!("{STICKY}.name"), "mine"))
+        .await;
     let before = essence(&world.get("Service", "shop").await);
     world.create(&policy("shop", "shop", &Value::Null)).await;
-    let message = world.until_refused("shop", "AffinityConfigured", "FieldConflict").await;
+    let message = world
+        .until_refused("shop", "AffinityConfigured", "FieldConflict")
+        .await;
     assert!(message.contains("field manager \"kubectl-edit\""), "{message}");
     assert_eq!(essence(&world.get("Service", "shop").await), before);
     // Either side can give in: here the policy takes over the user's name.
-    world.patch("SessionPolicy", "shop", &json!({"spec": {"sticky": {"cookie": {"name": "mine"}}}})).await;
+    world
+        .patch(
+            "SessionPolicy",
+            "shop",
+            &json!({"spec": {"sticky": {"cookie": {"name": "mine"}}}}),
+        )
+        .await;
     world.until_ready("shop").await;
     world.delete_policy("shop").await;
     assert_eq!(essence(&world.get("Service", "shop").await), before);
@@ -89,16 +101,28 @@ async fn a_defaulted_session_affinity_is_taken_over_and_put_back_exactly() {
         world.until_ready("shop").await;
         let during = world.get("Service", "shop").await;
         assert_eq!(during["spec"]["sessionAffinity"], "ClientIP");
-        assert_eq!(during["spec"]["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"], 10_800);
+        assert_eq!(
+            during["spec"]["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"],
+            10_800
+        );
         world.delete_policy("shop").await;
-        assert_eq!(essence(&world.get("Service", "shop").await), essence(&before), "{name}");
+        assert_eq!(
+            essence(&world.get("Service", "shop").await),
+            essence(&before),
+            "{name}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_session_affinity_that_somebody_chose_is_not_taken_by_force() {
     let chosen = [
-        ("none", json!({"sessionAffinity": "None"}), "flux", ".spec.sessionAffinity"),
+        (
+            "none",
+            json!({"sessionAffinity": "None"}),
+            "flux",
+            ".spec.sessionAffinity",
+        ),
         (
             "timeout",
             json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 600}}}),
@@ -120,7 +144,9 @@ async fn a_session_affinity_that_somebody_chose_is_not_taken_by_force() {
         }
         let before = essence(&world.get("Service", "shop").await);
         world.create(&policy("shop", "shop", &client_ip())).await;
-        let message = world.until_refused("shop", "AffinityConfigured", "FieldConflict").await;
+        let message = world
+            .until_refused("shop", "AffinityConfigured", "FieldConflict")
+            .await;
         assert!(message.contains(words) && message.contains(manager), "{message}");
         assert_eq!(essence(&world.get("Service", "shop").await), before);
     }

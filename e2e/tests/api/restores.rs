@@ -34,17 +34,24 @@ async fn what_is_removed_again_and_again_is_restored_five_times_and_then_reporte
         let before = operator.reconciles().await;
         operator.until_reconciled(before, 0.0).await;
         world.patch("Service", "shop", &removal).await;
-        world.until("Service", "shop", "our annotation again", present).await;
+        world
+            .until("Service", "shop", "our annotation again", present)
+            .await;
     }
     world.until_ready("shop").await;
     world.patch("Service", "shop", &removal).await;
-    let message = world.until_refused("shop", "AffinityConfigured", "RemovedRepeatedly").await;
+    let message = world
+        .until_refused("shop", "AffinityConfigured", "RemovedRepeatedly")
+        .await;
     assert!(message.contains("put back 5 times within an hour"), "{message}");
     assert!(message.contains("--show-managed-fields"), "{message}");
     assert_eq!(written(&operator, world, "services"), 1 + RESTORES);
     world.until_event("shop", "RemovedRepeatedly").await;
 
-    let (status, events) = (written(&operator, world, "sessionpolicies/status"), written(&operator, world, "events"));
+    let (status, events) = (
+        written(&operator, world, "sessionpolicies/status"),
+        written(&operator, world, "events"),
+    );
     let start = operator.reconciles().await;
     for round in 0..5 {
         let before = operator.reconciles().await;
@@ -60,6 +67,12 @@ async fn what_is_removed_again_and_again_is_restored_five_times_and_then_reporte
     let reconciles = operator.reconciles().await - start;
     assert!(reconciles <= 10.0, "{reconciles} reconciles for 5 changes");
     // Another wish is another matter.
-    world.patch("SessionPolicy", "shop", &json!({"spec": {"sticky": {"cookie": {"name": "renamed"}}}})).await;
+    world
+        .patch(
+            "SessionPolicy",
+            "shop",
+            &json!({"spec": {"sticky": {"cookie": {"name": "renamed"}}}}),
+        )
+        .await;
     world.until_ready("shop").await;
 }

@@ -47,7 +47,13 @@ async fn names_are_dns_labels_of_at_most_40_characters_that_start_with_a_letter(
     let too_long = "a".repeat(41);
     for bad in [too_long.as_str(), "2shop", "shop.web"] {
         let status = refusal(&world, &policy(bad, "shop", &Value::Null)).await;
-        assert!(status.message.contains("use at most 40 characters, a-z, 0-9 and '-'"), "{bad}: {}", status.message);
+        assert!(
+            status
+                .message
+                .contains("use at most 40 characters, a-z, 0-9 and '-'"),
+            "{bad}: {}",
+            status.message
+        );
     }
 }
 
@@ -58,10 +64,18 @@ async fn the_target_is_required_immutable_and_of_a_kind_that_is_supported() {
     let change = json!({"spec": {"targetRef": {"name": "other"}}});
     let api = world.api("SessionPolicy");
     let params = kube::api::PatchParams::default();
-    let error = api.patch("p", &params, &kube::api::Patch::Merge(&change)).await.unwrap_err();
-    assert!(error.to_string().contains("create one for the other target"), "{error}");
+    let error = api
+        .patch("p", &params, &kube::api::Patch::Merge(&change))
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("create one for the other target"),
+        "{error}"
+    );
     // What is not the target may change.
-    world.patch("SessionPolicy", "p", &json!({"spec": {"suspend": true}})).await;
+    world
+        .patch("SessionPolicy", "p", &json!({"spec": {"suspend": true}}))
+        .await;
 
     let with_target = |target: Value| {
         let mut object = policy("q", "shop", &Value::Null);
@@ -72,8 +86,14 @@ async fn the_target_is_required_immutable_and_of_a_kind_that_is_supported() {
         (json!({}), "spec.targetRef.name: Required value"),
         (json!({"name": ""}), "spec.targetRef.name"),
         (json!({"name": "x".repeat(254)}), "spec.targetRef.name"),
-        (json!({"name": "shop", "kind": "StatefulSet"}), "supported values: \"Deployment\""),
-        (json!({"name": "shop", "apiVersion": "apps/v1beta1"}), "supported values: \"apps/v1\""),
+        (
+            json!({"name": "shop", "kind": "StatefulSet"}),
+            "supported values: \"Deployment\"",
+        ),
+        (
+            json!({"name": "shop", "apiVersion": "apps/v1beta1"}),
+            "supported values: \"apps/v1\"",
+        ),
     ] {
         let status = refusal(&world, &with_target(target.clone())).await;
         assert!(status.message.contains(words), "{target}: {}", status.message);
@@ -86,10 +106,18 @@ async fn only_strategies_that_work_are_accepted() {
     let mut object = policy("p", "shop", &Value::Null);
     object["spec"]["strategy"] = json!("Replicated");
     let status = refusal(&world, &object).await;
-    assert!(status.message.contains("supported values: \"Sticky\""), "{}", status.message);
+    assert!(
+        status.message.contains("supported values: \"Sticky\""),
+        "{}",
+        status.message
+    );
     object["spec"].as_object_mut().unwrap().remove("strategy");
     let status = refusal(&world, &object).await;
-    assert!(status.message.contains("spec.strategy: Required value"), "{}", status.message);
+    assert!(
+        status.message.contains("spec.strategy: Required value"),
+        "{}",
+        status.message
+    );
 }
 
 #[tokio::test]
@@ -97,8 +125,18 @@ async fn same_site_none_needs_secure() {
     let world = world("samesite").await;
     let words = "set cookie.secure to true, or cookie.sameSite to Lax or Strict";
     refuses(&world, &cookie(&json!({"sameSite": "None"})), words).await;
-    refuses(&world, &cookie(&json!({"sameSite": "None", "secure": false})), words).await;
-    refuses(&world, &cookie(&json!({"sameSite": "none", "secure": true})), "supported values").await;
+    refuses(
+        &world,
+        &cookie(&json!({"sameSite": "None", "secure": false})),
+        words,
+    )
+    .await;
+    refuses(
+        &world,
+        &cookie(&json!({"sameSite": "none", "secure": true})),
+        "supported values",
+    )
+    .await;
     accepts(&world, &cookie(&json!({"sameSite": "None", "secure": true}))).await;
     accepts(&world, &cookie(&json!({"sameSite": "Lax"}))).await;
     accepts(&world, &cookie(&json!({"sameSite": "Strict", "secure": false}))).await;
@@ -109,13 +147,32 @@ async fn cookie_name_prefixes_demand_what_browsers_demand() {
     let world = world("prefixes").await;
     let host = "__Host- needs cookie.secure true, cookie.path / and no cookie.domain";
     refuses(&world, &cookie(&json!({"name": "__Host-s"})), host).await;
-    refuses(&world, &cookie(&json!({"name": "__Host-s", "secure": true, "path": "/shop"})), host).await;
-    refuses(&world, &cookie(&json!({"name": "__Host-s", "secure": true, "domain": "example.org"})), host).await;
+    refuses(
+        &world,
+        &cookie(&json!({"name": "__Host-s", "secure": true, "path": "/shop"})),
+        host,
+    )
+    .await;
+    refuses(
+        &world,
+        &cookie(&json!({"name": "__Host-s", "secure": true, "domain": "example.org"})),
+        host,
+    )
+    .await;
     accepts(&world, &cookie(&json!({"name": "__Host-s", "secure": true}))).await;
     let secure = "__Secure- needs cookie.secure true";
     refuses(&world, &cookie(&json!({"name": "__Secure-s"})), secure).await;
-    refuses(&world, &cookie(&json!({"name": "__Secure-s", "secure": false})), secure).await;
-    accepts(&world, &cookie(&json!({"name": "__Secure-s", "secure": true, "domain": "example.org"}))).await;
+    refuses(
+        &world,
+        &cookie(&json!({"name": "__Secure-s", "secure": false})),
+        secure,
+    )
+    .await;
+    accepts(
+        &world,
+        &cookie(&json!({"name": "__Secure-s", "secure": true, "domain": "example.org"})),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -125,13 +182,37 @@ async fn mode_and_controller_have_to_fit_together() {
     refuses(&world, &json!({"mode": "ClientIP", "cookie": {}}), unused).await;
     let service = "with sticky.controller Service set sticky.mode to ClientIP";
     refuses(&world, &json!({"controller": "Service"}), service).await;
-    refuses(&world, &json!({"controller": "Service", "mode": "Cookie"}), service).await;
-    refuses(&world, &json!({"controller": "Nginx"}), "supported values: \"Auto\"").await;
-    refuses(&world, &json!({"mode": "Header"}), "supported values: \"Cookie\", \"ClientIP\"").await;
-    refuses(&world, &json!({"sharedRoutes": "Perhaps"}), "supported values: \"Refuse\", \"Allow\"").await;
+    refuses(
+        &world,
+        &json!({"controller": "Service", "mode": "Cookie"}),
+        service,
+    )
+    .await;
+    refuses(
+        &world,
+        &json!({"controller": "Nginx"}),
+        "supported values: \"Auto\"",
+    )
+    .await;
+    refuses(
+        &world,
+        &json!({"mode": "Header"}),
+        "supported values: \"Cookie\", \"ClientIP\"",
+    )
+    .await;
+    refuses(
+        &world,
+        &json!({"sharedRoutes": "Perhaps"}),
+        "supported values: \"Refuse\", \"Allow\"",
+    )
+    .await;
     accepts(&world, &json!({"mode": "ClientIP"})).await;
     accepts(&world, &json!({"mode": "ClientIP", "controller": "Service"})).await;
-    accepts(&world, &json!({"mode": "Cookie", "controller": "IngressNginx", "cookie": {}})).await;
+    accepts(
+        &world,
+        &json!({"mode": "Cookie", "controller": "IngressNginx", "cookie": {}}),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -160,7 +241,11 @@ async fn hostile_cookie_attributes_are_refused() {
         refuses(&world, &cookie(&bad), words).await;
     }
     accepts(&world, &cookie(&json!({"name": "n".repeat(64)}))).await;
-    accepts(&world, &cookie(&json!({"path": format!("/{}", "p".repeat(1023)), "domain": ".example.org"}))).await;
+    accepts(
+        &world,
+        &cookie(&json!({"path": format!("/{}", "p".repeat(1023)), "domain": ".example.org"})),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -178,14 +263,28 @@ async fn negative_and_huge_numbers_are_refused() {
     ] {
         refuses(&world, &bad, words).await;
     }
-    accepts(&world, &json!({"drainSeconds": 3600, "cookie": {"maxAgeSeconds": 34_560_000}})).await;
+    accepts(
+        &world,
+        &json!({"drainSeconds": 3600, "cookie": {"maxAgeSeconds": 34_560_000}}),
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn unknown_fields_are_refused_where_the_client_asks_for_it_and_dropped_elsewhere() {
     let world = world("unknown").await;
-    refuses(&world, &json!({"cookies": {}}), "unknown field \"spec.sticky.cookies\"").await;
-    refuses(&world, &cookie(&json!({"samesite": "Lax"})), "unknown field \"spec.sticky.cookie.samesite\"").await;
+    refuses(
+        &world,
+        &json!({"cookies": {}}),
+        "unknown field \"spec.sticky.cookies\"",
+    )
+    .await;
+    refuses(
+        &world,
+        &cookie(&json!({"samesite": "Lax"})),
+        "unknown field \"spec.sticky.cookie.samesite\"",
+    )
+    .await;
     let mut object = policy("p", "shop", &json!({"cookies": {"name": "x".repeat(100_000)}}));
     object["spec"]["replicas"] = json!(3);
     let stored = world.try_create(&object, "Ignore").await.unwrap();

@@ -40,7 +40,11 @@ async fn an_operator_for_named_namespaces_works_there_and_does_nothing_elsewhere
         .cloned()
         .collect();
     assert_none("requests for a namespace that is not named", &elsewhere);
-    let forbidden: Vec<_> = requests.iter().filter(|request| request.code == 403).cloned().collect();
+    let forbidden: Vec<_> = requests
+        .iter()
+        .filter(|request| request.code == 403)
+        .cloned()
+        .collect();
     assert_none("forbidden", &forbidden);
     // Nothing is asked of all namespaces but what has none.
     let everywhere: Vec<_> = requests

@@ -32,7 +32,10 @@ async fn equal_values_are_owned_by_both_policies_and_stay_until_the_last_one_goe
     }
     let both = world.get("Ingress", "front").await;
     for manager in &managers {
-        assert!(managed(&both, manager).is_some(), "{manager} owns nothing: {both}");
+        assert!(
+            managed(&both, manager).is_some(),
+            "{manager} owns nothing: {both}"
+        );
     }
 
     world.delete_policy("shop").await;
@@ -52,16 +55,24 @@ async fn different_values_are_a_conflict_that_names_the_other_policy_until_it_go
     world.create(&policy("cart", "cart", &wish("first"))).await;
     world.until_ready("cart").await;
     world.create(&policy("shop", "shop", &wish("second"))).await;
-    let message = world.until_refused("shop", "AffinityConfigured", "FieldConflict").await;
+    let message = world
+        .until_refused("shop", "AffinityConfigured", "FieldConflict")
+        .await;
     assert!(message.contains("SessionPolicy cart"), "{message}");
     assert!(message.contains("Ingress/front"), "{message}");
     assert!(message.contains("make spec.sticky agree"), "{message}");
     world.until_ready("cart").await;
-    assert_eq!(annotation(&world.get("Ingress", "front").await, NAME), Some("first"));
+    assert_eq!(
+        annotation(&world.get("Ingress", "front").await, NAME),
+        Some("first")
+    );
 
     world.delete_policy("cart").await;
     world.until_ready("shop").await;
-    assert_eq!(annotation(&world.get("Ingress", "front").await, NAME), Some("second"));
+    assert_eq!(
+        annotation(&world.get("Ingress", "front").await, NAME),
+        Some("second")
+    );
 }
 
 #[tokio::test]
@@ -69,11 +80,19 @@ async fn a_shared_ingress_is_left_alone_unless_the_policy_allows_it() {
     let world = world("refuse").await;
     let before = essence(&world.get("Ingress", "front").await);
     world.create(&policy("shop", "shop", &Value::Null)).await;
-    let message = world.until_refused("shop", "AffinityConfigured", "SharedRoute").await;
+    let message = world
+        .until_refused("shop", "AffinityConfigured", "SharedRoute")
+        .await;
     assert!(message.contains("Service/cart"), "{message}");
     assert!(message.contains("spec.sticky.sharedRoutes to Allow"), "{message}");
     assert_eq!(essence(&world.get("Ingress", "front").await), before);
-    world.patch("SessionPolicy", "shop", &json!({"spec": {"sticky": {"sharedRoutes": "Allow"}}})).await;
+    world
+        .patch(
+            "SessionPolicy",
+            "shop",
+            &json!({"spec": {"sticky": {"sharedRoutes": "Allow"}}}),
+        )
+        .await;
     world.until_ready("shop").await;
 }
 

@@ -13,8 +13,12 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 /// The top folder of the repository.
-static REPOSITORY: LazyLock<PathBuf> =
-    LazyLock::new(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned());
+static REPOSITORY: LazyLock<PathBuf> = LazyLock::new(|| {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
+});
 
 /// Serves one operator for all namespaces, which most tests share.
 pub static MAIN: LazyLock<Stage> = LazyLock::new(|| Stage::from_environment("MAIN"));

@@ -18,7 +18,9 @@ async fn three_policies(world: &World) {
     world.create(&service("game")).await;
     world.create(&policy("shop", "shop", &Value::Null)).await;
     world.create(&policy("blog", "blog", &Value::Null)).await;
-    world.create(&policy("game", "game", &json!({"mode": "ClientIP"}))).await;
+    world
+        .create(&policy("game", "game", &json!({"mode": "ClientIP"})))
+        .await;
     for name in NAMES {
         world.until_ready(name).await;
     }
@@ -33,7 +35,10 @@ async fn versions(world: &World) -> Vec<String> {
         ("Ingress", &NAMES[..2]),
     ] {
         for name in names {
-            versions.push(format!("{kind}/{name} at {}", version(&world.get(kind, name).await)));
+            versions.push(format!(
+                "{kind}/{name} at {}",
+                version(&world.get(kind, name).await)
+            ));
         }
     }
     versions
@@ -69,7 +74,10 @@ async fn nothing_is_written_over_reconciles_pod_churn_and_a_restart() {
     for round in 0..4 {
         for name in NAMES {
             let note = json!({"metadata": {"annotations": {"note": format!("round {round}")}}});
-            after(&operator, async { drop(world.patch("Deployment", name, &note).await) }).await;
+            after(&operator, async {
+                drop(world.patch("Deployment", name, &note).await)
+            })
+            .await;
             after(&operator, pod_churn(world, name, round % 3)).await;
         }
     }
@@ -114,10 +122,21 @@ async fn a_change_of_a_route_reconciles_the_policies_that_it_concerns_and_no_oth
     let before = operator.reconciles().await;
     world.application("wiki", "traefik").await;
     for kind in ["Deployment", "Service", "Ingress"] {
-        world.patch(kind, "wiki", &json!({"metadata": {"labels": {"tier": "front"}}})).await;
+        world
+            .patch(kind, "wiki", &json!({"metadata": {"labels": {"tier": "front"}}}))
+            .await;
     }
-    world.patch("Service", "shop", &json!({"metadata": {"labels": {"tier": "front"}}})).await;
+    world
+        .patch(
+            "Service",
+            "shop",
+            &json!({"metadata": {"labels": {"tier": "front"}}}),
+        )
+        .await;
     operator.until_reconciled(before, 1.0).await;
     let reconciles = operator.reconciles().await - before;
-    assert!((reconciles - 1.0).abs() < f64::EPSILON, "{reconciles} reconciles for one change of one policy's Service");
+    assert!(
+        (reconciles - 1.0).abs() < f64::EPSILON,
+        "{reconciles} reconciles for one change of one policy's Service"
+    );
 }

@@ -18,13 +18,30 @@ async fn the_service_is_annotated_under_the_policys_own_manager_and_status_says_
     for type_ in ["TargetResolved", "AffinityConfigured"] {
         assert_eq!(condition(&ready, type_).unwrap()["status"], "True", "{type_}");
     }
-    assert_eq!(ready["status"]["observedGeneration"], ready["metadata"]["generation"]);
+    assert_eq!(
+        ready["status"]["observedGeneration"],
+        ready["metadata"]["generation"]
+    );
     let routes = ready["status"]["affinity"].as_array().unwrap();
     assert_eq!(routes.len(), 1, "{routes:?}");
     let route = &routes[0];
     assert_eq!(
-        json!([route["kind"], route["namespace"], route["name"], route["controller"], route["writtenTo"], route["binds"]]),
-        json!(["Ingress", world.namespace, "shop", "Traefik", "Service/shop", "Pod"])
+        json!([
+            route["kind"],
+            route["namespace"],
+            route["name"],
+            route["controller"],
+            route["writtenTo"],
+            route["binds"]
+        ]),
+        json!([
+            "Ingress",
+            world.namespace,
+            "shop",
+            "Traefik",
+            "Service/shop",
+            "Pod"
+        ])
     );
     assert_eq!(ready["status"]["survives"].as_array().unwrap().len(), 10);
 
@@ -32,13 +49,23 @@ async fn the_service_is_annotated_under_the_policys_own_manager_and_status_says_
     assert_eq!(annotation(&service, STICKY), Some("true"));
     let entry = managed(&service, &manager_of(&ready)).expect("the policy's manager owns something");
     assert_eq!(entry["operation"], "Apply");
-    let owned = entry["fieldsV1"]["f:metadata"]["f:annotations"].as_object().unwrap();
+    let owned = entry["fieldsV1"]["f:metadata"]["f:annotations"]
+        .as_object()
+        .unwrap();
     assert!(owned.contains_key(&format!("f:{STICKY}")), "{owned:?}");
     assert!(!owned.contains_key("f:owner"), "{owned:?}");
     let route = world.get("Ingress", "shop").await;
-    assert!(managed(&route, &manager_of(&ready)).is_none(), "Traefik reads the Service; the Ingress is left alone");
+    assert!(
+        managed(&route, &manager_of(&ready)).is_none(),
+        "Traefik reads the Service; the Ingress is left alone"
+    );
 
-    assert!(world.until_event("shop", "Configured").await.contains("Service/shop"));
+    assert!(
+        world
+            .until_event("shop", "Configured")
+            .await
+            .contains("Service/shop")
+    );
     world.until_event("shop", "Ready").await;
 }
 

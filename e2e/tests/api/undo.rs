@@ -36,7 +36,11 @@ async fn deletion_leaves_deployment_service_and_ingress_as_they_were() {
         let before = essences(&world, "shop").await;
         world.create(&policy("shop", "shop", &wish)).await;
         world.until_ready("shop").await;
-        assert_ne!(essences(&world, "shop").await, before, "{class}, {wish}: nothing was written");
+        assert_ne!(
+            essences(&world, "shop").await,
+            before,
+            "{class}, {wish}: nothing was written"
+        );
         world.delete_policy("shop").await;
         assert_eq!(essences(&world, "shop").await, before, "{class}, {wish}");
         world.until_event("shop", "Undone").await;
@@ -51,7 +55,9 @@ async fn a_target_that_was_deleted_first_does_not_keep_the_policy() {
     world.create(&policy("shop", "shop", &Value::Null)).await;
     world.until_ready("shop").await;
     world.delete("Deployment", "shop").await;
-    let message = world.until_refused("shop", "TargetResolved", "TargetNotFound").await;
+    let message = world
+        .until_refused("shop", "TargetResolved", "TargetNotFound")
+        .await;
     assert!(message.contains("create it, or delete this policy"), "{message}");
     world.delete_policy("shop").await;
     assert_eq!(essence(&world.get("Service", "shop").await), before);
@@ -67,11 +73,17 @@ async fn a_service_that_was_made_anew_under_the_same_name_is_another_one() {
     let mut other = service("shop");
     other["spec"]["selector"] = json!({"app": "something-else"});
     world.create(&other).await;
-    world.until_refused("shop", "AffinityConfigured", "NoService").await;
+    world
+        .until_refused("shop", "AffinityConfigured", "NoService")
+        .await;
     let stands = world.get("Service", "shop").await;
     assert_eq!(annotation(&stands, STICKY), None);
     world.delete_policy("shop").await;
-    assert_eq!(world.get("Service", "shop").await, stands, "deletion touched an object that was never ours");
+    assert_eq!(
+        world.get("Service", "shop").await,
+        stands,
+        "deletion touched an object that was never ours"
+    );
 }
 
 #[tokio::test]
@@ -91,15 +103,33 @@ async fn a_write_that_was_meant_for_the_former_object_does_nothing() {
     let fields = json!({"metadata": {"annotations": {STICKY: "true"}}});
     let apply = || writer.apply(&key, "session-operator.stale", &fields, false);
 
-    assert!(matches!(apply().await, Err(WriteError::Gone)), "an apply on nothing");
-    assert!(world.api("Service").get_opt("shop").await.unwrap().is_none(), "it created the Service");
+    assert!(
+        matches!(apply().await, Err(WriteError::Gone)),
+        "an apply on nothing"
+    );
+    assert!(
+        world.api("Service").get_opt("shop").await.unwrap().is_none(),
+        "it created the Service"
+    );
     let anew = world.create(&service("shop")).await;
-    assert!(matches!(apply().await, Err(WriteError::Gone)), "an apply on another object");
+    assert!(
+        matches!(apply().await, Err(WriteError::Gone)),
+        "an apply on another object"
+    );
     let operations = vec![json!({"op": "add", "path": "/metadata/labels/x", "value": "y"})];
     let version = anew["metadata"]["resourceVersion"].as_str().unwrap();
-    let patched = writer.patch(&key, "session-operator.stale", version, operations).await;
-    assert!(matches!(patched, Err(WriteError::Changed)), "a patch on another object: {patched:?}");
-    assert!(!undo::withdraw_fields(&writer, &key, "session-operator.stale").await.unwrap());
+    let patched = writer
+        .patch(&key, "session-operator.stale", version, operations)
+        .await;
+    assert!(
+        matches!(patched, Err(WriteError::Changed)),
+        "a patch on another object: {patched:?}"
+    );
+    assert!(
+        !undo::withdraw_fields(&writer, &key, "session-operator.stale")
+            .await
+            .unwrap()
+    );
     assert_eq!(world.get("Service", "shop").await, anew);
 }
 
@@ -110,7 +140,10 @@ async fn a_policy_in_a_namespace_that_is_going_is_let_go_and_nothing_else_is_wri
     world.create(&policy("shop", "shop", &Value::Null)).await;
     world.until_ready("shop").await;
     world.delete("Namespace", &world.namespace).await;
-    assert_eq!(world.get("Namespace", &world.namespace).await["status"]["phase"], "Terminating");
+    assert_eq!(
+        world.get("Namespace", &world.namespace).await["status"]["phase"],
+        "Terminating"
+    );
     let writes = |resource: &str| {
         let mut writes = operator.writes();
         writes.retain(|request| request.namespace == world.namespace && request.resource == resource);
@@ -118,7 +151,11 @@ async fn a_policy_in_a_namespace_that_is_going_is_let_go_and_nothing_else_is_wri
     };
     let before = writes("services");
     world.delete_policy("shop").await;
-    assert_eq!(writes("services"), before, "a Service that is going anyway was written");
+    assert_eq!(
+        writes("services"),
+        before,
+        "a Service that is going anyway was written"
+    );
 }
 
 #[tokio::test]
@@ -130,13 +167,19 @@ async fn foreground_deletion_undoes_as_any_other() {
     world.until_ready("shop").await;
     world.delete_in_foreground("SessionPolicy", "shop").await;
     world
-        .until("SessionPolicy", "shop", "our finalizer gone", |policy| !has_finalizer(policy))
+        .until("SessionPolicy", "shop", "our finalizer gone", |policy| {
+            !has_finalizer(policy)
+        })
         .await;
     assert_eq!(essences(&world, "shop").await, before);
     // The garbage collector's own finalizer: none runs here.
     let params = kube::api::PatchParams::default();
     let none = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    world.api("SessionPolicy").patch("shop", &params, &none).await.unwrap();
+    world
+        .api("SessionPolicy")
+        .patch("shop", &params, &none)
+        .await
+        .unwrap();
     world.until_gone("SessionPolicy", "shop").await;
 }
 
@@ -148,8 +191,13 @@ async fn a_suspended_policy_writes_nothing_and_deletion_still_undoes() {
     let mut object = policy("shop", "shop", &Value::Null);
     object["spec"]["suspend"] = json!(true);
     world.create(&object).await;
-    let message = world.until_refused("shop", "AffinityConfigured", "Suspended").await;
-    assert!(message.contains("not written while spec.suspend is true"), "{message}");
+    let message = world
+        .until_refused("shop", "AffinityConfigured", "Suspended")
+        .await;
+    assert!(
+        message.contains("not written while spec.suspend is true"),
+        "{message}"
+    );
     assert_eq!(essences(&world, "shop").await, before);
     assert!(!has_finalizer(&world.get("SessionPolicy", "shop").await));
     let mut writes = operator.writes();
@@ -157,18 +205,34 @@ async fn a_suspended_policy_writes_nothing_and_deletion_still_undoes() {
     writes.retain(|request| !matches!(request.resource.as_str(), "sessionpolicies/status" | "events"));
     audit::assert_none("written while suspended", &writes);
 
-    world.patch("SessionPolicy", "shop", &json!({"spec": {"suspend": false}})).await;
+    world
+        .patch("SessionPolicy", "shop", &json!({"spec": {"suspend": false}}))
+        .await;
     world.until_ready("shop").await;
-    world.patch("SessionPolicy", "shop", &json!({"spec": {"suspend": true}})).await;
+    world
+        .patch("SessionPolicy", "shop", &json!({"spec": {"suspend": true}}))
+        .await;
     world
         .until("SessionPolicy", "shop", "suspended and set up", |policy| {
             condition(policy, "AffinityConfigured").is_some_and(|configured| configured["status"] == "True")
         })
         .await;
-    world.patch("Service", "shop", &json!({"metadata": {"annotations": {STICKY: null}}})).await;
-    let message = world.until_refused("shop", "AffinityConfigured", "Suspended").await;
+    world
+        .patch(
+            "Service",
+            "shop",
+            &json!({"metadata": {"annotations": {STICKY: null}}}),
+        )
+        .await;
+    let message = world
+        .until_refused("shop", "AffinityConfigured", "Suspended")
+        .await;
     assert!(message.contains("sticky.cookie"), "{message}");
-    assert_eq!(annotation(&world.get("Service", "shop").await, STICKY), None, "it was restored");
+    assert_eq!(
+        annotation(&world.get("Service", "shop").await, STICKY),
+        None,
+        "it was restored"
+    );
     world.delete_policy("shop").await;
     assert_eq!(essences(&world, "shop").await, before);
 }
@@ -181,8 +245,16 @@ async fn a_finalizer_that_was_removed_by_hand_comes_back() {
     world.create(&policy("shop", "shop", &Value::Null)).await;
     world.until_ready("shop").await;
     for _ in 0..3 {
-        world.patch("SessionPolicy", "shop", &json!({"metadata": {"finalizers": null}})).await;
-        world.until("SessionPolicy", "shop", "the finalizer again", has_finalizer).await;
+        world
+            .patch(
+                "SessionPolicy",
+                "shop",
+                &json!({"metadata": {"finalizers": null}}),
+            )
+            .await;
+        world
+            .until("SessionPolicy", "shop", "the finalizer again", has_finalizer)
+            .await;
     }
     world.delete_policy("shop").await;
     assert_eq!(essences(&world, "shop").await, before);

@@ -91,7 +91,13 @@ impl World {
             field_manager: Some(USER.into()),
             ..PatchParams::default()
         };
-        value(&self.api(kind).patch(name, &params, &Patch::Merge(change)).await.unwrap())
+        value(
+            &self
+                .api(kind)
+                .patch(name, &params, &Patch::Merge(change))
+                .await
+                .unwrap(),
+        )
     }
 
     /// Replaces an object after a change, as `kubectl edit` with an older kubectl.
@@ -119,7 +125,10 @@ impl World {
 
     /// Deletes an object.
     pub async fn delete(&self, kind: &str, name: &str) {
-        self.api(kind).delete(name, &DeleteParams::default()).await.unwrap();
+        self.api(kind)
+            .delete(name, &DeleteParams::default())
+            .await
+            .unwrap();
     }
 
     /// Deletes an object as `kubectl delete --cascade=foreground` does.
@@ -133,12 +142,15 @@ impl World {
 
     /// Waits until an object is gone.
     pub async fn until_gone(&self, kind: &str, name: &str) {
-        until(&format!("{kind} {}/{name} to be gone", self.namespace), || async {
-            match self.api(kind).get_opt(name).await.unwrap() {
-                None => Ok(()),
-                Some(object) => Err(value(&object).to_string()),
-            }
-        })
+        until(
+            &format!("{kind} {}/{name} to be gone", self.namespace),
+            || async {
+                match self.api(kind).get_opt(name).await.unwrap() {
+                    None => Ok(()),
+                    Some(object) => Err(value(&object).to_string()),
+                }
+            },
+        )
         .await;
     }
 
@@ -150,7 +162,11 @@ impl World {
                 Ok(None) => return Err("it does not exist".to_owned()),
                 Err(error) => return Err(error.to_string()),
             };
-            if wanted(&object) { Ok(object) } else { Err(object.to_string()) }
+            if wanted(&object) {
+                Ok(object)
+            } else {
+                Err(object.to_string())
+            }
         })
         .await
     }
@@ -166,14 +182,22 @@ impl World {
     /// Waits until a condition of a policy is False for a reason, and returns its message.
     pub async fn until_refused(&self, name: &str, type_: &str, reason: &str) -> String {
         let policy = self
-            .until("SessionPolicy", name, &format!("{type_}=False, {reason}"), |policy| {
-                condition(policy, type_)
-                    .is_some_and(|found| found["status"] == "False" && found["reason"] == reason)
-                    && condition(policy, "Ready")
-                        .is_some_and(|ready| ready["status"] == "False" && ready["reason"] == reason)
-            })
+            .until(
+                "SessionPolicy",
+                name,
+                &format!("{type_}=False, {reason}"),
+                |policy| {
+                    condition(policy, type_)
+                        .is_some_and(|found| found["status"] == "False" && found["reason"] == reason)
+                        && condition(policy, "Ready")
+                            .is_some_and(|ready| ready["status"] == "False" && ready["reason"] == reason)
+                },
+            )
             .await;
-        condition(&policy, type_).unwrap()["message"].as_str().unwrap().to_owned()
+        condition(&policy, type_).unwrap()["message"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     /// Waits for an Event about a policy, and returns its note.
@@ -221,7 +245,10 @@ pub fn managed<'a>(object: &'a Value, manager: &str) -> Option<&'a Value> {
 
 /// The field manager of a policy.
 pub fn manager_of(policy: &Value) -> String {
-    format!("{FOREIGN_FIELD_MANAGER_PREFIX}{}", policy["metadata"]["uid"].as_str().unwrap())
+    format!(
+        "{FOREIGN_FIELD_MANAGER_PREFIX}{}",
+        policy["metadata"]["uid"].as_str().unwrap()
+    )
 }
 
 /// An annotation, escaped for nobody: keys have dots and slashes.

@@ -18,11 +18,28 @@ fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/session-operator")
 }
 
+/// Runs Helm: the program that `HELM` names (another major version), else the cluster's.
+async fn helm(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
+    let Ok(program) = std::env::var("HELM") else {
+        return cluster.run(["helm"].iter().chain(arguments)).await;
+    };
+    let ended = Command::new(&program)
+        .args(arguments)
+        .output()
+        .await
+        .with_context(|| format!("starting {program}"))?;
+    ensure!(
+        ended.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&ended.stderr)
+    );
+    Ok(String::from_utf8(ended.stdout)?)
+}
+
 async fn upgrade(cluster: &Cluster, settings: &[&str]) -> Result<()> {
     let chart = chart();
     let chart = chart.to_string_lossy();
     let mut arguments = vec![
-        "helm",
         "upgrade",
         "--install",
         RELEASE,
@@ -37,7 +54,7 @@ async fn upgrade(cluster: &Cluster, settings: &[&str]) -> Result<()> {
     for setting in settings {
         arguments.extend(["--set-string", setting]);
     }
-    cluster.run(arguments).await.map(|_| ())
+    helm(cluster, &arguments).await.map(|_| ())
 }
 
 /// Upgrades the release with changed values while users go on; nobody may be lost or moved, and no request may fail.

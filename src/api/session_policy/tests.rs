@@ -43,7 +43,11 @@ fn accepts(sticky: &Value) {
 #[test]
 fn names_become_labels() {
     for good in ["a", "shop-2", &"a".repeat(40)] {
-        assert_eq!(broken(&policy(good, &Value::Null)), Vec::<String>::new(), "{good}");
+        assert_eq!(
+            broken(&policy(good, &Value::Null)),
+            Vec::<String>::new(),
+            "{good}"
+        );
     }
     for bad in ["2shop", "shop.web", "shop-", &"a".repeat(41)] {
         let messages = broken(&policy(bad, &Value::Null));
@@ -64,7 +68,10 @@ fn the_target_is_immutable_and_the_rest_is_not() {
     after.spec.target_ref.name = "other".into();
     let errors = validate_cel_update(&after, &before).unwrap_err().into_vec();
     assert_eq!(errors.len(), 1, "{errors:?}");
-    assert!(errors[0].message.contains("create one for the other target"), "{errors:?}");
+    assert!(
+        errors[0].message.contains("create one for the other target"),
+        "{errors:?}"
+    );
     assert_eq!(errors[0].field_path, "spec.targetRef");
 }
 
@@ -82,11 +89,22 @@ fn same_site_none_needs_secure() {
 fn cookie_name_prefixes_demand_what_browsers_demand() {
     let host = "needs cookie.secure true, cookie.path / and no cookie.domain";
     refuses(&json!({"cookie": {"name": "__Host-s"}}), host);
-    refuses(&json!({"cookie": {"name": "__Host-s", "secure": true, "path": "/x"}}), host);
-    refuses(&json!({"cookie": {"name": "__Host-s", "secure": true, "domain": "example.org"}}), host);
+    refuses(
+        &json!({"cookie": {"name": "__Host-s", "secure": true, "path": "/x"}}),
+        host,
+    );
+    refuses(
+        &json!({"cookie": {"name": "__Host-s", "secure": true, "domain": "example.org"}}),
+        host,
+    );
     accepts(&json!({"cookie": {"name": "__Host-s", "secure": true}}));
-    refuses(&json!({"cookie": {"name": "__Secure-s", "secure": false}}), "__Secure- needs cookie.secure true");
-    accepts(&json!({"cookie": {"name": "__Secure-s", "secure": true, "path": "/x", "domain": "example.org"}}));
+    refuses(
+        &json!({"cookie": {"name": "__Secure-s", "secure": false}}),
+        "__Secure- needs cookie.secure true",
+    );
+    accepts(
+        &json!({"cookie": {"name": "__Secure-s", "secure": true, "path": "/x", "domain": "example.org"}}),
+    );
 }
 
 #[test]
@@ -109,7 +127,14 @@ fn a_plain_service_needs_mode_client_ip() {
 fn every_rule_has_a_message_and_a_test() {
     let text = serde_json::to_string(&<SessionPolicy as kube::CustomResourceExt>::crd()).unwrap();
     let rules = text.matches("\"rule\":").count();
-    assert_eq!(rules, text.matches("\"message\":\"").count(), "a rule without a message");
+    assert_eq!(
+        rules,
+        text.matches("\"message\":\"").count(),
+        "a rule without a message"
+    );
     // name, target, two of sticky, three of cookie: the tests above.
-    assert_eq!(rules, 7, "a rule came or went: add or remove its tests here and in e2e/tests/api/schema.rs");
+    assert_eq!(
+        rules, 7,
+        "a rule came or went: add or remove its tests here and in e2e/tests/api/schema.rs"
+    );
 }

@@ -1,0 +1,41 @@
+# shellcheck shell=bash
+# e2e: the whole cluster, real ingress controllers, the operator from its chart, users of a real application.
+
+e2e_down() {
+    local status=$?
+    trap - EXIT
+    if ((status != 0)); then
+        $cluster logs "$PWD/e2e/logs/e2e" || true
+        echo "stage: logs are in e2e/logs" >&2
+    fi
+    $cluster down
+    exit "$status"
+}
+
+# e2e_up: brings up the cluster of this run with everything that the tests use.
+e2e_up() {
+    export CLUSTER_SUFFIX=$run
+    rm -rf e2e/logs
+    trap e2e_down EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    # Built first: the cluster is idle meanwhile, and two cores are few.
+    e2e/install binaries
+    cargo build --locked --package e2e --tests
+    $cluster tools demo
+    $cluster up
+    $cluster addon traefik
+    $cluster addon traefik-nginx
+    e2e/install operator
+    e2e/install shop-image
+    KUBECTL_SESSION=$(realpath "$target_folder/$(rustc -vV | sed -n 's/^host: //p')/operator/kubectl-session")
+    export KUBECTL_SESSION
+    eval "$($cluster env)"
+}
+
+e2e() {
+    e2e_up
+    cargo test --locked --package e2e --test routes -- "$@" --test-threads 4
+    # These stop and replace the operator that all share.
+    cargo test --locked --package e2e --test operator -- "$@" --test-threads 1
+}

@@ -1,0 +1,17 @@
+# shellcheck shell=bash
+# long: what does not fit CI's budget. The api stage on the oldest and a middle API server; the release with Helm 3.
+
+# older_versions: the API servers before the present one that are supported.
+older_versions() { awk '!/^#/ && NF {print $1}' e2e/cluster/go/kubernetes/older-versions; }
+
+long() {
+    local version
+    for version in $(older_versions); do
+        echo "--- api stage on Kubernetes $version"
+        CLUSTER_KUBERNETES=$version e2e/stage api "$@"
+    done
+    $cluster tools long
+    e2e_up
+    echo "--- the life of a release with Helm 3"
+    HELM=$($cluster tool helm3) cargo test --locked --package e2e --test operator -- --test-threads 1 release::
+}
