@@ -113,7 +113,7 @@ async fn an_entry_is_found_again_where_its_owner_moved_it() {
     world.until_ready("shop").await;
     world
         .replace("IngressRoute", "front", |object| {
-            object["spec"]["routes"].as_array_mut().unwrap().reverse()
+            object["spec"]["routes"].as_array_mut().unwrap().reverse();
         })
         .await;
     world.until_ready("shop").await;

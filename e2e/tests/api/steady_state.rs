@@ -75,7 +75,7 @@ async fn nothing_is_written_over_reconciles_pod_churn_and_a_restart() {
         for name in NAMES {
             let note = json!({"metadata": {"annotations": {"note": format!("round {round}")}}});
             after(&operator, async {
-                drop(world.patch("Deployment", name, &note).await)
+                drop(world.patch("Deployment", name, &note).await);
             })
             .await;
             after(&operator, pod_churn(world, name, round % 3)).await;

@@ -79,17 +79,11 @@ async fn upgrade_under_load(cluster: &Cluster, shop: &Shop) -> Result<()> {
 
 /// Uninstalling now would leave fields behind that nobody takes back: it is refused, says why, and nothing is gone.
 async fn uninstall_is_refused(cluster: &Cluster, policy: &str) -> Result<()> {
-    let refused = cluster
-        .run([
-            "helm",
-            "uninstall",
-            RELEASE,
-            "--namespace",
-            RELEASE,
-            "--timeout",
-            "1m",
-        ])
-        .await;
+    let refused = helm(
+        cluster,
+        &["uninstall", RELEASE, "--namespace", RELEASE, "--timeout", "1m"],
+    )
+    .await;
     ensure!(
         refused.is_err(),
         "uninstalled although a policy carries the finalizer"
@@ -155,9 +149,9 @@ async fn an_upgrade_keeps_users_and_an_uninstall_waits_for_detach() -> Result<()
         uninstall_is_refused(cluster, &format!("{namespace}/shop")).await?;
         detach_all().await?;
         ensure!(now().await? == before, "detach left something behind");
-        cluster
-            .run([
-                "helm",
+        helm(
+            cluster,
+            &[
                 "uninstall",
                 RELEASE,
                 "--namespace",
@@ -165,8 +159,9 @@ async fn an_upgrade_keeps_users_and_an_uninstall_waits_for_detach() -> Result<()
                 "--wait",
                 "--timeout",
                 "2m",
-            ])
-            .await?;
+            ],
+        )
+        .await?;
         let kept = policies.api().get("shop").await;
         let kept = kept.context("the policy, and so its CRD, must outlive the release")?;
         ensure!(
