@@ -2,7 +2,6 @@
 # Ingress controllers that are installed on demand. An addon counts as installed when a real route through
 # it answers: the controllers' own probes are green long before that.
 
-ADDON_LIMIT=90
 ADDON_NAMES="traefik traefik-nginx"
 
 queue_addon() {
@@ -20,10 +19,10 @@ queue_addon() {
 install_addon() {
   if [ "$1" = traefik ]; then
     kube apply --filename - <"$CLUSTER_HOME/manifests/traefik-crds.yaml"
-    kube wait --for=condition=Established --timeout=30s --filename - <"$CLUSTER_HOME/manifests/traefik-crds.yaml"
+    kube wait --for=condition=Established --timeout="${START_LIMIT}s" --filename - <"$CLUSTER_HOME/manifests/traefik-crds.yaml"
   fi
   sed "s/@TRAEFIK_VERSION@/$(tool_version traefik)/" "$CLUSTER_HOME/manifests/$1.yaml" | kube apply --filename -
-  kube --namespace "$1" rollout status deployment/traefik --timeout="${ADDON_LIMIT}s"
+  kube --namespace "$1" rollout status deployment/traefik --timeout="${START_LIMIT}s"
 }
 
 # check_addon NAME: makes a route to the controller's own ping, asks until it answers, removes the route.
@@ -31,11 +30,11 @@ check_addon() {
   addon_check_routes "$1" | kube apply --filename -
   case $1 in
   traefik)
-    wait_until "$ADDON_LIMIT" "an Ingress through traefik" route_answers 30080 ingress.addon-check.test
-    wait_until "$ADDON_LIMIT" "an IngressRoute through traefik" route_answers 30080 route.addon-check.test
+    wait_until "$START_LIMIT" "an Ingress through traefik" route_answers 30080 ingress.addon-check.test
+    wait_until "$START_LIMIT" "an IngressRoute through traefik" route_answers 30080 route.addon-check.test
     ;;
   traefik-nginx)
-    wait_until "$ADDON_LIMIT" "an Ingress through traefik-nginx" route_answers 30082 ingress.addon-check.test
+    wait_until "$START_LIMIT" "an Ingress through traefik-nginx" route_answers 30082 ingress.addon-check.test
     ;;
   esac
   addon_check_routes "$1" | kube delete --filename -

@@ -13,14 +13,24 @@ duration() {
   if (($1 < 60)); then printf '%ds' "$1"; else printf '%dm%02ds' $(($1 / 60)) $(($1 % 60)); fi
 }
 
-# wait_until LIMIT WHAT COMMAND…: repeats COMMAND until it succeeds; after LIMIT seconds says what was
-# waited for, with the last answer of COMMAND, and fails.
+# Whatever starts gets this many seconds. Only a failure lasts that long, so it is generous: on a machine
+# busy with other work everything takes ten times as long.
+START_LIMIT=240
+
+# A condition of wait_until that can no longer come true returns this.
+GIVE_UP=99
+
+# wait_until LIMIT WHAT COMMAND…: repeats COMMAND until it succeeds. After LIMIT seconds, or when COMMAND gives
+# up, it says what was waited for, with the last answer of COMMAND, and fails.
 wait_until() {
-  local limit=$1 what=$2 answer deadline=$((SECONDS + $1))
+  local limit=$1 what=$2 answer status start=$SECONDS
   shift 2
-  until answer=$("$@" 2>&1); do
-    if ((SECONDS >= deadline)); then
-      say "cluster: waited ${limit}s in vain for: $what"
+  while :; do
+    status=0
+    answer=$("$@" 2>&1) || status=$?
+    ((status != 0)) || return 0
+    if ((status == GIVE_UP || SECONDS - start >= limit)); then
+      say "cluster: waited $(duration $((SECONDS - start))) in vain for: $what"
       [ -z "$answer" ] || say "cluster: the last answer was: $answer"
       return 1
     fi

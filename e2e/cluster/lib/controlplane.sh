@@ -1,8 +1,6 @@
 # shellcheck shell=bash
 # etcd, kube-apiserver and, in the cluster stage, controller-manager and scheduler.
 
-API_READY_LIMIT=90
-
 # In the cluster stage the control plane runs in node1's network; the api stage runs on the machine's loopback.
 in_control_plane() {
   if [ "$STAGE" = cluster ]; then in_network "${NODES[0]}" "$@"; else "$@"; fi
@@ -74,12 +72,12 @@ start_api_server() {
   mapfile -t flags < <(api_server_flags)
   write_audit_policy
   spawn kube-apiserver "${prefix[@]}" "$(tool_file kube-apiserver)" "${flags[@]}"
-  wait_until "$API_READY_LIMIT" "the API server to be ready (log: $LOGS/kube-apiserver.log)" api_server_ready
+  wait_until "$START_LIMIT" "the API server to be ready (log: $LOGS/kube-apiserver.log)" api_server_ready
 }
 
 api_server_ready() {
-  process_pid etcd >/dev/null || { echo "etcd has ended" && return 1; }
-  process_pid kube-apiserver >/dev/null || { echo "kube-apiserver has ended" && return 1; }
+  need_process etcd || return
+  need_process kube-apiserver || return
   kube get --raw /readyz --request-timeout=5s
 }
 

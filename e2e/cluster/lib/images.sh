@@ -127,6 +127,12 @@ queue_images() {
   done
 }
 
+# queue_image_set SET: the images and, before them, the tools that go into them.
+queue_image_set() {
+  if [ "$1" = cluster ]; then queue_tools cluster; else queue_tools demo; fi
+  queue_images "$1"
+}
+
 queue_image() {
   local link
   link=$(image_link "$(image_reference "$1")")

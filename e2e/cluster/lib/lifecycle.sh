@@ -13,7 +13,7 @@ expected_processes() {
 }
 
 # A busy machine may make a sound cluster look ill for a moment; `up` must not throw that away.
-HEALTHY_LIMIT=30
+HEALTHY_LIMIT=60
 
 # all_run: says which process is missing and fails, if one is.
 all_run() {
@@ -127,7 +127,7 @@ start_services() {
   load_ports
   kube apply --filename - <"$CLUSTER_HOME/manifests/storage.yaml"
   kube apply --filename - <"$CLUSTER_HOME/manifests/coredns.yaml"
-  kube --namespace kube-system rollout status deployment/coredns --timeout=90s
+  kube --namespace kube-system rollout status deployment/coredns --timeout="${START_LIMIT}s"
 }
 
 # --- down ------------------------------------------------------------------------------------------------

@@ -1,8 +1,6 @@
 # shellcheck shell=bash
 # One node: its namespaces, containerd, kube-proxy and kubelet.
 
-NODE_READY_LIMIT=120
-
 node_folder() { printf '%s/%s' "$STATE" "$1"; }
 
 # node_command NODE: the words that put a command into the node's network, mounts and host name.
@@ -55,7 +53,7 @@ start_containerd() {
   write_containerd_settings "$folder" >"$folder/containerd.toml"
   mapfile -t prefix < <(node_command "$node")
   spawn "$node-containerd" "${prefix[@]}" containerd --config "$folder/containerd.toml"
-  wait_until 30 "containerd of $node to answer (log: $LOGS/$node-containerd.log)" on_node "$node" ctr version
+  wait_until "$START_LIMIT" "containerd of $node to answer" containerd_answers "$node"
 }
 
 start_kubelet() {
@@ -67,15 +65,26 @@ start_kubelet() {
   spawn "$node-kube-proxy" "${prefix[@]}" "$(tool_file kube-proxy)" --config="$folder/kube-proxy.yaml"
   spawn "$node-kubelet" "${prefix[@]}" "$(tool_file kubelet)" --config="$folder/kubelet.yaml" \
     --kubeconfig="$PKI/$node.kubeconfig" --hostname-override="$node" --node-ip="$(node_address "$node")"
-  wait_until 60 "$node to register (log: $LOGS/$node-kubelet.log)" kube get node "$node"
+  wait_until "$START_LIMIT" "$node to register (log: $LOGS/$node-kubelet.log)" node_registered "$node"
   # The controller-manager does not hand out pod ranges here: they must match the routes of make_network.
   kube patch node "$node" --patch \
     "{\"spec\": {\"podCIDR\": \"$(node_pod_range "$node")\", \"podCIDRs\": [\"$(node_pod_range "$node")\"]}}"
-  wait_until "$NODE_READY_LIMIT" "$node to be Ready" node_ready "$node"
+  wait_until "$START_LIMIT" "$node to be Ready" node_ready "$node"
+}
+
+containerd_answers() {
+  need_process "$1-containerd" || return
+  on_node "$1" ctr version
+}
+
+node_registered() {
+  need_process "$1-kubelet" || return
+  kube get node "$1"
 }
 
 node_ready() {
   local ready
+  need_process "$1-kubelet" || return
   ready=$(kube get node "$1" --output 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')
   [ "$ready" = True ] || { echo "Ready is ${ready:-not known}" && return 1; }
 }

@@ -60,7 +60,7 @@ spawn() {
       exec "${command[@]}"
     ' "$STATE/pids/$name" "$@"
   ) >>"$LOGS/$name.log" 2>&1 </dev/null &
-  wait_until 30 "$name to be started" test -s "$STATE/pids/$name"
+  wait_until "$START_LIMIT" "$name to be started" test -s "$STATE/pids/$name"
 }
 
 # process_pid NAME: the pid if the process is alive.
@@ -70,6 +70,11 @@ process_pid() {
   read -r pid start <"$STATE/pids/$1"
   [ "$(start_time "$pid")" = "$start" ] || return 1
   printf '%s' "$pid"
+}
+
+# need_process NAME: for conditions that cannot come true without it.
+need_process() {
+  process_pid "$1" >/dev/null || { echo "$1 has ended; its log is $LOGS/$1.log" && return "$GIVE_UP"; }
 }
 
 process_gone() { ! process_pid "$1" >/dev/null; }
