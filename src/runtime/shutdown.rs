@@ -79,7 +79,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn overdue_counts_from_the_request() {
         let shutdown = Shutdown::default();
-        let early = tokio::time::timeout(Duration::from_secs(3600), shutdown.overdue()).await;
+        let early = tokio::time::timeout(Duration::from_hours(1), shutdown.overdue()).await;
         assert!(early.is_err(), "without a request nothing is overdue");
 
         shutdown.request();

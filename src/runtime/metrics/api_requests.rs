@@ -42,12 +42,11 @@ pub fn classify(method: &str, path: &str, query: Option<&str>) -> ApiRequest {
     let (resource, name, subresource) = match rest {
         // Below a namespace, except for the namespace's own subresources.
         ["namespaces", _, sub @ ("status" | "finalize")] => ("namespaces", true, Some(*sub)),
-        ["namespaces", _, resource] => (*resource, false, None),
-        ["namespaces", _, resource, _name] => (*resource, true, None),
-        ["namespaces", _, resource, _name, sub, ..] => (*resource, true, Some(*sub)),
-        [resource] => (*resource, false, None),
-        [resource, _name] => (*resource, true, None),
-        [resource, _name, sub, ..] => (*resource, true, Some(*sub)),
+        ["namespaces", _, resource] | [resource] => (*resource, false, None),
+        ["namespaces", _, resource, _name] | [resource, _name] => (*resource, true, None),
+        ["namespaces", _, resource, _name, sub, ..] | [resource, _name, sub, ..] => {
+            (*resource, true, Some(*sub))
+        }
         [] => ("", false, None),
     };
     let mut label = String::new();
