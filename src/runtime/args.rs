@@ -97,7 +97,7 @@ pub struct RunArgs {
     )]
     pub lease_name: String,
 
-    /// Name of this replica in the lease and in Events; a random suffix is added [default: $POD_NAME or the host name]
+    /// Name of this replica in the lease and in Events; a random suffix is added [default: the name of the pod or the host]
     #[arg(long, env = "SESSION_OPERATOR_IDENTITY", value_name = "NAME")]
     pub identity: Option<String>,
 

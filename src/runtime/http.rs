@@ -120,3 +120,75 @@ async fn metrics(State(served): State<Served>) -> Response {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn get(served: &Served, path: &str) -> (StatusCode, String, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router(served.clone()).oneshot(request).await.unwrap();
+        let content_type = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .map(|value| value.to_str().unwrap().to_owned());
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (
+            status,
+            content_type.unwrap_or_default(),
+            String::from_utf8(body.to_vec()).unwrap(),
+        )
+    }
+
+    fn served() -> Served {
+        Served {
+            readiness: Readiness::default(),
+            metrics: Metrics::new(),
+            leadership: Leadership::never(),
+        }
+    }
+
+    #[tokio::test]
+    async fn readiness_names_what_is_waited_for_and_does_not_need_leadership() {
+        let served = served();
+        let services = served.readiness.wait_for("cache of services");
+        let crd = served.readiness.wait_for("custom resource x");
+        let (status, _, body) = get(&served, "/readyz").await;
+        assert_eq!(
+            (status.as_u16(), body.as_str()),
+            (503, "waiting for: cache of services, custom resource x\n")
+        );
+        assert_eq!(get(&served, "/livez").await.0.as_u16(), 200, "alive all the same");
+        services.arrived();
+        assert_eq!(get(&served, "/readyz").await.0.as_u16(), 503);
+        crd.arrived();
+        assert_eq!(get(&served, "/readyz").await.0.as_u16(), 200);
+    }
+
+    #[tokio::test]
+    async fn metrics_are_open_metrics() {
+        let (status, content_type, body) = get(&served(), "/metrics").await;
+        assert_eq!(status.as_u16(), 200);
+        assert_eq!(content_type, metrics::CONTENT_TYPE);
+        assert!(
+            body.contains("session_operator_leader 0\n") && body.ends_with("# EOF\n"),
+            "{body}"
+        );
+    }
+
+    #[tokio::test]
+    async fn one_listener_takes_ipv4_and_a_taken_port_is_an_error() {
+        let listener = bind(0).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+            .await
+            .expect("IPv4 is served");
+        let error = bind(port).await.expect_err("the port is taken");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+}

@@ -1,6 +1,7 @@
 //! Puts the parts of a running operator together.
 
-use kube::Client;
+use kube::{Client, Config};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use super::args::RunArgs;
@@ -85,7 +86,7 @@ pub enum Error<E: std::error::Error + 'static> {
     Leader(leader::Error),
     /// A task of the runtime panicked.
     #[error("a task of the runtime failed: {0}")]
-    Task(#[source] tokio::task::JoinError),
+    Task(#[source] JoinError),
     /// The controllers failed.
     #[error(transparent)]
     Controllers(E),
@@ -114,49 +115,19 @@ where
         port: args.http_port,
         source,
     })?;
-    let config = client::infer_config().await?;
-    let metrics = Metrics::new();
-    let identity = args.identity();
-    let lease_namespace = args
-        .lease_namespace
-        .clone()
-        .unwrap_or_else(|| config.default_namespace.clone());
-
-    let (elector, leadership) = if args.leader_elect {
-        // The elector writes before it leads; its client is the only one without the gate.
-        let ungated = client::build(config.clone(), USER_AGENT, &metrics, Leadership::unlimited())?;
-        let (elector, leadership) = Elector::new(ungated, &lease_namespace, &args.lease_name, &identity);
-        (Some(elector), leadership)
-    } else {
-        (None, Leadership::unlimited())
-    };
-    let runtime = Runtime {
-        client: client::build(config, USER_AGENT, &metrics, leadership.clone())?,
-        leadership: leadership.clone(),
-        metrics: metrics.clone(),
-        readiness: Readiness::default(),
-        shutdown: Shutdown::default(),
-        scope: args.scope(),
-        identity,
-    };
+    let (elector, runtime) = set_up(&args, client::infer_config().await?)?;
+    let mut server = tokio::spawn(http::serve(
+        listener,
+        Served {
+            readiness: runtime.readiness.clone(),
+            metrics: runtime.metrics.clone(),
+            leadership: runtime.leadership.clone(),
+        },
+    ));
     let shutdown = runtime.shutdown.clone();
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        identity = runtime.identity,
-        scope = ?runtime.scope,
-        lease = format!("{lease_namespace}/{}", args.lease_name),
-        "starting"
-    );
-
-    let served = Served {
-        readiness: runtime.readiness.clone(),
-        metrics,
-        leadership,
-    };
-    let mut server = tokio::spawn(http::serve(listener, served));
     let release = CancellationToken::new();
-    let released = release.clone();
     // In tasks of their own, so that neither waits while a reconcile computes.
+<<<<<<< HEAD
     let mut election = tokio::spawn(async move {
         if let Some(elector) = elector {
             elector.run(released).await
@@ -165,16 +136,13 @@ where
             Ok(())
         }
     });
+=======
+    let mut election = tokio::spawn(elect(elector, release.clone()));
+>>>>>>> runtime
 
     let outcome = tokio::select! {
         biased;
-        lost = &mut election => {
-            return Err(match lost {
-                Ok(Err(error)) => Error::Leader(error),
-                Ok(Ok(())) => Error::ControllersEnded,
-                Err(error) => Error::Task(error),
-            });
-        }
+        ended = &mut election => return Err(election_error(ended).unwrap_or(Error::ControllersEnded)),
         stopped = &mut server => Err(match stopped {
             Ok(Err(error)) => Error::Http(error),
             Ok(Ok(())) => Error::Http(std::io::ErrorKind::NotConnected.into()),
@@ -190,13 +158,68 @@ where
     };
     // Whatever the reason: the controllers are gone now, so the lease can go to somebody else at once.
     release.cancel();
-    match election.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => return outcome.and(Err(Error::Leader(error))),
-        Err(error) => return outcome.and(Err(Error::Task(error))),
-    }
+    let released = election_error(election.await).map_or(Ok(()), Err);
     server.abort();
-    outcome
+    outcome.and(released)
+}
+
+/// Makes what controllers run on, and the candidate for the lease if there is an election.
+fn set_up(args: &RunArgs, config: Config) -> Result<(Option<Elector>, Runtime), client::Error> {
+    let metrics = Metrics::new();
+    let identity = args.identity();
+    let scope = args.scope();
+    let lease_namespace = args
+        .lease_namespace
+        .as_deref()
+        .unwrap_or(&config.default_namespace);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        identity,
+        ?scope,
+        lease = format!("{lease_namespace}/{}", args.lease_name),
+        leader_elect = args.leader_elect,
+        "starting"
+    );
+    let (elector, leadership) = if args.leader_elect {
+        // The elector writes before it leads; its client is the only one without the gate.
+        let ungated = client::build(config.clone(), USER_AGENT, &metrics, Leadership::unlimited())?;
+        let (elector, leadership) = Elector::new(ungated, lease_namespace, &args.lease_name, &identity);
+        (Some(elector), leadership)
+    } else {
+        (None, Leadership::unlimited())
+    };
+    let runtime = Runtime {
+        client: client::build(config, USER_AGENT, &metrics, leadership.clone())?,
+        leadership,
+        metrics,
+        readiness: Readiness::default(),
+        shutdown: Shutdown::default(),
+        scope,
+        identity,
+    };
+    Ok((elector, runtime))
+}
+
+/// Holds the election until `release`; without a candidate only waits for that.
+async fn elect(elector: Option<Elector>, release: CancellationToken) -> Result<(), leader::Error> {
+    if let Some(elector) = elector {
+        elector.run(release).await
+    } else {
+        release.cancelled().await;
+        Ok(())
+    }
+}
+
+/// The error with which the election ended, if any.
+fn election_error<E>(ended: Result<Result<(), leader::Error>, JoinError>) -> Option<Error<E>>
+where
+    E: std::error::Error + 'static,
+{
+    match ended {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(Error::Leader(error)),
+        Err(error) => Some(Error::Task(error)),
+    }
 }
 
 /// Waits for the custom resource, then runs the controllers.

@@ -186,3 +186,128 @@ where
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::Client;
+    use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+    use serde_json::json;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    /// A client whose server answers after that time; and the number of requests that reached it.
+    fn client(leadership: Leadership, answer_after: Duration) -> (Client, Arc<AtomicUsize>) {
+        let reached = Arc::new(AtomicUsize::new(0));
+        let counter = reached.clone();
+        let server = tower::service_fn(move |request: Request<kube::client::Body>| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let body = if *request.method() == Method::GET {
+                json!({ "apiVersion": "v1", "kind": "ConfigMapList", "metadata": {}, "items": [] })
+            } else {
+                json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "x" } })
+            };
+            async move {
+                tokio::time::sleep(answer_after).await;
+                Ok::<_, BoxError>(Response::new(kube::client::Body::from(
+                    body.to_string().into_bytes(),
+                )))
+            }
+        });
+        (
+            Client::new(LimitsLayer::new(leadership).layer(server), "default"),
+            reached,
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_leadership_reads_and_dry_runs_pass_and_writes_do_not() {
+        let (client, reached) = client(Leadership::never(), Duration::ZERO);
+        let maps: Api<ConfigMap> = Api::default_namespaced(client);
+        let patch = Patch::Apply(json!({}));
+        maps.list(&ListParams::default()).await.expect("a read passes");
+        let dry = PatchParams::apply("test").dry_run();
+        maps.patch("x", &dry, &patch).await.expect("a dry run passes");
+        assert_eq!(reached.load(Ordering::Relaxed), 2);
+
+        let refused = [
+            maps.patch("x", &PatchParams::apply("test"), &patch)
+                .await
+                .map(drop),
+            maps.create(&PostParams::default(), &ConfigMap::default())
+                .await
+                .map(drop),
+            maps.replace("x", &PostParams::default(), &ConfigMap::default())
+                .await
+                .map(drop),
+            maps.delete("x", &kube::api::DeleteParams::default())
+                .await
+                .map(drop),
+        ];
+        for result in refused {
+            let error = result.expect_err("a write is refused");
+            assert!(is_not_leader(&error), "{error}");
+        }
+        assert_eq!(reached.load(Ordering::Relaxed), 2, "no write reached the server");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_kind_of_request_has_its_limit() {
+        let (client, _) = client(Leadership::unlimited(), Duration::from_hours(1));
+        let maps: Api<ConfigMap> = Api::default_namespaced(client);
+        let begin = Instant::now();
+        let error = maps.list(&ListParams::default()).await.expect_err("no answer");
+        assert!(error.to_string().contains("did not answer in time"), "{error}");
+        assert_eq!(begin.elapsed().as_secs(), LIST_TIMEOUT.as_secs());
+
+        let begin = Instant::now();
+        let error = maps
+            .create(&PostParams::default(), &ConfigMap::default())
+            .await
+            .expect_err("no answer");
+        assert!(!is_not_leader(&error), "{error}");
+        assert_eq!(begin.elapsed().as_secs(), REQUEST_TIMEOUT.as_secs());
+    }
+
+    /// A body that never ends.
+    struct Endless;
+
+    impl Body for Endless {
+        type Data = &'static [u8];
+        type Error = BoxError;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
+            Poll::Pending
+        }
+    }
+
+    async fn read_endless(uri: &str) -> Option<Result<Frame<&'static [u8]>, BoxError>> {
+        let server = tower::service_fn(async |_: Request<()>| Ok::<_, BoxError>(Response::new(Endless)));
+        let request = Request::get(uri).body(()).unwrap();
+        let response = LimitsLayer::new(Leadership::never())
+            .layer(server)
+            .oneshot(request)
+            .await
+            .unwrap();
+        let mut body = response.into_body();
+        std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_are_limited_except_those_of_watches() {
+        let begin = Instant::now();
+        let frame = read_endless("/api/v1/pods").await;
+        assert!(matches!(frame, Some(Err(error)) if error.downcast_ref() == Some(&RequestError::Timeout)));
+        assert_eq!(begin.elapsed().as_secs(), LIST_TIMEOUT.as_secs());
+        let watch =
+            tokio::time::timeout(Duration::from_hours(1), read_endless("/api/v1/pods?watch=true")).await;
+        assert!(watch.is_err(), "a watch lasts");
+    }
+}

@@ -29,3 +29,26 @@ pub fn print() -> Result<(), CommandError> {
     print!("{}", yaml()?);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yaml_is_one_document_per_kind() {
+        let text = yaml().unwrap();
+        assert_eq!(
+            text.matches("\nkind: CustomResourceDefinition\n").count(),
+            all().len()
+        );
+        assert_eq!(text.lines().filter(|line| *line == "---").count(), all().len());
+        assert!(text.starts_with("---\n") && text.ends_with('\n'));
+    }
+
+    /// Kubernetes' API conventions forbid unsigned integers, and `format: uint32` is none that API servers know.
+    #[test]
+    fn no_unsigned_types() {
+        let text = yaml().unwrap();
+        assert!(!text.contains("format: uint"), "use i32 or i64 with a range");
+    }
+}

@@ -235,3 +235,33 @@ fn verdict(answer: kube::Result<()>) -> kube::Result<Verdict> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn failure(code: u16, reason: &str, message: &str) -> kube::Result<()> {
+        Err(kube::Error::Api(
+            Status::failure(message, reason).with_code(code).boxed(),
+        ))
+    }
+
+    #[test]
+    fn only_the_missing_right_to_create_counts_as_valid() {
+        let cannot =
+            |verb| format!("sessionpolicies \"self-test\" is forbidden: User \"x\" cannot {verb} resource");
+        assert_eq!(verdict(Ok(())).unwrap(), Verdict::Valid);
+        assert_eq!(
+            verdict(failure(403, "Forbidden", &cannot("create"))).unwrap(),
+            Verdict::Valid
+        );
+        assert_eq!(
+            verdict(failure(422, "Invalid", "no")).unwrap(),
+            Verdict::Invalid("no".to_owned())
+        );
+        assert!(verdict(failure(403, "Forbidden", &cannot("patch"))).is_err());
+        assert!(verdict(failure(500, "InternalError", "no")).is_err());
+    }
+}

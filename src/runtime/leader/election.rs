@@ -123,7 +123,7 @@ pub(super) enum Step {
     /// Read the record, then call [`Election::on_read`].
     Read,
     /// Write the record, then call [`Election::on_write`].
-    Write(Attempt),
+    Write(Box<Attempt>),
     /// Nothing until then.
     SleepUntil(Instant),
     /// Stop: leadership is lost.
@@ -139,11 +139,22 @@ pub(super) enum Attempt {
     Replace(Lease),
 }
 
+/// How a read ended.
+#[derive(Clone, Debug)]
+pub(super) enum ReadOutcome {
+    /// The record as stored.
+    Found(Box<Lease>),
+    /// There is no record.
+    Absent,
+    /// No answer.
+    Failed,
+}
+
 /// How a write ended.
 #[derive(Clone, Debug)]
 pub(super) enum WriteOutcome {
     /// Accepted; the record as stored.
-    Accepted(Lease),
+    Accepted(Box<Lease>),
     /// Refused because somebody else wrote meanwhile, or the record is gone.
     LostRace,
     /// Failed or unknown: it may have been stored.
@@ -215,24 +226,27 @@ impl Election {
                 self.next_attempt = Some(next);
                 Step::SleepUntil(next)
             }
-            Decision::Create => Step::Write(Attempt::Create(self.record(None, wall))),
+            Decision::Create => Step::Write(Box::new(Attempt::Create(self.record(None, wall)))),
             Decision::Renew | Decision::TakeOver => {
                 let known = self.observed.lease.clone();
-                Step::Write(Attempt::Replace(self.record(known, wall)))
+                Step::Write(Box::new(Attempt::Replace(self.record(known, wall))))
             }
         }
     }
 
-    /// Takes the answer to a read that was begun at `started`; `None` = the read failed, `Some(None)` = there is no
-    /// record.
-    pub(super) fn on_read(&mut self, answer: Option<Option<Lease>>, started: Instant, now: Instant) {
-        if let Some(lease) = answer {
-            self.observed.observe(lease, &self.identity, &self.timing, now);
-            self.fresh = true;
-            self.next_attempt = None;
-        } else {
-            self.next_attempt = Some(started + self.timing.retry_period);
-        }
+    /// Takes the outcome of a read that was begun at `started`.
+    pub(super) fn on_read(&mut self, outcome: ReadOutcome, started: Instant, now: Instant) {
+        let lease = match outcome {
+            ReadOutcome::Found(lease) => Some(*lease),
+            ReadOutcome::Absent => None,
+            ReadOutcome::Failed => {
+                self.next_attempt = Some(started + self.timing.retry_period);
+                return;
+            }
+        };
+        self.observed.observe(lease, &self.identity, &self.timing, now);
+        self.fresh = true;
+        self.next_attempt = None;
     }
 
     /// Takes the outcome of a write that was begun at `started` (before the request was sent).
@@ -240,7 +254,7 @@ impl Election {
         match outcome {
             WriteOutcome::Accepted(lease) => {
                 self.observed
-                    .observe(Some(lease), &self.identity, &self.timing, now);
+                    .observe(Some(*lease), &self.identity, &self.timing, now);
                 self.fresh = true;
                 let until = started + self.timing.renew_deadline;
                 if now < until {

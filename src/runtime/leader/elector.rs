@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::election::{Attempt, Election, LossReason, Step, Timing, WriteOutcome};
+use super::election::{Attempt, Election, LossReason, ReadOutcome, Step, Timing, WriteOutcome};
 use super::{LEASE_REQUEST_TIMEOUT, Leadership, Term};
 use crate::runtime::client::explain;
 
@@ -71,7 +71,7 @@ impl Elector {
                 },
                 Step::Read => self.read().await,
                 Step::Write(attempt) => {
-                    self.write(attempt).await;
+                    self.write(&attempt).await;
                     self.publish();
                 }
                 Step::Lost(reason) => {
@@ -84,29 +84,30 @@ impl Elector {
 
     async fn read(&mut self) {
         let started = Instant::now();
-        let answer = match timeout(LEASE_REQUEST_TIMEOUT, self.leases.get_opt(self.election.name())).await {
-            Ok(Ok(lease)) => Some(lease),
+        let outcome = match timeout(LEASE_REQUEST_TIMEOUT, self.leases.get_opt(self.election.name())).await {
+            Ok(Ok(Some(lease))) => ReadOutcome::Found(Box::new(lease)),
+            Ok(Ok(None)) => ReadOutcome::Absent,
             Ok(Err(error)) => {
                 tracing::warn!(
                     lease = self.display_name,
                     error = explain(&error),
                     "cannot read the lease"
                 );
-                None
+                ReadOutcome::Failed
             }
             Err(_) => {
                 tracing::warn!(lease = self.display_name, "timeout while reading the lease");
-                None
+                ReadOutcome::Failed
             }
         };
-        self.election.on_read(answer, started, Instant::now());
+        self.election.on_read(outcome, started, Instant::now());
     }
 
-    async fn write(&mut self, attempt: Attempt) {
+    async fn write(&mut self, attempt: &Attempt) {
         // Counted from before the request: the API server cannot have stored it earlier.
         let started = Instant::now();
-        let outcome = match timeout(LEASE_REQUEST_TIMEOUT, self.send(&attempt)).await {
-            Ok(Ok(lease)) => WriteOutcome::Accepted(lease),
+        let outcome = match timeout(LEASE_REQUEST_TIMEOUT, self.send(attempt)).await {
+            Ok(Ok(lease)) => WriteOutcome::Accepted(Box::new(lease)),
             Ok(Err(kube::Error::Api(status)))
                 // A create that is not found misses its namespace.
                 if status.code == 409 || (status.code == 404 && matches!(attempt, Attempt::Replace(_))) =>

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::LEASE_REQUEST_TIMEOUT;
-use super::election::{Attempt, Election, Step, Timing, WriteOutcome};
+use super::election::{Attempt, Election, ReadOutcome, Step, Timing, WriteOutcome};
 
 /// The API server: one record, optimistic concurrency.
 #[derive(Default)]
@@ -40,7 +40,7 @@ impl Server {
         let mut stored = lease.clone();
         stored.metadata.resource_version = Some(self.version.to_string());
         self.lease = Some(stored.clone());
-        WriteOutcome::Accepted(stored)
+        WriteOutcome::Accepted(Box::new(stored))
     }
 }
 
@@ -51,12 +51,9 @@ enum Activity {
     /// That its read reaches the server.
     Reading { started: Instant },
     /// The answer to its read.
-    GotRead {
-        answer: Option<Option<Lease>>,
-        started: Instant,
-    },
+    GotRead { outcome: ReadOutcome, started: Instant },
     /// That its write reaches the server.
-    Writing { attempt: Attempt, started: Instant },
+    Writing { attempt: Box<Attempt>, started: Instant },
     /// The outcome of its write.
     GotWrite { outcome: WriteOutcome, started: Instant },
     /// Nothing: its process has ended.
@@ -108,7 +105,7 @@ struct Simulation {
     timing: Timing,
     server: Server,
     /// Writes whose sender has given up, with the time at which they reach the server.
-    stray: Vec<(Duration, Attempt)>,
+    stray: Vec<(Duration, Box<Attempt>)>,
     candidates: Vec<Candidate>,
     started: usize,
     /// Terms as (candidate, from, until) in true time.
@@ -192,14 +189,17 @@ impl Simulation {
         match std::mem::replace(&mut self.candidates[index].activity, Activity::Thinking) {
             Activity::Thinking => self.think(index, now, clock),
             Activity::Reading { started } => {
-                let answer = Some(self.server.lease.clone());
+                let outcome = match self.server.lease.clone() {
+                    Some(lease) => ReadOutcome::Found(Box::new(lease)),
+                    None => ReadOutcome::Absent,
+                };
                 self.answer(index, now, |lost| Activity::GotRead {
-                    answer: if lost { None } else { answer },
+                    outcome: if lost { ReadOutcome::Failed } else { outcome },
                     started,
                 });
             }
-            Activity::GotRead { answer, started } => {
-                self.candidates[index].election.on_read(answer, started, clock);
+            Activity::GotRead { outcome, started } => {
+                self.candidates[index].election.on_read(outcome, started, clock);
                 self.pause(index, now);
             }
             Activity::Writing { attempt, started } => {
