@@ -147,4 +147,48 @@ mod tests {
             "without its grace period it lacks something"
         );
     }
+
+    /// Targets of the links of a Markdown document, without what leads out of the repository.
+    fn links(markdown: &str) -> impl Iterator<Item = &str> {
+        let targets = markdown
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next());
+        targets.filter(|target| !target.contains("://"))
+    }
+
+    /// The anchor that a heading gets: lower case, spaces as hyphens, punctuation dropped.
+    fn anchor(heading: &str) -> String {
+        let kept = heading.to_lowercase().replace(' ', "-");
+        kept.chars()
+            .filter(|c| c.is_alphanumeric() || *c == '-' || *c == '_')
+            .collect()
+    }
+
+    #[test]
+    fn links_between_documents_lead_somewhere() {
+        let mut documents: Vec<PathBuf> = Vec::new();
+        for folder in ["", "docs", "charts/session-operator", "e2e/cluster"] {
+            let entries = std::fs::read_dir(repository().join(folder)).unwrap();
+            documents.extend(entries.map(|entry| entry.unwrap().path()));
+        }
+        documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+        assert!(documents.len() >= 8);
+        for document in documents {
+            let text = read(&document);
+            for link in links(&text) {
+                let (file, section) = link.split_once('#').unwrap_or((link, ""));
+                let target = match file {
+                    "" => document.clone(),
+                    file => document.parent().unwrap().join(file),
+                };
+                assert!(target.exists(), "{}: {link} leads nowhere", document.display());
+                let known = section.is_empty()
+                    || read(&target).lines().any(|line| {
+                        line.starts_with('#') && anchor(line.trim_start_matches('#').trim()) == section
+                    });
+                assert!(known, "{}: {link}: no such section", document.display());
+            }
+        }
+    }
 }
