@@ -127,18 +127,7 @@ where
     let shutdown = runtime.shutdown.clone();
     let release = CancellationToken::new();
     // In tasks of their own, so that neither waits while a reconcile computes.
-<<<<<<< HEAD
-    let mut election = tokio::spawn(async move {
-        if let Some(elector) = elector {
-            elector.run(released).await
-        } else {
-            released.cancelled().await;
-            Ok(())
-        }
-    });
-=======
     let mut election = tokio::spawn(elect(elector, release.clone()));
->>>>>>> runtime
 
     let outcome = tokio::select! {
         biased;

@@ -294,7 +294,7 @@ async fn one_of_two_leads_and_the_other_follows_at_once_after_a_release() {
     first.release.cancel();
     first.task.await.unwrap().expect("a release is no error");
     assert!(!first.leadership.is_leader());
-    assert_ne!(server.holder(), "first", "the holder is emptied");
+    assert_eq!(server.holder(), "", "the holder is emptied");
     seconds(3).await;
     assert!(
         second.leadership.is_leader(),
@@ -384,12 +384,7 @@ async fn a_crashed_leader_is_followed_after_its_lease() {
     let gap = crash.elapsed();
     let slack = RETRY_PERIOD * 2;
     assert!(
-<<<<<<< HEAD
-        gap > LEASE_DURATION.checked_sub(RETRY_PERIOD * 2).unwrap()
-            && gap < LEASE_DURATION + RETRY_PERIOD * 2,
-=======
         gap + slack > LEASE_DURATION && gap < LEASE_DURATION + slack,
->>>>>>> runtime
         "{gap:?}"
     );
 }
