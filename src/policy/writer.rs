@@ -113,7 +113,13 @@ impl Writer {
         let api = self.api(object);
         api.patch(&object.name, &params, &Patch::<Value>::Json(patch))
             .await
-            .map_err(classify)
+            .map_err(|error| match classify(error) {
+                // A failed `test` is Invalid without a cause; content that is refused names its fields.
+                WriteError::Refused(status) if status.code == 422 && causes(&status).next().is_none() => {
+                    WriteError::Changed
+                }
+                other => other,
+            })
     }
 
     /// Server-side apply of the status subresource. The status is ours alone, so it is forced.
@@ -199,10 +205,6 @@ pub fn classify(error: kube::Error) -> WriteError {
         };
     }
     match status.code {
-        // A failed `test` of a JSON patch is 422 with this text, whatever was tested.
-        422 if status.message.contains("testing path") || status.message.contains("test failed") => {
-            WriteError::Changed
-        }
         422 if causes(&status).any(|cause| cause.field == "metadata.uid") => WriteError::Gone,
         400 | 422 => WriteError::Refused(status),
         _ => WriteError::Api(kube::Error::Api(status)),

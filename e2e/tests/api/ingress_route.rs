@@ -81,26 +81,59 @@ async fn mode_client_ip_sets_the_strategy_of_the_entry_and_takes_it_back() {
 }
 
 #[tokio::test]
-async fn a_value_of_the_owner_is_put_back_and_not_ours() {
+async fn a_value_that_the_owner_chose_is_a_conflict_until_both_agree() {
     let world = world("former").await;
     let mut object = route("front", &["shop"]);
     object["spec"]["routes"][0]["services"][0]["sticky"] = wish("theirs");
     world.create(&object).await;
     let before = essence(&world.get("IngressRoute", "front").await);
+    world.create(&policy("shop", "shop", &wish("ours"))).await;
+    let message = world
+        .until_refused("shop", "AffinityConfigured", "FieldConflict")
+        .await;
+    assert!(
+        message.contains("IngressRoute/front") && message.contains("theirs"),
+        "{message}"
+    );
+    assert_eq!(essence(&world.get("IngressRoute", "front").await), before);
+    world.delete_policy("shop").await;
+    assert_eq!(essence(&world.get("IngressRoute", "front").await), before);
+}
+
+#[tokio::test]
+async fn a_wish_that_changes_is_followed_and_the_first_state_comes_back() {
+    let world = world("wishes").await;
+    world.create(&route("front", &["shop"])).await;
+    let before = essence(&world.get("IngressRoute", "front").await);
     world.create(&policy("shop", "shop", &wish("first"))).await;
     world.until_ready("shop").await;
-    world
-        .patch(
-            "SessionPolicy",
-            "shop",
-            &json!({"spec": {"sticky": wish("second")}}),
-        )
-        .await;
-    world.until_ready("shop").await;
-    assert_eq!(
-        sticky(&world.get("IngressRoute", "front").await, "shop")["cookie"]["name"],
-        "second"
-    );
+    for (sticky, pointer, value) in [
+        (wish("second"), "/sticky/cookie/name", json!("second")),
+        (
+            json!({"mode": "ClientIP", "cookie": null}),
+            "/strategy",
+            json!("hrw"),
+        ),
+        (
+            json!({"mode": "Cookie", "cookie": {"name": "third"}}),
+            "/sticky/cookie/name",
+            json!("third"),
+        ),
+    ] {
+        world
+            .patch("SessionPolicy", "shop", &json!({"spec": {"sticky": sticky}}))
+            .await;
+        world.until_ready("shop").await;
+        let route = world.get("IngressRoute", "front").await;
+        let entry = &route["spec"]["routes"][0]["services"][0];
+        assert_eq!(entry.pointer(pointer), Some(&value), "{entry}");
+        let other = if pointer == "/strategy" {
+            "sticky"
+        } else {
+            "strategy"
+        };
+        assert_eq!(entry.get(other), None, "left over: {entry}");
+    }
     world.delete_policy("shop").await;
     assert_eq!(essence(&world.get("IngressRoute", "front").await), before);
 }
@@ -150,7 +183,7 @@ async fn a_value_that_was_changed_while_the_policy_was_suspended_stays_with_who_
 }
 
 #[tokio::test]
-async fn a_value_that_was_overwritten_since_is_what_deletion_puts_back() {
+async fn a_value_that_was_overwritten_since_is_a_conflict_and_not_fought_over() {
     let world = world("since").await;
     world.create(&route("front", &["shop"])).await;
     world.create(&policy("shop", "shop", &wish("s"))).await;
@@ -162,10 +195,9 @@ async fn a_value_that_was_overwritten_since_is_what_deletion_puts_back() {
         })
         .await;
     world
-        .until("IngressRoute", "front", "our value restored", |object| {
-            sticky(object, "shop")["cookie"]["name"] == "s"
-        })
+        .until_refused("shop", "AffinityConfigured", "FieldConflict")
         .await;
+    assert_eq!(sticky(&world.get("IngressRoute", "front").await, "shop"), &theirs);
     world.delete_policy("shop").await;
     assert_eq!(sticky(&world.get("IngressRoute", "front").await, "shop"), &theirs);
 }
