@@ -23,7 +23,7 @@ help: ## Show this list.
 demo: ## Cluster, chart, shop and policy; then users, faults, and what became of every session.
 	@e2e/demo
 demo-down: ## Remove what `make demo` left running.
-	@$(CLUSTER) --suffix demo down
+	@e2e/demo down
 
 .PHONY: test test-unit test-api test-replicator test-e2e test-long
 test: ## All tests that CI runs.

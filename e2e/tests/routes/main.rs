@@ -11,6 +11,8 @@ mod ingress_route;
 #[cfg(test)]
 mod owners;
 #[cfg(test)]
+mod service;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod traefik_ingress;

@@ -1,0 +1,250 @@
+//! Size, memory and latency of the installed operator, each beside the bar that the project sets itself.
+//!
+//! Expects a cluster that is up with the operator in it; `--binary` is the file that is in its image.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use clap::Parser;
+use e2e::policy::Policies;
+use e2e::wait::eventually;
+use e2e::with_temp_namespace;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, PostParams};
+use kube::runtime::wait::await_condition;
+use serde_json::{Value, json};
+use session_operator::drill::table::{self, Cell};
+
+/// Policies while memory is measured.
+const POLICIES: usize = 3;
+
+/// Applies that are timed.
+const ROUNDS: usize = 21;
+
+/// How long kubelet's figures may take to be there: it samples every 10 to 15 s.
+const STATS_LIMIT: Duration = Duration::from_mins(2);
+
+/// Measures an installed operator.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The operator's binary.
+    #[arg(long)]
+    binary: PathBuf,
+    /// Namespace of the operator.
+    #[arg(long, default_value = "session-operator")]
+    operator_namespace: String,
+}
+
+/// One line of the table.
+struct Figure {
+    what: String,
+    value: f64,
+    unit: &'static str,
+    bar: f64,
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let size = std::fs::metadata(&arguments.binary)
+        .with_context(|| arguments.binary.display().to_string())?
+        .len();
+    let mut figures = vec![figure("release binary", megabytes(size), "MB", 15.0)];
+    let mut measured = Vec::new();
+    with_temp_namespace("bench", async |cluster, namespace| {
+        let client = &cluster.client;
+        let policies = Policies::new(client, namespace);
+        for number in 0..POLICIES {
+            target(client, namespace, &format!("app-{number}")).await?;
+            policies
+                .create(&format!("app-{number}"), &format!("app-{number}"), Value::Null)
+                .await?;
+        }
+        for number in 0..POLICIES {
+            policies.ready(&format!("app-{number}")).await?;
+        }
+        let since = jiff::Timestamp::now();
+        for (pod, bytes) in resident(client, &arguments.operator_namespace, since).await? {
+            measured.push(figure(
+                &format!("resident memory, {POLICIES} policies, {pod}"),
+                megabytes(bytes),
+                "MB",
+                25.0,
+            ));
+        }
+        let times = latencies(client, namespace).await?;
+        let at = |share: usize| {
+            times
+                .get((times.len() - 1) * share / 100)
+                .copied()
+                .unwrap_or_default()
+                .as_secs_f64()
+                * 1e3
+        };
+        let what = "kubectl apply to annotations written";
+        measured.push(figure(
+            &format!("{what}, median of {ROUNDS}"),
+            at(50),
+            "ms",
+            1000.0,
+        ));
+        println!(
+            "{what}: min {:.0}, median {:.0}, p90 {:.0}, max {:.0} ms\n",
+            at(0),
+            at(50),
+            at(90),
+            at(100)
+        );
+        Ok(())
+    })
+    .await?;
+    figures.extend(measured);
+    let missed = figures.iter().filter(|figure| figure.value > figure.bar).count();
+    print!("{}", render(&figures));
+    Ok(if missed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn figure(what: &str, value: f64, unit: &'static str, bar: f64) -> Figure {
+    Figure {
+        what: what.to_owned(),
+        value,
+        unit,
+        bar,
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "megabytes with one decimal")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn render(figures: &[Figure]) -> String {
+    let rows: Vec<Vec<Cell>> = figures
+        .iter()
+        .map(|figure| {
+            vec![
+                Cell::text(&figure.what),
+                Cell::number(format!("{:.1} {}", figure.value, figure.unit)),
+                Cell::number(format!("{:.0} {}", figure.bar, figure.unit)),
+                Cell::number(format!("{:.2}", figure.value / figure.bar)),
+                Cell::text(if figure.value <= figure.bar {
+                    "holds"
+                } else {
+                    "FALLS SHORT"
+                }),
+            ]
+        })
+        .collect();
+    table::render(&["figure", "measured", "bar", "ratio", ""], &rows)
+}
+
+/// A Deployment without pods, its Service and an Ingress of Traefik's: enough to be configured.
+async fn target(client: &kube::Client, namespace: &str, name: &str) -> Result<()> {
+    let labels = json!({"app": name});
+    let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "web", "image": "localhost/none:1"}]}});
+    let deployment = json!({"metadata": {"name": name}, "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": template}});
+    let service = json!({"metadata": {"name": name}, "spec": {"selector": labels, "ports": [{"port": 80}]}});
+    let backend = json!({"service": {"name": name, "port": {"number": 80}}});
+    let rule = json!({"host": format!("{name}.{namespace}.test"), "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}});
+    let ingress =
+        json!({"metadata": {"name": name}, "spec": {"ingressClassName": "traefik", "rules": [rule]}});
+    let params = PostParams::default();
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    deployments
+        .create(&params, &serde_json::from_value(deployment)?)
+        .await?;
+    let services: Api<Service> = Api::namespaced(client.clone(), namespace);
+    services
+        .create(&params, &serde_json::from_value(service)?)
+        .await?;
+    let ingresses: Api<Ingress> = Api::namespaced(client.clone(), namespace);
+    ingresses
+        .create(&params, &serde_json::from_value(ingress)?)
+        .await?;
+    Ok(())
+}
+
+/// Times from the request that creates a policy to the event that shows its annotations, sorted.
+async fn latencies(client: &kube::Client, namespace: &str) -> Result<Vec<Duration>> {
+    let services: Api<Service> = Api::namespaced(client.clone(), namespace);
+    let policies = Policies::new(client, namespace);
+    target(client, namespace, "timed").await?;
+    let annotated = |service: Option<&Service>| {
+        service.is_some_and(|service| service.annotations().keys().any(|key| key.contains("sticky")))
+    };
+    let mut times = Vec::new();
+    for _round in 0..ROUNDS {
+        // The watch is there before the clock starts.
+        let seen = tokio::spawn(await_condition(services.clone(), "timed", annotated));
+        let begun = Instant::now();
+        policies.create("timed", "timed", Value::Null).await?;
+        tokio::time::timeout(Duration::from_secs(30), seen)
+            .await
+            .context("no annotations within 30 s")???;
+        times.push(begun.elapsed());
+        policies.remove("timed").await?;
+    }
+    times.sort_unstable();
+    Ok(times)
+}
+
+/// Resident memory of the operator's containers as kubelet sampled it after `since`, by pod.
+async fn resident(
+    client: &kube::Client,
+    namespace: &str,
+    since: jiff::Timestamp,
+) -> Result<Vec<(String, u64)>> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let labels = "app.kubernetes.io/name=session-operator,app.kubernetes.io/component=operator";
+    let names: Vec<String> = pods
+        .list(&ListParams::default().labels(labels))
+        .await?
+        .iter()
+        .map(ResourceExt::name_any)
+        .collect();
+    let nodes: Vec<String> = Api::<Node>::all(client.clone())
+        .list(&ListParams::default())
+        .await?
+        .iter()
+        .map(ResourceExt::name_any)
+        .collect();
+    eventually("memory of the operator's pods", STATS_LIMIT, || async {
+        let mut found = Vec::new();
+        for node in &nodes {
+            let request =
+                http::Request::get(format!("/api/v1/nodes/{node}/proxy/stats/summary")).body(Vec::new())?;
+            let summary: Value = client.request(request).await?;
+            for pod in summary["pods"].as_array().into_iter().flatten() {
+                let name = pod["podRef"]["name"].as_str().unwrap_or_default();
+                if names.iter().any(|known| known == name)
+                    && let Some(bytes) = fresh(pod, since)
+                {
+                    found.push((name.to_owned(), bytes));
+                }
+            }
+        }
+        Ok(if found.len() == names.len() {
+            Ok(found)
+        } else {
+            Err(format!("{} of {}", found.len(), names.len()))
+        })
+    })
+    .await
+    .map_err(|error| anyhow!("{error:#}"))
+}
+
+/// Resident bytes of a pod's first container, if they were sampled after `since`.
+fn fresh(pod: &Value, since: jiff::Timestamp) -> Option<u64> {
+    let memory = pod.pointer("/containers/0/memory")?;
+    let sampled: jiff::Timestamp = memory["time"].as_str()?.parse().ok()?;
+    (sampled > since).then(|| memory["rssBytes"].as_u64()).flatten()
+}
