@@ -10,7 +10,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use session_operator::drill::Report;
 use tokio::process::Command;
 
-/// NodePort of Traefik, the same on every node.
+/// The `NodePort` of Traefik, the same on every node.
 pub const TRAEFIK_PORT: u16 = 30080;
 
 /// A running cluster.
@@ -35,7 +35,10 @@ impl Cluster {
         let (Some(kubeconfig), Some(logs)) = (lines.next(), lines.next()) else {
             bail!("`cluster env` printed no KUBECONFIG or no CLUSTER_LOGS");
         };
-        Ok(Self { client: client(Path::new(kubeconfig)).await?, logs: PathBuf::from(logs) })
+        Ok(Self {
+            client: client(Path::new(kubeconfig)).await?,
+            logs: PathBuf::from(logs),
+        })
     }
 
     /// Runs a verb of the cluster's script and gives what it prints on standard output.
@@ -49,7 +52,10 @@ impl Cluster {
     /// A loopback address that leads to a port of the cluster's first node.
     pub async fn expose(&self, port: u16) -> Result<SocketAddr> {
         let address = self.run(["expose", &port.to_string()]).await?;
-        address.trim().parse().with_context(|| format!("`cluster expose {port}` printed {address:?}"))
+        address
+            .trim()
+            .parse()
+            .with_context(|| format!("`cluster expose {port}` printed {address:?}"))
     }
 
     /// Runs the drill's program inside a node's network, for tests in which the client's address matters.
@@ -64,7 +70,8 @@ impl Cluster {
 
 /// A client from a kubeconfig file.
 async fn client(kubeconfig: &Path) -> Result<kube::Client> {
-    let read = Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading {}", kubeconfig.display()))?;
+    let read =
+        Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading {}", kubeconfig.display()))?;
     let config = kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
     Ok(kube::Client::try_from(config)?)
 }
@@ -78,7 +85,12 @@ async fn output(command: &mut Command) -> Result<String> {
     let ended = ended.with_context(|| format!("cannot start {command:?}"))?;
     if !ended.status.success() {
         let errors = String::from_utf8_lossy(&ended.stderr);
-        bail!("{:?} failed ({}): {}", command.as_std(), ended.status, errors.trim());
+        bail!(
+            "{:?} failed ({}): {}",
+            command.as_std(),
+            ended.status,
+            errors.trim()
+        );
     }
     Ok(String::from_utf8(ended.stdout)?)
 }

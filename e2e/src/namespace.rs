@@ -25,14 +25,22 @@ where
 {
     let cluster = Cluster::running().await?;
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
-    let namespace = format!("{name}-{:x}", SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros() & 0xff_ffff);
+    let namespace = format!(
+        "{name}-{:x}",
+        SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros() & 0xff_ffff
+    );
     let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
     let object = serde_json::from_value(json!({"metadata": {"name": namespace, "labels": labels}}))?;
-    namespaces.create(&PostParams::default(), &object).await.with_context(|| format!("creating {namespace}"))?;
+    namespaces
+        .create(&PostParams::default(), &object)
+        .await
+        .with_context(|| format!("creating {namespace}"))?;
 
     let ended = AssertUnwindSafe(test(&cluster, &namespace)).catch_unwind().await;
     if !matches!(ended, Ok(Ok(()))) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("logs").join(&namespace);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("logs")
+            .join(&namespace);
         // The failure of the test matters more than one of collecting its logs.
         match cluster.run([Path::new("logs"), &folder]).await {
             Ok(_) => eprintln!("logs of {namespace}: {}", folder.display()),
@@ -43,6 +51,8 @@ where
     match ended {
         Err(panic) => resume_unwind(panic),
         Ok(Err(error)) => Err(error),
-        Ok(Ok(())) => removed.map(|_| ()).with_context(|| format!("deleting {namespace}")),
+        Ok(Ok(())) => removed
+            .map(|_| ())
+            .with_context(|| format!("deleting {namespace}")),
     }
 }

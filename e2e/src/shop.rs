@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use http::header::{HeaderValue, SET_COOKIE};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::Ingress;
@@ -13,7 +14,8 @@ use kube::api::{Api, PostParams};
 use kube::core::NamespaceResourceScope;
 use serde::Serialize;
 use serde_json::Value;
-use session_operator::drill::client::{Call, Client};
+use session_operator::drill::application::Values;
+use session_operator::drill::client::{Answer, Client};
 use session_operator::drill::event::{Event, Workload};
 use session_operator::drill::progress::Line;
 use session_operator::drill::{Application, Drill, Options, Report, Target};
@@ -47,7 +49,11 @@ impl Manifests {
     pub fn new(namespace: &str) -> Result<Self> {
         let documents: Vec<Value> = serde_saphyr::from_multiple(include_str!("../apps/shop/k8s.yaml"))?;
         let mut ingress: Ingress = object(&documents, "Ingress", namespace)?;
-        for rule in ingress.spec.iter_mut().flat_map(|spec| spec.rules.iter_mut().flatten()) {
+        for rule in ingress
+            .spec
+            .iter_mut()
+            .flat_map(|spec| spec.rules.iter_mut().flatten())
+        {
             rule.host = Some(host(namespace));
         }
         Ok(Self {
@@ -77,9 +83,12 @@ fn object<K>(documents: &[Value], kind: &str, namespace: &str) -> Result<K>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned,
 {
-    let document = documents.iter().find(|document| document.get("kind").and_then(Value::as_str) == Some(kind));
+    let document = documents
+        .iter()
+        .find(|document| document.get("kind").and_then(Value::as_str) == Some(kind));
     let document = document.ok_or_else(|| anyhow!("e2e/apps/shop/k8s.yaml has no {kind}"))?;
-    let mut object: K = serde_json::from_value(document.clone()).with_context(|| format!("the shop's {kind}"))?;
+    let mut object: K =
+        serde_json::from_value(document.clone()).with_context(|| format!("the shop's {kind}"))?;
     object.meta_mut().namespace = Some(namespace.to_owned());
     Ok(object)
 }
@@ -94,7 +103,9 @@ where
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let created = api.create(&PostParams::default(), object).await;
-    created.map(|_| ()).with_context(|| format!("creating the shop's {}", K::kind(&())))
+    created
+        .map(|_| ())
+        .with_context(|| format!("creating the shop's {}", K::kind(&())))
 }
 
 /// A running shop.
@@ -108,7 +119,10 @@ pub struct Shop {
 impl Shop {
     /// The shop in a namespace, served under a host.
     pub fn new(client: &kube::Client, namespace: &str, host: &str) -> Self {
-        Self { workload: Workload::new(client.clone(), namespace, "shop"), host: host.to_owned() }
+        Self {
+            workload: Workload::new(client.clone(), namespace, "shop"),
+            host: host.to_owned(),
+        }
     }
 
     /// Waits until all pods are ready and up to date.
@@ -125,15 +139,30 @@ impl Shop {
 
     /// Waits until an ingress controller serves the shop: it may be ready long before its routes are.
     pub async fn routed(&self, entry: SocketAddr) -> Result<()> {
+        self.answers(entry, "is served", |_| true).await
+    }
+
+    /// Waits until answers bring a cookie that is not the shop's own: an ingress controller acts on affinity some time
+    /// after it was written (Traefik up to 2 s).
+    pub async fn sticky(&self, entry: SocketAddr) -> Result<()> {
+        let foreign = |cookie: &HeaderValue| !cookie.as_bytes().starts_with(b"PHPSESSID=");
+        self.answers(entry, "sets an affinity cookie", |answer| {
+            answer.headers.get_all(SET_COOKIE).iter().any(foreign)
+        })
+        .await
+    }
+
+    async fn answers(&self, entry: SocketAddr, what: &str, fits: impl Fn(&Answer) -> bool) -> Result<()> {
         let target = self.target(entry)?;
         let step = application()?.check.request;
-        let values = session_operator::drill::application::Values { user: "nobody", n: 0 };
-        let call: Call = step.call(values, &[]).map_err(|reason| anyhow!(reason))?;
-        eventually(&format!("route {}", target.url()), ROUTE_LIMIT, || async {
+        let call = step
+            .call(Values { user: "nobody", n: 0 }, &[])
+            .map_err(|reason| anyhow!(reason))?;
+        eventually(&format!("{} {what}", target.url()), ROUTE_LIMIT, || async {
             let mut client = Client::new(target.clone(), false, Duration::from_secs(2));
             Ok(match client.send(&call).await {
-                Ok(answer) if answer.status == 200 => Ok(()),
-                Ok(answer) => Err(format!("status {}", answer.status)),
+                Ok(answer) if answer.status == 200 && fits(&answer) => Ok(()),
+                Ok(answer) => Err(format!("status {}, {:?}", answer.status, answer.headers)),
                 Err(failure) => Err(failure.to_string()),
             })
         })
@@ -144,7 +173,9 @@ impl Shop {
     pub async fn drill(&self, entry: SocketAddr, options: Options, event: &Event) -> Result<Report> {
         let drill = Drill::new(application()?, self.target(entry)?, options)?;
         let _line = Line::show(drill.counters());
-        let report = drill.run(&event.to_string(), async |marks| self.workload.cause(event, &marks).await).await?;
-        Ok(report)
+        let name = event.to_string();
+        let run = drill.run(&name, async |marks| self.workload.cause(event, &marks).await);
+        // Large, as it holds requests to Kubernetes and to the shop in all their states.
+        Ok(Box::pin(run).await?)
     }
 }

@@ -23,7 +23,9 @@ where
     loop {
         match look().await? {
             Ok(found) => return Ok(found),
-            Err(seen) if begun.elapsed() > limit => bail!("{what}: not within {limit:?}; seen last: {seen:#?}"),
+            Err(seen) if begun.elapsed() > limit => {
+                bail!("{what}: not within {limit:?}; seen last: {seen:#?}")
+            }
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }

@@ -101,7 +101,9 @@ impl FromStr for Failure {
             "tls" => Self::Tls,
             "unreadable" => Self::Unreadable,
             other => {
-                let status = other.strip_prefix("status ").and_then(|status| status.parse().ok());
+                let status = other
+                    .strip_prefix("status ")
+                    .and_then(|status| status.parse().ok());
                 Self::Status(status.ok_or_else(|| format!("{other:?} is no kind of failure"))?)
             }
         })
@@ -116,7 +118,9 @@ impl Serialize for Failure {
 
 impl<'de> Deserialize<'de> for Failure {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -207,13 +211,20 @@ pub struct FailureAt {
     pub failure: Failure,
 }
 
+/// How far a user has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Outside,
+    LoggedIn,
+    LoggedOut,
+}
+
 /// The account of one user.
 #[derive(Clone, Debug)]
 pub struct Account {
     name: String,
     role: Role,
-    logged_in: bool,
-    logged_out: bool,
+    stage: Stage,
     /// Items that have to be in the session, because their write was accepted.
     certain: BTreeSet<String>,
     /// Items that may be in the session, because their write was not answered.
@@ -236,8 +247,7 @@ impl Account {
         Self {
             name: name.to_owned(),
             role,
-            logged_in: false,
-            logged_out: false,
+            stage: Stage::Outside,
             certain: BTreeSet::new(),
             unsure: BTreeSet::new(),
             pod: None,
@@ -256,16 +266,17 @@ impl Account {
     pub fn enter(&mut self, at_ms: u64, pod: Option<&str>, observation: Observation) {
         match observation {
             Observation::LoggedIn => {
-                if !self.logged_in {
+                if self.stage == Stage::Outside {
                     // What was seen before is about nobody's session.
                     self.trouble = None;
                     self.answered_last = false;
-                    self.logged_in = true;
+                    self.stage = Stage::LoggedIn;
                 }
                 self.present(at_ms, pod);
             }
             Observation::LoginRefused(status) => {
-                self.trouble.get_or_insert_with(|| format!("login refused with status {status}"));
+                self.trouble
+                    .get_or_insert_with(|| format!("login refused with status {status}"));
                 self.stretch(at_ms, pod, State::Out);
             }
             Observation::Wrote(item) => {
@@ -277,7 +288,9 @@ impl Account {
                 self.fail(at_ms, failure);
             }
             Observation::LoggedOut => {
-                self.logged_out = true;
+                if self.stage == Stage::LoggedIn {
+                    self.stage = Stage::LoggedOut;
+                }
                 self.answered_last = false;
                 self.stretch(at_ms, pod, State::Out);
             }
@@ -301,7 +314,7 @@ impl Account {
 
     /// Whether the login was accepted.
     pub fn is_logged_in(&self) -> bool {
-        self.logged_in
+        self.stage != Stage::Outside
     }
 
     /// Whether the session was found missing while it should have been there.
@@ -311,7 +324,7 @@ impl Account {
 
     /// The user's class by what is known now.
     pub fn class(&self) -> Class {
-        if !self.logged_in {
+        if self.stage == Stage::Outside {
             Class::LoginFailed
         } else if self.trouble.is_some() {
             Class::Corrupted
@@ -319,7 +332,7 @@ impl Account {
             Class::BackAfterLogout
         } else if self.loss.is_some() {
             Class::Lost
-        } else if !self.answered_last || (self.role == Role::Leaver && !self.logged_out) {
+        } else if !self.answered_last || (self.role == Role::Leaver && self.stage != Stage::LoggedOut) {
             Class::Unknown
         } else if self.role == Role::Leaver {
             Class::LoggedOut
@@ -332,8 +345,14 @@ impl Account {
 
     /// The pod that last had the session at a time.
     pub fn pod_at(&self, at_ms: u64) -> Option<&str> {
-        let earlier = self.timeline.iter().take_while(|segment| segment.from_ms <= at_ms);
-        earlier.filter(|segment| segment.state == State::In).filter_map(|segment| segment.pod.as_deref()).last()
+        let earlier = self
+            .timeline
+            .iter()
+            .take_while(|segment| segment.from_ms <= at_ms);
+        earlier
+            .filter(|segment| segment.state == State::In)
+            .filter_map(|segment| segment.pod.as_deref())
+            .last()
     }
 
     /// Name of the user.
@@ -373,16 +392,21 @@ impl Account {
 
     fn see(&mut self, at_ms: u64, pod: Option<&str>, user: Option<&str>, items: Option<&[String]>) {
         let Some(user) = user else {
-            if self.logged_in && !self.logged_out && self.loss.is_none() {
+            if self.stage == Stage::LoggedIn && self.loss.is_none() {
                 let pod = pod.map(str::to_owned);
-                self.loss = Some(Loss { at_ms, pod_before: self.pod.clone(), pod, seen_again: false });
+                self.loss = Some(Loss {
+                    at_ms,
+                    pod_before: self.pod.clone(),
+                    pod,
+                    seen_again: false,
+                });
             }
             self.stretch(at_ms, pod, State::Out);
             return;
         };
         if user != self.name {
             self.spoil(at_ms, pod, format!("logged in as {user}"));
-        } else if self.logged_out {
+        } else if self.stage == Stage::LoggedOut {
             self.back = true;
             self.stretch(at_ms, pod, State::In);
         } else if let Some(loss) = &mut self.loss {
@@ -401,7 +425,10 @@ impl Account {
         if let Some(missing) = self.certain.iter().find(|item| !found.contains(item)) {
             return Some(format!("{missing} is missing"));
         }
-        if let Some(strange) = items.iter().find(|item| !self.certain.contains(*item) && !self.unsure.contains(*item)) {
+        if let Some(strange) = items
+            .iter()
+            .find(|item| !self.certain.contains(*item) && !self.unsure.contains(*item))
+        {
             return Some(format!("{strange:?} was never written"));
         }
         (found.len() < items.len()).then(|| "an item is there twice".to_owned())

@@ -168,7 +168,9 @@ pub enum Error {
         reason: String,
     },
     /// A write whose items cannot be told apart.
-    #[error("write.item: {0:?} has to contain {{user}} and {{n}}, so that every item can be told from every other")]
+    #[error(
+        "write.item: {0:?} has to contain {{user}} and {{n}}, so that every item can be told from every other"
+    )]
     Item(String),
 }
 
@@ -183,15 +185,23 @@ impl TryFrom<LocatorText> for Locator {
         match text {
             LocatorText::Json(pointer) => {
                 let Some(rest) = pointer.strip_prefix('/') else {
-                    return if pointer.is_empty() { Ok(Self::Json(Vec::new())) } else { Err(Error::Pointer(pointer)) };
+                    return if pointer.is_empty() {
+                        Ok(Self::Json(Vec::new()))
+                    } else {
+                        Err(Error::Pointer(pointer))
+                    };
                 };
                 // RFC 6901 section 4: ~1 before ~0, else "~01" would become "/".
-                Ok(Self::Json(rest.split('/').map(|t| t.replace("~1", "/").replace("~0", "~")).collect()))
+                Ok(Self::Json(
+                    rest.split('/')
+                        .map(|t| t.replace("~1", "/").replace("~0", "~"))
+                        .collect(),
+                ))
             }
             LocatorText::Regex(pattern) => Regex::new(&pattern).map(Self::Regex).map_err(Error::Regex),
-            LocatorText::Header(name) => {
-                HeaderName::try_from(name.as_str()).map(Self::Header).map_err(|_| Error::Header(name))
-            }
+            LocatorText::Header(name) => HeaderName::try_from(name.as_str())
+                .map(Self::Header)
+                .map_err(|_| Error::Header(name)),
         }
     }
 }
@@ -200,7 +210,9 @@ impl From<Locator> for LocatorText {
     fn from(locator: Locator) -> Self {
         match locator {
             Locator::Json(tokens) => {
-                let escaped = tokens.iter().map(|t| format!("/{}", t.replace('~', "~0").replace('/', "~1")));
+                let escaped = tokens
+                    .iter()
+                    .map(|t| format!("/{}", t.replace('~', "~0").replace('/', "~1")));
                 Self::Json(escaped.collect())
             }
             Locator::Regex(regex) => Self::Regex(regex.as_str().to_owned()),
@@ -212,7 +224,11 @@ impl From<Locator> for LocatorText {
 impl Locator {
     /// The first text found; an empty one counts as none.
     pub fn first(&self, answer: &Answer) -> Result<Option<String>, Unreadable> {
-        Ok(self.all(answer)?.into_iter().next().filter(|text| !text.is_empty()))
+        Ok(self
+            .all(answer)?
+            .into_iter()
+            .next()
+            .filter(|text| !text.is_empty()))
     }
 
     /// Every text found, in order.
@@ -226,12 +242,16 @@ impl Locator {
             }
             Self::Regex(regex) => {
                 let body = String::from_utf8_lossy(&answer.body);
-                let texts = regex.captures_iter(&body).filter_map(|groups| groups.get(1).or_else(|| groups.get(0)));
+                let texts = regex
+                    .captures_iter(&body)
+                    .filter_map(|groups| groups.get(1).or_else(|| groups.get(0)));
                 Ok(texts.map(|text| text.as_str().to_owned()).collect())
             }
             Self::Header(name) => {
                 let values = answer.headers.get_all(name).iter();
-                values.map(|value| value.to_str().map(str::to_owned).map_err(|_| Unreadable)).collect()
+                values
+                    .map(|value| value.to_str().map(str::to_owned).map_err(|_| Unreadable))
+                    .collect()
             }
         }
     }
@@ -273,14 +293,19 @@ pub struct Values<'a> {
 impl Values<'_> {
     /// Fills a template.
     pub fn fill(&self, template: &str) -> String {
-        template.replace("{user}", self.user).replace("{n}", &self.n.to_string())
+        template
+            .replace("{user}", self.user)
+            .replace("{n}", &self.n.to_string())
     }
 
     fn fill_json(&self, template: &Value) -> Value {
         match template {
             Value::String(text) => Value::String(self.fill(text)),
             Value::Array(entries) => entries.iter().map(|entry| self.fill_json(entry)).collect(),
-            Value::Object(fields) => fields.iter().map(|(k, v)| (k.clone(), self.fill_json(v))).collect(),
+            Value::Object(fields) => fields
+                .iter()
+                .map(|(k, v)| (k.clone(), self.fill_json(v)))
+                .collect(),
             other => other.clone(),
         }
     }
@@ -294,9 +319,11 @@ impl Step {
     pub fn call(&self, values: Values<'_>, extra: &[(String, String)]) -> Result<Call, String> {
         let mut headers = Vec::new();
         for (name, template) in &self.headers {
-            let name = HeaderName::try_from(name.as_str()).map_err(|_| format!("{name:?} is no name of a header"))?;
+            let name = HeaderName::try_from(name.as_str())
+                .map_err(|_| format!("{name:?} is no name of a header"))?;
             let value = values.fill(template);
-            let value = HeaderValue::from_str(&value).map_err(|_| format!("{value:?} is no value of a header"))?;
+            let value =
+                HeaderValue::from_str(&value).map_err(|_| format!("{value:?} is no value of a header"))?;
             headers.push((name, value));
         }
         let mut body = String::new();
@@ -304,7 +331,10 @@ impl Step {
             if !self.form.is_empty() || !extra.is_empty() {
                 return Err("it has both a form and a JSON body".to_owned());
             }
-            headers.push((hyper::header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
+            headers.push((
+                hyper::header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            ));
             body = values.fill_json(json).to_string();
         } else if !self.form.is_empty() || !extra.is_empty() {
             let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
@@ -320,7 +350,11 @@ impl Step {
 
     /// Whether a status means that the step did what it should.
     pub fn accepts(&self, status: u16) -> bool {
-        if self.accept.is_empty() { (200..400).contains(&status) } else { self.accept.contains(&status) }
+        if self.accept.is_empty() {
+            (200..400).contains(&status)
+        } else {
+            self.accept.contains(&status)
+        }
     }
 }
 
@@ -330,7 +364,12 @@ impl FormPage {
     /// # Errors
     /// Says what is wrong when the template does not give a valid path.
     pub fn call(&self, values: Values<'_>) -> Result<Call, String> {
-        Call::new(hyper::Method::GET, &values.fill(&self.path), Vec::new(), bytes::Bytes::new())
+        Call::new(
+            hyper::Method::GET,
+            &values.fill(&self.path),
+            Vec::new(),
+            bytes::Bytes::new(),
+        )
     }
 }
 
@@ -359,11 +398,17 @@ impl Application {
         ];
         let sample = Values { user: "user1", n: 1 };
         for (name, step) in steps.into_iter().filter_map(|(name, step)| Some((name, step?))) {
-            let page = step.page.as_ref().map_or(Ok(()), |page| page.call(sample).map(|_| ()));
-            page.and_then(|()| step.call(sample, &[])).map_err(|reason| Error::Step { step: name, reason })?;
+            let page = step
+                .page
+                .as_ref()
+                .map_or(Ok(()), |page| page.call(sample).map(|_| ()));
+            page.and_then(|()| step.call(sample, &[]))
+                .map_err(|reason| Error::Step { step: name, reason })?;
         }
         match write {
-            Some(w) if !(w.item.contains("{user}") && w.item.contains("{n}")) => Err(Error::Item(w.item.clone())),
+            Some(w) if !(w.item.contains("{user}") && w.item.contains("{n}")) => {
+                Err(Error::Item(w.item.clone()))
+            }
             _ => Ok(()),
         }
     }

@@ -69,7 +69,9 @@ impl Target {
         let mut target = Self::new(address, "https", host)?;
         let mut store = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(roots) {
-            store.add(certificate.map_err(TargetError::Pem)?).map_err(TargetError::Tls)?;
+            store
+                .add(certificate.map_err(TargetError::Pem)?)
+                .map_err(TargetError::Tls)?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = rustls::ClientConfig::builder_with_provider(provider)
@@ -78,20 +80,36 @@ impl Target {
             .with_root_certificates(store)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let bad_host = || TargetError::Host { host: host.to_owned() };
+        let bad_host = || TargetError::Host {
+            host: host.to_owned(),
+        };
         let name = target.base.host_str().ok_or_else(bad_host)?.to_owned();
-        target.tls = Some((Arc::new(config), ServerName::try_from(name).map_err(|_| bad_host())?));
+        target.tls = Some((
+            Arc::new(config),
+            ServerName::try_from(name).map_err(|_| bad_host())?,
+        ));
         Ok(target)
     }
 
     fn new(address: SocketAddr, scheme: &str, host: &str) -> Result<Self, TargetError> {
-        let bad_host = || TargetError::Host { host: host.to_owned() };
+        let bad_host = || TargetError::Host {
+            host: host.to_owned(),
+        };
         let base = Url::parse(&format!("{scheme}://{host}/")).map_err(|_| bad_host())?;
-        if base.path() != "/" || base.query().is_some() || base.fragment().is_some() || !base.username().is_empty() {
+        if base.path() != "/"
+            || base.query().is_some()
+            || base.fragment().is_some()
+            || !base.username().is_empty()
+        {
             return Err(bad_host());
         }
         let header = HeaderValue::from_str(host).map_err(|_| bad_host())?;
-        Ok(Self { address, host: header, base, tls: None })
+        Ok(Self {
+            address,
+            host: header,
+            base,
+            tls: None,
+        })
     }
 
     /// The URL that users see.
@@ -121,7 +139,16 @@ impl Call {
         body: Bytes,
     ) -> Result<Self, String> {
         let fits = path.starts_with('/') && path.parse::<hyper::Uri>().is_ok();
-        if fits { Ok(Self { method, path: path.to_owned(), headers, body }) } else { Err(format!("{path:?} is no path")) }
+        if fits {
+            Ok(Self {
+                method,
+                path: path.to_owned(),
+                headers,
+                body,
+            })
+        } else {
+            Err(format!("{path:?} is no path"))
+        }
     }
 }
 
@@ -152,7 +179,13 @@ impl Client {
     /// A client with an empty jar. Without `keep_alive` each request has its own connection. `timeout` bounds a whole
     /// request: connecting, sending, and reading the answer.
     pub fn new(target: Target, keep_alive: bool, timeout: Duration) -> Self {
-        Self { target, jar: CookieStore::default(), connection: None, keep_alive, timeout }
+        Self {
+            target,
+            jar: CookieStore::default(),
+            connection: None,
+            keep_alive,
+            timeout,
+        }
     }
 
     /// What is in the jar now.
@@ -174,10 +207,17 @@ impl Client {
         // A request that failed or was given up leaves its connection in an unknown state: `exchange` puts it back
         // only after a complete answer.
         let limit = self.timeout;
-        let response = tokio::time::timeout(limit, self.exchange(call)).await.map_err(|_| Failure::Timeout)??;
+        let response = tokio::time::timeout(limit, self.exchange(call))
+            .await
+            .map_err(|_| Failure::Timeout)??;
         let (head, body) = response.into_parts();
         self.keep_cookies(&head.headers, &call.path);
-        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body, took: begun.elapsed() })
+        Ok(Answer {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body,
+            took: begun.elapsed(),
+        })
     }
 
     async fn exchange(&mut self, call: &Call) -> Result<Response<Bytes>, Failure> {
@@ -207,7 +247,8 @@ impl Client {
     ) -> Result<Response<Bytes>, Failure> {
         let (head, body) = response.into_parts();
         let body = Limited::new(body, BODY_LIMIT).collect().await.map_err(|e| {
-            e.downcast_ref::<hyper::Error>().map_or(Failure::Unreadable, classify)
+            e.downcast_ref::<hyper::Error>()
+                .map_or(Failure::Unreadable, classify)
         })?;
         self.connection = self.keep_alive.then_some(sender);
         Ok(Response::from_parts(head, body.to_bytes()))
@@ -218,7 +259,10 @@ impl Client {
             .method(&call.method)
             .uri(&call.path)
             .header(HOST, &self.target.host)
-            .header(USER_AGENT, concat!("session-operator-drill/", env!("CARGO_PKG_VERSION")));
+            .header(
+                USER_AGENT,
+                concat!("session-operator-drill/", env!("CARGO_PKG_VERSION")),
+            );
         for (name, value) in &call.headers {
             request = request.header(name, value);
         }
@@ -226,7 +270,9 @@ impl Client {
             request = request.header(COOKIE, cookies);
         }
         // Every part was validated when it was made, cookies aside: a server may set bytes that may not be sent.
-        request.body(Full::new(call.body.clone())).map_err(|_| Failure::Unreadable)
+        request
+            .body(Full::new(call.body.clone()))
+            .map_err(|_| Failure::Unreadable)
     }
 
     /// The `Cookie` header for a path: those with longer paths first (RFC 6265 section 5.4).
@@ -234,12 +280,17 @@ impl Client {
         let url = self.target.base.join(path).ok()?;
         let mut cookies = self.jar.matches(&url);
         cookies.sort_by_key(|cookie| (std::cmp::Reverse(cookie.path.len()), cookie.name().to_owned()));
-        let pairs: Vec<String> = cookies.iter().map(|c| format!("{}={}", c.name(), c.value())).collect();
+        let pairs: Vec<String> = cookies
+            .iter()
+            .map(|c| format!("{}={}", c.name(), c.value()))
+            .collect();
         (!pairs.is_empty()).then(|| pairs.join("; "))
     }
 
     fn keep_cookies(&mut self, headers: &HeaderMap, path: &str) {
-        let Ok(url) = self.target.base.join(path) else { return };
+        let Ok(url) = self.target.base.join(path) else {
+            return;
+        };
         for cookie in headers.get_all(SET_COOKIE) {
             let kept = cookie.to_str().ok().map(|text| self.jar.parse(text, &url));
             // Browsers drop such cookies without a word (RFC 6265 section 5.2); what follows from it shows in the
@@ -251,17 +302,25 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
-        let stream = TcpStream::connect(self.target.address).await.map_err(|e| match e.kind() {
-            io::ErrorKind::ConnectionRefused => Failure::Refused,
-            io::ErrorKind::TimedOut => Failure::Timeout,
-            _ => Failure::Unreachable,
-        })?;
+        let stream = TcpStream::connect(self.target.address)
+            .await
+            .map_err(|e| match e.kind() {
+                io::ErrorKind::ConnectionRefused => Failure::Refused,
+                io::ErrorKind::TimedOut => Failure::Timeout,
+                _ => Failure::Unreachable,
+            })?;
         stream.set_nodelay(true).map_err(|_| Failure::Closed)?;
         match &self.target.tls {
             None => handshake(stream).await,
             Some((config, name)) => {
                 let connector = TlsConnector::from(Arc::clone(config));
-                handshake(connector.connect(name.clone(), stream).await.map_err(|_| Failure::Tls)?).await
+                handshake(
+                    connector
+                        .connect(name.clone(), stream)
+                        .await
+                        .map_err(|_| Failure::Tls)?,
+                )
+                .await
             }
         }
     }
@@ -271,7 +330,9 @@ async fn handshake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| classify(&e))?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| classify(&e))?;
     // Ends by itself when the sender is dropped or the server closes.
     tokio::spawn(async move {
         if let Err(error) = connection.await {
@@ -282,5 +343,9 @@ where
 }
 
 fn classify(error: &hyper::Error) -> Failure {
-    if error.is_parse() { Failure::Unreadable } else { Failure::Closed }
+    if error.is_parse() {
+        Failure::Unreadable
+    } else {
+        Failure::Closed
+    }
 }

@@ -75,7 +75,11 @@ pub struct Workload {
 impl Workload {
     /// The Deployment `namespace/name`.
     pub fn new(client: Client, namespace: &str, name: &str) -> Self {
-        Self { client, namespace: namespace.to_owned(), name: name.to_owned() }
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
     }
 
     fn deployments(&self) -> Api<Deployment> {
@@ -89,19 +93,36 @@ impl Workload {
     /// Names and uids of the pods that are not terminating, by name.
     pub async fn pods(&self) -> Result<BTreeMap<String, String>, Error> {
         let deployment = self.deployments().get(&self.name).await?;
-        let selector = deployment.spec.as_ref().and_then(|spec| spec.selector.match_labels.clone());
+        let selector = deployment
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.selector.match_labels.clone());
         let labels = selector.ok_or_else(|| self.missing("spec.selector.matchLabels"))?;
-        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let pods = self.pod_api().list(&ListParams::default().labels(&labels.join(","))).await?;
-        let staying = pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
-        Ok(staying.filter_map(|pod| Some((pod.name_any(), pod.uid()?))).collect())
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let pods = self
+            .pod_api()
+            .list(&ListParams::default().labels(&labels.join(",")))
+            .await?;
+        let staying = pods
+            .items
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        Ok(staying
+            .filter_map(|pod| Some((pod.name_any(), pod.uid()?)))
+            .collect())
     }
 
     /// Waits until every replica is up to date and ready, and so many pods are there. The caller bounds the time.
     pub async fn settled(&self) -> Result<(), Error> {
         loop {
             let deployment = await_condition(self.deployments(), &self.name, is_settled()).await?;
-            let wanted = deployment.as_ref().and_then(|d| d.spec.as_ref()?.replicas).unwrap_or(1);
+            let wanted = deployment
+                .as_ref()
+                .and_then(|d| d.spec.as_ref()?.replicas)
+                .unwrap_or(1);
             // Right after a pod's deletion the status still counts it.
             if i32::try_from(self.pods().await?.len()) == Ok(wanted) {
                 return Ok(());
@@ -128,7 +149,9 @@ impl Workload {
             Event::Scale(replicas) => {
                 marks.note(&format!("scaling to {replicas}"), None);
                 let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-                self.deployments().patch_scale(&self.name, &PatchParams::default(), &patch).await?;
+                self.deployments()
+                    .patch_scale(&self.name, &PatchParams::default(), &patch)
+                    .await?;
             }
             Event::Restart => {
                 marks.note("restarting", None);
@@ -152,17 +175,34 @@ impl Workload {
     }
 
     fn missing(&self, what: &'static str) -> Error {
-        Error::Missing { namespace: self.namespace.clone(), name: self.name.clone(), what }
+        Error::Missing {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            what,
+        }
     }
 }
 
 /// The Deployment's controller has seen the last change, and every replica is up to date, ready and available.
 fn is_settled() -> impl Condition<Deployment> {
     |deployment: Option<&Deployment>| {
-        let Some(deployment) = deployment else { return false };
-        let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-        let Some(status) = &deployment.status else { return false };
-        let counts = [status.replicas, status.updated_replicas, status.ready_replicas, status.available_replicas];
+        let Some(deployment) = deployment else {
+            return false;
+        };
+        let wanted = deployment
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.replicas)
+            .unwrap_or(1);
+        let Some(status) = &deployment.status else {
+            return false;
+        };
+        let counts = [
+            status.replicas,
+            status.updated_replicas,
+            status.ready_replicas,
+            status.available_replicas,
+        ];
         status.observed_generation >= deployment.metadata.generation
             && counts.into_iter().all(|count| count.unwrap_or(0) == wanted)
     }

@@ -48,14 +48,34 @@ pub(super) async fn keep_coming(
 async fn visit(shared: Arc<Shared>, target: Target, timeout: Duration) -> Newcomer {
     let at_ms = shared.now_ms();
     let step = &shared.application.check.request;
-    let Ok(call) = step.call(Values { user: "newcomer", n: 0 }, &[]) else {
-        return Newcomer { at_ms, pod: None, failure: Some(Failure::Unreadable) };
+    let Ok(call) = step.call(
+        Values {
+            user: "newcomer",
+            n: 0,
+        },
+        &[],
+    ) else {
+        return Newcomer {
+            at_ms,
+            pod: None,
+            failure: Some(Failure::Unreadable),
+        };
     };
     match Client::new(target, false, timeout).send(&call).await {
-        Ok(answer) if answer.status >= 500 || answer.status == 404 => {
-            Newcomer { at_ms, pod: None, failure: Some(Failure::Status(answer.status)) }
-        }
-        Ok(answer) => Newcomer { at_ms, pod: shared.pod(&answer), failure: None },
-        Err(failure) => Newcomer { at_ms, pod: None, failure: Some(failure) },
+        Ok(answer) if answer.status >= 500 || answer.status == 404 => Newcomer {
+            at_ms,
+            pod: None,
+            failure: Some(Failure::Status(answer.status)),
+        },
+        Ok(answer) => Newcomer {
+            at_ms,
+            pod: shared.pod(&answer),
+            failure: None,
+        },
+        Err(failure) => Newcomer {
+            at_ms,
+            pod: None,
+            failure: Some(failure),
+        },
     }
 }

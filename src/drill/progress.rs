@@ -38,8 +38,16 @@ impl Phase {
     }
 
     fn from_number(number: u8) -> Self {
-        let all = [Self::LoggingIn, Self::Before, Self::During, Self::Settling, Self::FinalCheck];
-        all.into_iter().find(|phase| *phase as u8 == number).unwrap_or(Self::LoggingIn)
+        let all = [
+            Self::LoggingIn,
+            Self::Before,
+            Self::During,
+            Self::Settling,
+            Self::FinalCheck,
+        ];
+        all.into_iter()
+            .find(|phase| *phase as u8 == number)
+            .unwrap_or(Self::LoggingIn)
     }
 }
 

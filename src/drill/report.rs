@@ -184,16 +184,25 @@ pub(super) struct Entry {
 
 impl Report {
     /// Puts a report together.
-    pub(super) fn assemble(frame: Frame, entries: Vec<Entry>) -> Result<Self, Unbalanced> {
+    pub(super) fn assemble(frame: Frame, entries: &[Entry]) -> Result<Self, Unbalanced> {
         let names: Vec<String> = {
             let segments = entries.iter().flat_map(|entry| entry.account.timeline());
             let of_users = segments.filter_map(|segment| segment.pod.clone());
             let of_newcomers = frame.newcomers.iter().filter_map(|newcomer| newcomer.pod.clone());
-            of_users.chain(of_newcomers).collect::<BTreeSet<_>>().into_iter().collect()
+            of_users
+                .chain(of_newcomers)
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect()
         };
-        let mut latencies: Vec<u32> = entries.iter().flat_map(|entry| entry.latencies.iter().copied()).collect();
-        let people: Vec<Person> =
-            entries.iter().map(|entry| Person::new(entry, frame.event.from_ms, &names)).collect();
+        let mut latencies: Vec<u32> = entries
+            .iter()
+            .flat_map(|entry| entry.latencies.iter().copied())
+            .collect();
+        let people: Vec<Person> = entries
+            .iter()
+            .map(|entry| Person::new(entry, frame.event.from_ms, &names))
+            .collect();
         let mut classes: BTreeMap<Class, u32> = Class::ALL.into_iter().map(|class| (class, 0)).collect();
         let mut failures = BTreeMap::new();
         for person in &people {
@@ -215,13 +224,24 @@ impl Report {
             failures,
             moves: people.iter().map(|person| u64::from(person.moves)).sum(),
             latency: Latency::of(&mut latencies),
-            pods: names.iter().zip(0..).map(|(n, i)| PodSummary::new(n, i, &people, &frame.newcomers)).collect(),
+            pods: names
+                .iter()
+                .zip(0..)
+                .map(|(n, i)| PodSummary::new(n, i, &people, &frame.newcomers))
+                .collect(),
             newcomers: frame.newcomers,
             marks: frame.marks,
             people,
         };
         let classified = report.classes.values().map(|&n| n as usize).sum();
-        if classified == entries.len() { Ok(report) } else { Err(Unbalanced { users: entries.len(), classified }) }
+        if classified == entries.len() {
+            Ok(report)
+        } else {
+            Err(Unbalanced {
+                users: entries.len(),
+                classified,
+            })
+        }
     }
 
     /// Number of users in a class.
@@ -236,18 +256,27 @@ impl Report {
 
     /// Names of the users whose sessions a pod had when the event began.
     pub fn users_before(&self, pod: &str) -> BTreeSet<&str> {
-        let here = self.people.iter().filter(|person| person.pod_before.as_deref() == Some(pod));
+        let here = self
+            .people
+            .iter()
+            .filter(|person| person.pod_before.as_deref() == Some(pod));
         here.map(|person| person.name.as_str()).collect()
     }
 
     /// Names of the users of a class.
     pub fn names(&self, class: Class) -> BTreeSet<&str> {
-        self.people.iter().filter(|person| person.class == class).map(|person| person.name.as_str()).collect()
+        self.people
+            .iter()
+            .filter(|person| person.class == class)
+            .map(|person| person.name.as_str())
+            .collect()
     }
 
     /// Newcomers that were sent after a time and landed on a pod.
     pub fn newcomers_on<'a>(&'a self, pod: &'a str, after_ms: u64) -> impl Iterator<Item = &'a Newcomer> {
-        self.newcomers.iter().filter(move |n| n.at_ms > after_ms && n.pod.as_deref() == Some(pod))
+        self.newcomers
+            .iter()
+            .filter(move |n| n.at_ms > after_ms && n.pod.as_deref() == Some(pod))
     }
 
     /// The report for people: users by class, requests, pods.
@@ -261,10 +290,21 @@ impl Report {
             seconds(self.duration_ms)
         );
         let header: Vec<&str> = Class::ALL.into_iter().map(Class::label).collect();
-        let row = Class::ALL.into_iter().map(|class| Cell::number(self.count(class))).collect();
+        let row = Class::ALL
+            .into_iter()
+            .map(|class| Cell::number(&self.count(class)))
+            .collect();
         text.push_str(&table::render(&header, &[row]));
-        let failures: Vec<String> = self.failures.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
-        let failures = if failures.is_empty() { String::new() } else { format!(" ({})", failures.join(", ")) };
+        let failures: Vec<String> = self
+            .failures
+            .iter()
+            .map(|(kind, n)| format!("{kind} {n}"))
+            .collect();
+        let failures = if failures.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", failures.join(", "))
+        };
         let ms = |us: u32| f64::from(us) / 1000.0;
         // Writing to a String does not fail.
         let _infallible = writeln!(
@@ -278,8 +318,15 @@ impl Report {
             ms(self.latency.max_us)
         );
         let rows: Vec<Vec<Cell>> = self.pods.iter().map(PodSummary::row).collect();
-        let header =
-            ["pod", "users before", "users after", "lost", "requests", "newcomers", "last newcomer"];
+        let header = [
+            "pod",
+            "users before",
+            "users after",
+            "lost",
+            "requests",
+            "newcomers",
+            "last newcomer",
+        ];
         text.push_str(&table::render(&header, &rows));
         for mark in &self.marks {
             let pod = mark.pod.as_deref().unwrap_or_default();
@@ -292,7 +339,11 @@ impl Report {
 impl Person {
     fn new(entry: &Entry, event_ms: u64, pods: &[String]) -> Self {
         let account = &entry.account;
-        let index = |pod: &String| pods.binary_search(pod).ok().and_then(|index| u32::try_from(index).ok());
+        let index = |pod: &String| {
+            pods.binary_search(pod)
+                .ok()
+                .and_then(|index| u32::try_from(index).ok())
+        };
         let segments = account.timeline().iter();
         Self {
             name: account.name().to_owned(),
@@ -305,7 +356,17 @@ impl Person {
             loss: account.loss().cloned(),
             trouble: account.trouble().map(str::to_owned),
             failures: account.failures().to_vec(),
-            timeline: segments.map(|s| (s.from_ms, s.to_ms, s.pod.as_ref().and_then(index), s.state, s.requests)).collect(),
+            timeline: segments
+                .map(|s| {
+                    (
+                        s.from_ms,
+                        s.to_ms,
+                        s.pod.as_ref().and_then(index),
+                        s.state,
+                        s.requests,
+                    )
+                })
+                .collect(),
         }
     }
 
@@ -318,12 +379,24 @@ impl Person {
 impl PodSummary {
     fn new(name: &str, index: u32, people: &[Person], newcomers: &[Newcomer]) -> Self {
         let here = |pod: &Option<String>| pod.as_deref() == Some(name);
-        let answers = people.iter().flat_map(|person| &person.timeline).filter(|stretch| stretch.2 == Some(index));
+        let answers = people
+            .iter()
+            .flat_map(|person| &person.timeline)
+            .filter(|stretch| stretch.2 == Some(index));
         Self {
             name: name.to_owned(),
-            users_before: count(people.iter().filter(|p| p.role == Role::Member && here(&p.pod_before))),
+            users_before: count(
+                people
+                    .iter()
+                    .filter(|p| p.role == Role::Member && here(&p.pod_before)),
+            ),
             users_after: count(people.iter().filter(|p| p.is_there() && here(&p.pod_after))),
-            lost: count(people.iter().filter_map(|p| p.loss.as_ref()).filter(|loss| here(&loss.pod_before))),
+            lost: count(
+                people
+                    .iter()
+                    .filter_map(|p| p.loss.as_ref())
+                    .filter(|loss| here(&loss.pod_before)),
+            ),
             requests: answers.map(|stretch| u64::from(stretch.4)).sum(),
             newcomers: count(newcomers.iter().filter(|n| here(&n.pod))),
             last_newcomer_ms: newcomers.iter().filter(|n| here(&n.pod)).map(|n| n.at_ms).max(),
@@ -331,15 +404,17 @@ impl PodSummary {
     }
 
     fn row(&self) -> Vec<Cell> {
-        let last = self.last_newcomer_ms.map_or_else(String::new, |at| format!("{:.1} s", seconds(at)));
+        let last = self
+            .last_newcomer_ms
+            .map_or_else(String::new, |at| format!("{:.1} s", seconds(at)));
         vec![
             Cell::text(&self.name),
-            Cell::number(self.users_before),
-            Cell::number(self.users_after),
-            Cell::number(self.lost),
-            Cell::number(self.requests),
-            Cell::number(self.newcomers),
-            Cell::number(last),
+            Cell::number(&self.users_before),
+            Cell::number(&self.users_after),
+            Cell::number(&self.lost),
+            Cell::number(&self.requests),
+            Cell::number(&self.newcomers),
+            Cell::number(&last),
         ]
     }
 }
@@ -352,7 +427,11 @@ impl Latency {
             let rank = (times.len() * percent).div_ceil(100);
             times.get(rank.saturating_sub(1)).copied().unwrap_or(0)
         };
-        Self { p50_us: rank(50), p99_us: rank(99), max_us: rank(100) }
+        Self {
+            p50_us: rank(50),
+            p99_us: rank(99),
+            max_us: rank(100),
+        }
     }
 }
 
@@ -372,8 +451,22 @@ mod tests {
     #[test]
     fn quantiles_are_by_nearest_rank() {
         assert_eq!(Latency::of(&mut []), Latency::default());
-        assert_eq!(Latency::of(&mut [7]), Latency { p50_us: 7, p99_us: 7, max_us: 7 });
+        assert_eq!(
+            Latency::of(&mut [7]),
+            Latency {
+                p50_us: 7,
+                p99_us: 7,
+                max_us: 7
+            }
+        );
         let mut times: Vec<u32> = (1..=200).rev().collect();
-        assert_eq!(Latency::of(&mut times), Latency { p50_us: 100, p99_us: 198, max_us: 200 });
+        assert_eq!(
+            Latency::of(&mut times),
+            Latency {
+                p50_us: 100,
+                p99_us: 198,
+                max_us: 200
+            }
+        );
     }
 }

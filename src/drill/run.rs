@@ -114,14 +114,24 @@ impl Marks {
     }
 
     fn since(begun: Instant) -> Self {
-        Self { begun, marks: Arc::default() }
+        Self {
+            begun,
+            marks: Arc::default(),
+        }
     }
 
     /// Notes something, with the pod that it is about if there is one; the time is now.
     pub fn note(&self, what: &str, pod: Option<&str>) {
         let at_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let mark = Mark { at_ms, what: what.to_owned(), pod: pod.map(str::to_owned) };
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner).push(mark);
+        let mark = Mark {
+            at_ms,
+            what: what.to_owned(),
+            pod: pod.map(str::to_owned),
+        };
+        self.marks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(mark);
     }
 
     pub(super) fn take(&self) -> Vec<Mark> {
@@ -146,15 +156,24 @@ impl Drill {
     pub fn new(application: Application, target: Target, options: Options) -> Result<Self, Error> {
         application.validate()?;
         if options.leavers > 0 && application.logout.is_none() {
-            return Err(Error::Options("leavers need an application with a logout: describe it, or set leavers to 0"));
+            return Err(Error::Options(
+                "leavers need an application with a logout: describe it, or set leavers to 0",
+            ));
         }
         if options.period.is_zero() || options.newcomer_period.is_some_and(|period| period.is_zero()) {
             return Err(Error::Options("the time between two requests has to be above 0"));
         }
         if options.at_once == 0 {
-            return Err(Error::Options("at least one user at once has to be allowed to log in"));
+            return Err(Error::Options(
+                "at least one user at once has to be allowed to log in",
+            ));
         }
-        Ok(Self { application, target, options, counters: Arc::default() })
+        Ok(Self {
+            application,
+            target,
+            options,
+            counters: Arc::default(),
+        })
     }
 
     /// Counters, for [`super::progress::Line`].
@@ -173,8 +192,18 @@ impl Drill {
         X: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let started = jiff::Timestamp::now().to_string();
-        let Self { application, target, options, counters } = self;
-        let shared = Arc::new(Shared { application, counters, begun: Instant::now(), retry_pause: options.retry_pause });
+        let Self {
+            application,
+            target,
+            options,
+            counters,
+        } = self;
+        let shared = Arc::new(Shared {
+            application,
+            counters,
+            begun: Instant::now(),
+            retry_pause: options.retry_pause,
+        });
         let users = log_everybody_in(&shared, &target, &options).await?;
 
         shared.counters.enter(Phase::Before);
@@ -185,16 +214,31 @@ impl Drill {
         shared.counters.enter(Phase::During);
         let from_ms = shared.now_ms();
         let newcomers = options.newcomer_period.map(|period| {
-            let coming =
-                newcomers::keep_coming(Arc::clone(&shared), target.clone(), options.timeout, period, stopped.clone());
+            let coming = newcomers::keep_coming(
+                Arc::clone(&shared),
+                target.clone(),
+                options.timeout,
+                period,
+                stopped.clone(),
+            );
             JoinSet::from_iter([coming])
         });
         let marks = Marks::since(shared.begun);
         tokio::time::timeout(options.event_limit, event(marks.clone()))
             .await
-            .map_err(|_| Error::EventLimit { name: event_name.to_owned(), limit: options.event_limit })?
-            .map_err(|e| Error::Event { name: event_name.to_owned(), source: e.into() })?;
-        let event = EventTimes { name: event_name.to_owned(), from_ms, to_ms: shared.now_ms() };
+            .map_err(|_| Error::EventLimit {
+                name: event_name.to_owned(),
+                limit: options.event_limit,
+            })?
+            .map_err(|e| Error::Event {
+                name: event_name.to_owned(),
+                source: e.into(),
+            })?;
+        let event = EventTimes {
+            name: event_name.to_owned(),
+            from_ms,
+            to_ms: shared.now_ms(),
+        };
 
         shared.counters.enter(Phase::Settling);
         tokio::time::sleep(options.settle).await;
@@ -208,11 +252,14 @@ impl Drill {
         shared.counters.enter(Phase::FinalCheck);
         let mut users = each(users, options.at_once, Work::FinalCheck).await?;
         users.sort_by_key(|(index, _)| *index);
-        let entries = users.into_iter().map(|(_, user)| Entry {
-            requests: user.requests,
-            latencies: user.latencies,
-            account: user.account,
-        });
+        let entries: Vec<Entry> = users
+            .into_iter()
+            .map(|(_, user)| Entry {
+                requests: user.requests,
+                latencies: user.latencies,
+                account: user.account,
+            })
+            .collect();
         let frame = Frame {
             application: shared.application.name.clone(),
             url: target.url().to_owned(),
@@ -222,18 +269,29 @@ impl Drill {
             newcomers,
             marks: marks.take(),
         };
-        Ok(Report::assemble(frame, entries.collect())?)
+        Ok(Report::assemble(frame, &entries)?)
     }
 }
 
 /// Users with their numbers, which give the order of the report.
 type Numbered = Vec<(u32, User)>;
 
-async fn log_everybody_in(shared: &Arc<Shared>, target: &Target, options: &Options) -> Result<Numbered, Error> {
+async fn log_everybody_in(
+    shared: &Arc<Shared>,
+    target: &Target,
+    options: &Options,
+) -> Result<Numbered, Error> {
     let users = (0..options.members + options.leavers).map(|index| {
-        let role = if index < options.members { Role::Member } else { Role::Leaver };
+        let role = if index < options.members {
+            Role::Member
+        } else {
+            Role::Leaver
+        };
         let client = Client::new(target.clone(), options.keep_alive, options.timeout);
-        (index, User::new(Arc::clone(shared), client, &format!("user{}", index + 1), role))
+        (
+            index,
+            User::new(Arc::clone(shared), client, &format!("user{}", index + 1), role),
+        )
     });
     let writes = options.initial_writes;
     shared.counters.enter(Phase::LoggingIn);

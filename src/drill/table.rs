@@ -16,7 +16,7 @@ impl Cell {
     }
 
     /// A number cell.
-    pub fn number(number: impl ToString) -> Self {
+    pub fn number(number: &impl ToString) -> Self {
         Self::Number(number.to_string())
     }
 
@@ -43,8 +43,15 @@ pub fn render(header: &[&str], rows: &[Vec<Cell>]) -> String {
         .collect();
     // A heading stands like the cells below it.
     let titles = header.iter().enumerate().map(|(column, title)| {
-        let numeric = rows.iter().filter_map(|row| row.get(column)).any(|cell| matches!(cell, Cell::Number(_)));
-        if numeric { Cell::number(title) } else { Cell::text(*title) }
+        let numeric = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .any(|cell| matches!(cell, Cell::Number(_)));
+        if numeric {
+            Cell::number(title)
+        } else {
+            Cell::text(*title)
+        }
     });
     let mut text = line(&titles.collect::<Vec<_>>(), &widths);
     for row in rows {
@@ -70,7 +77,13 @@ mod tests {
 
     #[test]
     fn aligns_by_kind_and_by_characters_not_bytes() {
-        let rows = vec![vec![Cell::text("é"), Cell::number(7)], vec![Cell::text("long name"), Cell::number(1234)]];
-        assert_eq!(render(&["pod", "n"], &rows), "pod           n\né             7\nlong name  1234\n");
+        let rows = vec![
+            vec![Cell::text("é"), Cell::number(&7)],
+            vec![Cell::text("long name"), Cell::number(&1234)],
+        ];
+        assert_eq!(
+            render(&["pod", "n"], &rows),
+            "pod           n\né             7\nlong name  1234\n"
+        );
     }
 }

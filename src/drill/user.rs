@@ -92,7 +92,13 @@ impl User {
     }
 
     /// Uses the application at a steady pace until told to stop; the first request comes after `offset`.
-    pub async fn go_on(&mut self, mut stop: watch::Receiver<bool>, offset: Duration, period: Duration, write_every: u32) {
+    pub async fn go_on(
+        &mut self,
+        mut stop: watch::Receiver<bool>,
+        offset: Duration,
+        period: Duration,
+        write_every: u32,
+    ) {
         if !self.account.is_logged_in() {
             return;
         }
@@ -153,7 +159,9 @@ impl User {
 
     async fn log_out(&mut self) {
         let shared = Arc::clone(&self.shared);
-        let Some(step) = &shared.application.logout else { return };
+        let Some(step) = &shared.application.logout else {
+            return;
+        };
         self.old_cookies = Some(self.client.cookies());
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
@@ -174,9 +182,15 @@ impl User {
 
     async fn write(&mut self) {
         let shared = Arc::clone(&self.shared);
-        let Some(write) = &shared.application.write else { return self.check().await };
+        let Some(write) = &shared.application.write else {
+            return self.check().await;
+        };
         self.writes += 1;
-        let item = Values { user: self.account.name(), n: self.writes }.fill(&write.item);
+        let item = Values {
+            user: self.account.name(),
+            n: self.writes,
+        }
+        .fill(&write.item);
         match self.perform(&write.request).await {
             Ended::Done(answer) => self.enter(Some(&answer), Observation::Wrote(item)),
             // The refusal does not tell whether the session is gone; the check does.
@@ -201,7 +215,13 @@ impl User {
                 }
             }
             Ended::Done(answer) | Ended::Refused(answer) => {
-                self.enter(Some(&answer), Observation::Seen { user: None, items: None });
+                self.enter(
+                    Some(&answer),
+                    Observation::Seen {
+                        user: None,
+                        items: None,
+                    },
+                );
             }
             Ended::Failed(failure) => self.enter(None, Observation::Failed(failure)),
         }
@@ -213,7 +233,8 @@ impl User {
         if matches!(observation, Observation::Failed(_) | Observation::WriteUnsure(..)) {
             self.shared.counters.fail();
         }
-        self.account.enter(self.shared.now_ms(), pod.as_deref(), observation);
+        self.account
+            .enter(self.shared.now_ms(), pod.as_deref(), observation);
         if self.account.is_lost() && !was_lost {
             self.shared.counters.lose();
         }
@@ -222,7 +243,9 @@ impl User {
     async fn perform(&mut self, step: &Step) -> Ended {
         let mut fields = Vec::new();
         if let Some(page) = &step.page {
-            let Ok(call) = page.call(self.values()) else { return Ended::Failed(Failure::Unreadable) };
+            let Ok(call) = page.call(self.values()) else {
+                return Ended::Failed(Failure::Unreadable);
+            };
             let answer = match self.send(&call).await {
                 Ok(answer) => answer,
                 Err(failure) => return Ended::Failed(failure),
@@ -236,25 +259,33 @@ impl User {
             }
         }
         // Validated with the application; a name that makes it invalid would be the drill's own.
-        let Ok(call) = step.call(self.values(), &fields) else { return Ended::Failed(Failure::Unreadable) };
+        let Ok(call) = step.call(self.values(), &fields) else {
+            return Ended::Failed(Failure::Unreadable);
+        };
         match self.send(&call).await {
             Ok(answer) if step.accepts(answer.status) => Ended::Done(answer),
             // 419: Laravel's answer to an expired session; 422: input refused.
-            Ok(answer) if matches!(answer.status, 200..=399 | 401 | 403 | 419 | 422) => Ended::Refused(answer),
+            Ok(answer) if matches!(answer.status, 200..=399 | 401 | 403 | 419 | 422) => {
+                Ended::Refused(answer)
+            }
             Ok(answer) => Ended::Failed(Failure::Status(answer.status)),
             Err(failure) => Ended::Failed(failure),
         }
     }
 
     fn values(&self) -> Values<'_> {
-        Values { user: self.account.name(), n: self.writes }
+        Values {
+            user: self.account.name(),
+            n: self.writes,
+        }
     }
 
     async fn send(&mut self, call: &super::client::Call) -> Result<Answer, Failure> {
         self.requests += 1;
         self.shared.counters.request();
         let answer = self.client.send(call).await?;
-        self.latencies.push(u32::try_from(answer.took.as_micros()).unwrap_or(u32::MAX));
+        self.latencies
+            .push(u32::try_from(answer.took.as_micros()).unwrap_or(u32::MAX));
         Ok(answer)
     }
 }

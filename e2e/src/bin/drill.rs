@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -66,17 +67,26 @@ struct Arguments {
 }
 
 fn event(text: &str) -> Result<Event, String> {
-    let (kind, value) = text.split_once('=').map_or((text, None), |(kind, value)| (kind, Some(value)));
+    let (kind, value) = text
+        .split_once('=')
+        .map_or((text, None), |(kind, value)| (kind, Some(value)));
     match (kind, value) {
         ("nothing", None) => Ok(Event::Nothing(Duration::from_secs(5))),
         ("nothing", Some(seconds)) => {
-            let seconds = seconds.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
-            seconds.map(Event::Nothing).ok_or_else(|| "nothing=SECONDS needs a number".to_owned())
+            let seconds = seconds
+                .parse()
+                .ok()
+                .and_then(|s| Duration::try_from_secs_f64(s).ok());
+            seconds
+                .map(Event::Nothing)
+                .ok_or_else(|| "nothing=SECONDS needs a number".to_owned())
         }
         ("delete-pod", name) => Ok(Event::DeletePod(name.map(str::to_owned))),
         ("scale", Some(replicas)) => {
             let replicas = replicas.parse().ok().filter(|replicas| *replicas >= 0);
-            replicas.map(Event::Scale).ok_or_else(|| "scale=REPLICAS needs a number from 0".to_owned())
+            replicas
+                .map(Event::Scale)
+                .ok_or_else(|| "scale=REPLICAS needs a number from 0".to_owned())
         }
         ("restart", None) => Ok(Event::Restart),
         _ => Err("expected nothing[=SECONDS], delete-pod[=NAME], scale=REPLICAS or restart".to_owned()),
@@ -102,7 +112,11 @@ impl Arguments {
             keep_alive: !self.fresh_connections,
             before: seconds("before", self.before)?,
             settle: seconds("settle", self.settle)?,
-            newcomer_period: if self.newcomers == 0.0 { None } else { Some(period("newcomers", self.newcomers)?) },
+            newcomer_period: if self.newcomers == 0.0 {
+                None
+            } else {
+                Some(period("newcomers", self.newcomers)?)
+            },
             ..Options::default()
         })
     }
@@ -118,29 +132,52 @@ impl Arguments {
     }
 
     fn application(&self) -> Result<Application> {
-        let Some(path) = &self.application else { return e2e::shop::application() };
+        let Some(path) = &self.application else {
+            return e2e::shop::application();
+        };
         let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         Application::from_yaml(&text).with_context(|| path.display().to_string())
     }
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
+    match Box::pin(run()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("drill: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<()> {
     let arguments = Arguments::parse();
-    let drill = Drill::new(arguments.application()?, arguments.target()?, arguments.options()?)?;
+    let drill = Drill::new(
+        arguments.application()?,
+        arguments.target()?,
+        arguments.options()?,
+    )?;
     let line = Line::show(drill.counters());
     let event = &arguments.event;
     let report = if let Event::Nothing(time) = event {
         let time = *time;
-        drill.run("nothing", async |_| {
-            tokio::time::sleep(time).await;
-            Ok::<_, std::convert::Infallible>(())
-        })
-        .await?
+        drill
+            .run("nothing", async |_| {
+                tokio::time::sleep(time).await;
+                Ok::<_, std::convert::Infallible>(())
+            })
+            .await?
     } else {
-        let client = kube::Client::try_default().await.context("an event of the cluster needs KUBECONFIG")?;
+        let client = kube::Client::try_default()
+            .await
+            .context("an event of the cluster needs KUBECONFIG")?;
         let workload = Workload::new(client, &arguments.namespace, &arguments.deployment);
-        drill.run(&event.to_string(), async |marks| workload.cause(event, &marks).await).await?
+        drill
+            .run(&event.to_string(), async |marks| {
+                workload.cause(event, &marks).await
+            })
+            .await?
     };
     drop(line);
     if arguments.json {

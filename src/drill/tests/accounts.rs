@@ -39,11 +39,19 @@ fn account(role: Role, course: &[(Option<&'static str>, Observation)]) -> Accoun
 }
 
 fn entry(account: Account) -> Entry {
-    Entry { account, requests: 0, latencies: Vec::new() }
+    Entry {
+        account,
+        requests: 0,
+        latencies: Vec::new(),
+    }
 }
 
 fn frame() -> Frame {
-    let event = EventTimes { name: "nothing".to_owned(), from_ms: 5, to_ms: 6 };
+    let event = EventTimes {
+        name: "nothing".to_owned(),
+        from_ms: 5,
+        to_ms: 6,
+    };
     let text = String::new;
     Frame {
         application: text(),
@@ -60,7 +68,7 @@ proptest! {
     #[test]
     fn classes_always_sum_to_the_number_of_users(courses in prop::collection::vec((role(), course()), 0..20)) {
         let entries: Vec<Entry> = courses.iter().map(|(role, course)| entry(account(*role, course))).collect();
-        let report = Report::assemble(frame(), entries).unwrap();
+        let report = Report::assemble(frame(), &entries).unwrap();
         prop_assert_eq!(report.classes.values().sum::<u32>() as usize, courses.len());
         prop_assert_eq!(report.classes.len(), Class::ALL.len());
         let leavers = report.count(Class::LoggedOut) + report.count(Class::BackAfterLogout);
@@ -115,8 +123,14 @@ proptest! {
 
 #[test]
 fn a_final_check_counts_only_answers_after_it() {
-    let seen = || Observation::Seen { user: Some("ada".to_owned()), items: None };
-    let mut account = account(Role::Member, &[(Some("a"), Observation::LoggedIn), (Some("a"), seen())]);
+    let seen = || Observation::Seen {
+        user: Some("ada".to_owned()),
+        items: None,
+    };
+    let mut account = account(
+        Role::Member,
+        &[(Some("a"), Observation::LoggedIn), (Some("a"), seen())],
+    );
     assert_eq!(account.class(), Class::Kept);
     account.begin_final_check();
     account.enter(7, None, Observation::Failed(Failure::Timeout));
@@ -149,7 +163,10 @@ fn marks_keep_their_order_and_pods() {
     marks.note("deleting", Some("a"));
     marks.note("scaled", None);
     let taken = marks.take();
-    assert_eq!(taken.iter().map(|mark| mark.what.as_str()).collect::<Vec<_>>(), ["deleting", "scaled"]);
+    assert_eq!(
+        taken.iter().map(|mark| mark.what.as_str()).collect::<Vec<_>>(),
+        ["deleting", "scaled"]
+    );
     assert_eq!(taken[0].pod.as_deref(), Some("a"));
     assert!(marks.take().is_empty());
 }

@@ -11,11 +11,18 @@ use crate::drill::{Class, Drill, Failure, Options, Target};
 const LIMIT: Duration = Duration::from_secs(2);
 
 fn world(cookie: &'static str) -> World {
-    World { pods: vec!["a".to_owned()], cookie, ..World::default() }
+    World {
+        pods: vec!["a".to_owned()],
+        cookie,
+        ..World::default()
+    }
 }
 
 async fn log_in(client: &mut Client) -> Answer {
-    let form = [(hyper::header::CONTENT_TYPE, "application/x-www-form-urlencoded".parse().unwrap())];
+    let form = [(
+        hyper::header::CONTENT_TYPE,
+        "application/x-www-form-urlencoded".parse().unwrap(),
+    )];
     let call = Call::new(Method::POST, "/login", form.to_vec(), "user=ada".into()).unwrap();
     let answer = client.send(&call).await.unwrap();
     assert_eq!(answer.status, 303);
@@ -67,12 +74,18 @@ async fn a_secure_cookie_without_tls_loses_everybody_and_with_tls_nobody() {
     let (server, authority) = Server::start_tls(world("; Secure"), "app.test").await;
     let target = Target::https(server.address, "app.test", authority.as_bytes()).unwrap();
     let drill = Drill::new(Server::application(), target, options.clone()).unwrap();
-    let report = drill.run("nothing", async |_| Ok::<_, std::io::Error>(())).await.unwrap();
+    let report = drill
+        .run("nothing", async |_| Ok::<_, std::io::Error>(()))
+        .await
+        .unwrap();
     assert_eq!(report.count(Class::Kept), 4);
 
     let server = Server::start(world("; Secure")).await;
     let drill = Drill::new(Server::application(), server.target(), options).unwrap();
-    let report = drill.run("nothing", async |_| Ok::<_, std::io::Error>(())).await.unwrap();
+    let report = drill
+        .run("nothing", async |_| Ok::<_, std::io::Error>(()))
+        .await
+        .unwrap();
     assert_eq!(report.count(Class::Lost), 4);
 }
 
@@ -82,7 +95,10 @@ async fn a_certificate_of_another_authority_is_refused() {
     let (_, other) = Server::start_tls(world(""), "app.test").await;
     let target = Target::https(server.address, "app.test", other.as_bytes()).unwrap();
     let call = Call::new(Method::GET, "/whoami", Vec::new(), bytes::Bytes::new()).unwrap();
-    assert_eq!(Client::new(target, true, LIMIT).send(&call).await.unwrap_err(), Failure::Tls);
+    assert_eq!(
+        Client::new(target, true, LIMIT).send(&call).await.unwrap_err(),
+        Failure::Tls
+    );
 }
 
 #[tokio::test]
@@ -92,7 +108,10 @@ async fn old_cookies_can_be_put_back() {
     log_in(&mut client).await;
     let old = client.cookies();
     let session = server.world().sessions.clone();
-    client.send(&Call::new(Method::POST, "/logout", Vec::new(), bytes::Bytes::new()).unwrap()).await.unwrap();
+    client
+        .send(&Call::new(Method::POST, "/logout", Vec::new(), bytes::Bytes::new()).unwrap())
+        .await
+        .unwrap();
     server.world().sessions = session;
     assert!(!is_logged_in(&mut client).await, "the logout removed the cookie");
     client.set_cookies(old);
@@ -117,7 +136,10 @@ fn bad_targets_say_what_is_wrong() {
     let address = "127.0.0.1:80".parse().unwrap();
     for host in ["", "a b", "shop.test/path", "user@shop.test"] {
         let error = Target::http(address, host).unwrap_err().to_string();
-        assert_eq!(error, format!("host {host:?} is no host name, with or without a port"));
+        assert_eq!(
+            error,
+            format!("host {host:?} is no host name, with or without a port")
+        );
     }
     assert!(Target::https(address, "shop.test", b"-----BEGIN CERTIFICATE-----\nx").is_err());
 }

@@ -26,14 +26,38 @@ fn refusal(description: &str) -> String {
 #[test]
 fn bad_descriptions_name_the_place_and_what_was_expected() {
     for (from, to, expected) in [
-        ("path: /login", "path: login", "login: no request can be made of it: \"login\" is no path"),
-        ("path: /whoami", "path: '/who ami'", "check.request: no request can be made of it"),
-        ("path: /logout", "path: /logout, headers: {'a b': c}", "\"a b\" is no name of a header"),
-        ("accept: [303]}\ncheck", "json: {a: 1}}\ncheck", "login: no request can be made of it: it has both a form and a JSON body"),
-        ("item: '{user}-{n}'\nlogout", "item: '{user}'\nlogout", "has to contain {user} and {n}"),
+        (
+            "path: /login",
+            "path: login",
+            "login: no request can be made of it: \"login\" is no path",
+        ),
+        (
+            "path: /whoami",
+            "path: '/who ami'",
+            "check.request: no request can be made of it",
+        ),
+        (
+            "path: /logout",
+            "path: /logout, headers: {'a b': c}",
+            "\"a b\" is no name of a header",
+        ),
+        (
+            "accept: [303]}\ncheck",
+            "json: {a: 1}}\ncheck",
+            "login: no request can be made of it: it has both a form and a JSON body",
+        ),
+        (
+            "item: '{user}-{n}'\nlogout",
+            "item: '{user}'\nlogout",
+            "has to contain {user} and {n}",
+        ),
         ("json: /user", "json: user", "\"user\" is no JSON pointer"),
         ("json: /user", "regex: '('", "not a regular expression"),
-        ("header: x-pod", "header: 'x pod'", "\"x pod\" is no name of a header"),
+        (
+            "header: x-pod",
+            "header: 'x pod'",
+            "\"x pod\" is no name of a header",
+        ),
         ("name: test", "name: test\ncolour: red", "colour"),
         ("method: POST", "method: post", "post"),
     ] {
@@ -54,7 +78,12 @@ fn descriptions_go_through_json() {
 fn answer(body: &'static str) -> Answer {
     let mut headers = HeaderMap::new();
     headers.insert("x-served-by", "pod-1".parse().unwrap());
-    Answer { status: 200, headers, body: Bytes::from_static(body.as_bytes()), took: Duration::ZERO }
+    Answer {
+        status: 200,
+        headers,
+        body: Bytes::from_static(body.as_bytes()),
+        took: Duration::ZERO,
+    }
 }
 
 fn locator(json: &str) -> Locator {
@@ -81,14 +110,32 @@ fn locators_find_what_they_say() {
         let back = serde_json::to_value(&locator).unwrap();
         assert_eq!(back, serde_json::json!({"json": pointer}));
     }
-    assert_eq!(locator(r#"{"json": "/empty"}"#).first(&answer(basket)).unwrap(), None);
-    assert_eq!(locator(r#"{"json": "/user"}"#).first(&answer("<html>")), Err(Unreadable));
+    assert_eq!(
+        locator(r#"{"json": "/empty"}"#).first(&answer(basket)).unwrap(),
+        None
+    );
+    assert_eq!(
+        locator(r#"{"json": "/user"}"#).first(&answer("<html>")),
+        Err(Unreadable)
+    );
 
     let page = answer("<b>ada</b> <b>eve</b>");
-    assert_eq!(locator(r#"{"regex": "<b>(\\w+)</b>"}"#).all(&page).unwrap(), ["ada", "eve"]);
-    assert_eq!(locator(r#"{"regex": "a.a"}"#).first(&page).unwrap().as_deref(), Some("ada"));
+    assert_eq!(
+        locator(r#"{"regex": "<b>(\\w+)</b>"}"#).all(&page).unwrap(),
+        ["ada", "eve"]
+    );
+    assert_eq!(
+        locator(r#"{"regex": "a.a"}"#).first(&page).unwrap().as_deref(),
+        Some("ada")
+    );
     assert_eq!(locator(r#"{"regex": "nobody"}"#).first(&page).unwrap(), None);
-    assert_eq!(locator(r#"{"header": "X-Served-By"}"#).first(&page).unwrap().as_deref(), Some("pod-1"));
+    assert_eq!(
+        locator(r#"{"header": "X-Served-By"}"#)
+            .first(&page)
+            .unwrap()
+            .as_deref(),
+        Some("pod-1")
+    );
     assert_eq!(locator(r#"{"header": "X-Other"}"#).first(&page).unwrap(), None);
 }
 
@@ -99,7 +146,11 @@ fn templates_are_filled_everywhere_and_forms_are_encoded() {
     }))
     .unwrap();
     let values = Values { user: "ada", n: 7 };
-    let call = format!("{:?}", step.call(values, &[("token".to_owned(), "t=1".to_owned())]).unwrap());
+    let call = format!(
+        "{:?}",
+        step.call(values, &[("token".to_owned(), "t=1".to_owned())])
+            .unwrap()
+    );
     assert!(call.contains("/u/ada?n=7"), "{call}");
     assert!(call.contains("text=ada+%26+7&token=t%3D1"), "{call}");
     assert!(call.contains(r#""x-user", "ada""#), "{call}");
@@ -109,5 +160,8 @@ fn templates_are_filled_everywhere_and_forms_are_encoded() {
     }))
     .unwrap();
     let call = format!("{:?}", step.call(values, &[]).unwrap());
-    assert!(call.contains(r#"{\"who\":[\"ada\",{\"k\":1,\"n\":\"7\"}]}"#), "{call}");
+    assert!(
+        call.contains(r#"{\"who\":[\"ada\",{\"k\":1,\"n\":\"7\"}]}"#),
+        "{call}"
+    );
 }

@@ -32,7 +32,11 @@ fn options() -> Options {
 /// Three pods behind a proxy that keeps users where they are.
 fn sticky() -> World {
     let pods = ["a", "b", "c"].map(str::to_owned).to_vec();
-    World { pods, sticky: true, ..World::default() }
+    World {
+        pods,
+        sticky: true,
+        ..World::default()
+    }
 }
 
 /// Runs a drill in which the event is a change of the world, and checks what holds for every report.
@@ -63,13 +67,35 @@ fn check_books(report: &Report, users: u32) {
     assert_eq!(report.users, users);
     assert_eq!(report.classes.values().sum::<u32>(), users);
     assert_eq!(report.people.len(), users as usize);
-    assert_eq!(report.people.iter().map(|p| &p.name).collect::<BTreeSet<_>>().len(), users as usize);
-    let in_timelines: u64 = report.people.iter().flat_map(|p| &p.timeline).map(|stretch| u64::from(stretch.4)).sum();
-    assert!(in_timelines <= report.requests, "{in_timelines} entries of {} requests", report.requests);
+    assert_eq!(
+        report
+            .people
+            .iter()
+            .map(|p| &p.name)
+            .collect::<BTreeSet<_>>()
+            .len(),
+        users as usize
+    );
+    let in_timelines: u64 = report
+        .people
+        .iter()
+        .flat_map(|p| &p.timeline)
+        .map(|stretch| u64::from(stretch.4))
+        .sum();
+    assert!(
+        in_timelines <= report.requests,
+        "{in_timelines} entries of {} requests",
+        report.requests
+    );
 }
 
 fn counts(report: &Report) -> Vec<(Class, u32)> {
-    report.classes.iter().map(|(&class, &n)| (class, n)).filter(|(_, n)| *n > 0).collect()
+    report
+        .classes
+        .iter()
+        .map(|(&class, &n)| (class, n))
+        .filter(|(_, n)| *n > 0)
+        .collect()
 }
 
 fn names(users: impl IntoIterator<Item = u32>) -> BTreeSet<String> {
@@ -84,15 +110,31 @@ fn owned(names: BTreeSet<&str>) -> BTreeSet<String> {
 async fn when_nothing_happens_everybody_is_kept_and_leavers_stay_out() {
     let server = Server::start(sticky()).await;
     let report = drill(&server, options(), |_| {}).await;
-    assert_eq!(counts(&report), [(Class::Kept, MEMBERS), (Class::LoggedOut, LEAVERS)]);
+    assert_eq!(
+        counts(&report),
+        [(Class::Kept, MEMBERS), (Class::LoggedOut, LEAVERS)]
+    );
     assert_eq!(report.failed(), 0);
     assert_eq!(report.moves, 0);
-    assert_eq!(report.requests, server.world().requests, "every request is counted once");
+    assert_eq!(
+        report.requests,
+        server.world().requests,
+        "every request is counted once"
+    );
     assert!(report.latency.p50_us > 0 && report.latency.p50_us <= report.latency.p99_us);
     assert!(report.latency.p99_us <= report.latency.max_us);
-    assert_eq!(report.pods.iter().map(|pod| pod.users_before).sum::<u32>(), MEMBERS);
-    assert_eq!(report.pods.iter().map(|pod| pod.users_after).sum::<u32>(), MEMBERS);
-    assert_eq!(report.pods.iter().map(|pod| pod.requests).sum::<u64>(), report.requests);
+    assert_eq!(
+        report.pods.iter().map(|pod| pod.users_before).sum::<u32>(),
+        MEMBERS
+    );
+    assert_eq!(
+        report.pods.iter().map(|pod| pod.users_after).sum::<u32>(),
+        MEMBERS
+    );
+    assert_eq!(
+        report.pods.iter().map(|pod| pod.requests).sum::<u64>(),
+        report.requests
+    );
     let written = server.world().session_of("user1").items.len();
     assert!(written > 2, "writes go on after the login: {written}");
 }
@@ -124,22 +166,49 @@ async fn a_lost_pod_loses_exactly_its_users() {
 
 #[tokio::test]
 async fn with_shared_sessions_the_users_of_a_lost_pod_move_once() {
-    let server = Server::start(World { shared: true, ..sticky() }).await;
+    let server = Server::start(World {
+        shared: true,
+        ..sticky()
+    })
+    .await;
     let report = drill(&server, options(), |world| world.remove_pod("b")).await;
     let moved = report.names(Class::Moved);
     assert!(!moved.is_empty());
     assert!(moved.is_subset(&report.users_before("b")));
     assert_eq!(report.count(Class::Kept) + report.count(Class::Moved), MEMBERS);
     assert_eq!(report.moves, moved.len() as u64);
-    assert!(report.people.iter().filter(|p| p.class == Class::Moved).all(|p| p.pod_after != p.pod_before));
+    assert!(
+        report
+            .people
+            .iter()
+            .filter(|p| p.class == Class::Moved)
+            .all(|p| p.pod_after != p.pod_before)
+    );
 }
 
 #[tokio::test]
 async fn without_affinity_users_are_logged_out_and_seen_again() {
-    let server = Server::start(World { sticky: false, ..sticky() }).await;
-    let report = drill(&server, Options { leavers: 0, ..options() }, |_| {}).await;
+    let server = Server::start(World {
+        sticky: false,
+        ..sticky()
+    })
+    .await;
+    let report = drill(
+        &server,
+        Options {
+            leavers: 0,
+            ..options()
+        },
+        |_| {},
+    )
+    .await;
     assert_eq!(counts(&report), [(Class::Lost, MEMBERS)]);
-    assert!(report.people.iter().any(|p| p.loss.as_ref().is_some_and(|loss| loss.seen_again)));
+    assert!(
+        report
+            .people
+            .iter()
+            .any(|p| p.loss.as_ref().is_some_and(|loss| loss.seen_again))
+    );
 }
 
 #[tokio::test]
@@ -156,8 +225,17 @@ async fn a_session_that_is_there_again_at_the_end_was_lost_all_the_same() {
         .await
         .unwrap();
     check_books(&report, MEMBERS + LEAVERS);
-    assert_eq!(counts(&report), [(Class::Lost, MEMBERS), (Class::LoggedOut, LEAVERS)]);
-    assert!(report.people.iter().filter_map(|p| p.loss.as_ref()).all(|loss| loss.seen_again));
+    assert_eq!(
+        counts(&report),
+        [(Class::Lost, MEMBERS), (Class::LoggedOut, LEAVERS)]
+    );
+    assert!(
+        report
+            .people
+            .iter()
+            .filter_map(|p| p.loss.as_ref())
+            .all(|loss| loss.seen_again)
+    );
 }
 
 #[tokio::test]
@@ -168,16 +246,27 @@ async fn a_revived_logout_is_found() {
         world.sessions.extend([revived]);
     })
     .await;
-    let expected = [(Class::Kept, MEMBERS), (Class::LoggedOut, LEAVERS - 1), (Class::BackAfterLogout, 1)];
+    let expected = [
+        (Class::Kept, MEMBERS),
+        (Class::LoggedOut, LEAVERS - 1),
+        (Class::BackAfterLogout, 1),
+    ];
     assert_eq!(counts(&report), expected);
 }
 
 #[tokio::test]
 async fn a_logout_that_never_is_confirmed_is_unknown() {
-    let world = World { fault: Some(Fault::Status(502)), fault_path: "/logout", ..sticky() };
+    let world = World {
+        fault: Some(Fault::Status(502)),
+        fault_path: "/logout",
+        ..sticky()
+    };
     let server = Server::start(world).await;
     let report = drill(&server, options(), |_| {}).await;
-    assert_eq!(counts(&report), [(Class::Kept, MEMBERS), (Class::Unknown, LEAVERS)]);
+    assert_eq!(
+        counts(&report),
+        [(Class::Kept, MEMBERS), (Class::Unknown, LEAVERS)]
+    );
 }
 
 #[tokio::test]
@@ -218,10 +307,17 @@ async fn an_old_state_of_a_session_is_corruption() {
 
 #[tokio::test]
 async fn a_refused_login_is_no_loss() {
-    let server = Server::start(World { banned: vec!["user3"], ..sticky() }).await;
+    let server = Server::start(World {
+        banned: vec!["user3"],
+        ..sticky()
+    })
+    .await;
     let report = drill(&server, options(), |_| {}).await;
     assert_eq!(owned(report.names(Class::LoginFailed)), names([3]));
-    assert_eq!(report.people[2].trouble.as_deref(), Some("login refused with status 401"));
+    assert_eq!(
+        report.people[2].trouble.as_deref(),
+        Some("login refused with status 401")
+    );
     assert_eq!(report.count(Class::Kept), MEMBERS - 1);
 }
 
@@ -248,15 +344,31 @@ async fn passing_errors_are_counted_each_and_lose_nobody() {
             .await
             .unwrap();
         check_books(&report, MEMBERS + LEAVERS);
-        assert_eq!(counts(&report), [(Class::Kept, MEMBERS), (Class::LoggedOut, LEAVERS)], "{fault:?}");
+        assert_eq!(
+            counts(&report),
+            [(Class::Kept, MEMBERS), (Class::LoggedOut, LEAVERS)],
+            "{fault:?}"
+        );
         let faulted = server.world().faulted;
         assert!(faulted > 0);
         // An idempotent request on a connection that was kept is tried once more, as browsers do.
         let seen = report.failures.get(kind).copied().unwrap_or(0);
-        let at_least = if fault == Fault::Close { faulted / 2 } else { faulted };
-        assert!((at_least..=faulted).contains(&seen), "{kind}: {seen} of {faulted}: {:?}", report.failures);
+        let at_least = if fault == Fault::Close {
+            faulted / 2
+        } else {
+            faulted
+        };
+        assert!(
+            (at_least..=faulted).contains(&seen),
+            "{kind}: {seen} of {faulted}: {:?}",
+            report.failures
+        );
         assert_eq!(report.failed(), seen, "no other kind: {:?}", report.failures);
-        let times = report.people.iter().flat_map(|person| &person.failures).map(|failed| failed.at_ms);
+        let times = report
+            .people
+            .iter()
+            .flat_map(|person| &person.failures)
+            .map(|failed| failed.at_ms);
         assert!(times.min().unwrap() >= report.event.from_ms);
     }
 }
@@ -264,9 +376,17 @@ async fn passing_errors_are_counted_each_and_lose_nobody() {
 #[tokio::test]
 async fn a_write_that_failed_may_or_may_not_have_been_done() {
     for fault in [Fault::Status(502), Fault::StatusAfter(502)] {
-        let server = Server::start(World { fault_path: "/items", ..sticky() }).await;
+        let server = Server::start(World {
+            fault_path: "/items",
+            ..sticky()
+        })
+        .await;
         let report = drill(&server, options(), |world| world.fault = Some(fault)).await;
-        assert_eq!(counts(&report), [(Class::Kept, MEMBERS), (Class::LoggedOut, LEAVERS)], "{fault:?}");
+        assert_eq!(
+            counts(&report),
+            [(Class::Kept, MEMBERS), (Class::LoggedOut, LEAVERS)],
+            "{fault:?}"
+        );
         assert_eq!(report.failures.get("status 502"), Some(&server.world().faulted));
     }
 }
@@ -274,7 +394,10 @@ async fn a_write_that_failed_may_or_may_not_have_been_done() {
 #[tokio::test]
 async fn without_a_last_answer_nothing_is_claimed() {
     let server = Server::start(sticky()).await;
-    let options = Options { timeout: Duration::from_millis(60), ..options() };
+    let options = Options {
+        timeout: Duration::from_millis(60),
+        ..options()
+    };
     let report = drill(&server, options, |world| world.fault = Some(Fault::Hang)).await;
     assert_eq!(counts(&report), [(Class::Unknown, MEMBERS + LEAVERS)]);
 }
@@ -298,7 +421,10 @@ async fn an_application_that_is_gone_refuses_connections() {
 #[tokio::test]
 async fn newcomers_show_where_new_users_are_sent() {
     let server = Server::start(sticky()).await;
-    let options = Options { newcomer_period: Some(Duration::from_millis(5)), ..options() };
+    let options = Options {
+        newcomer_period: Some(Duration::from_millis(5)),
+        ..options()
+    };
     let drill = Drill::new(Server::application(), server.target(), options).unwrap();
     let report = drill
         .run("pod b leaves", async |marks: Marks| {
@@ -309,22 +435,47 @@ async fn newcomers_show_where_new_users_are_sent() {
         })
         .await
         .unwrap();
-    let gone = report.marks.iter().find(|mark| mark.pod.as_deref() == Some("b")).unwrap().at_ms;
-    assert!(report.newcomers_on("b", 0).count() > 0, "before, some landed there");
+    let gone = report
+        .marks
+        .iter()
+        .find(|mark| mark.pod.as_deref() == Some("b"))
+        .unwrap()
+        .at_ms;
+    assert!(
+        report.newcomers_on("b", 0).count() > 0,
+        "before, some landed there"
+    );
     // The request that is in flight at the time of the mark may have been sent a moment before it.
     assert_eq!(report.newcomers_on("b", gone).count(), 0);
     assert!(report.newcomers_on("a", gone).count() > 0);
     let pod = report.pods.iter().find(|pod| pod.name == "b").unwrap();
     assert!(pod.last_newcomer_ms.unwrap() <= gone);
-    assert!(report.newcomers.iter().all(|newcomer| newcomer.at_ms >= report.event.from_ms));
+    assert!(
+        report
+            .newcomers
+            .iter()
+            .all(|newcomer| newcomer.at_ms >= report.event.from_ms)
+    );
 }
 
 #[tokio::test]
 async fn connections_are_kept_or_fresh_as_told() {
     for keep_alive in [true, false] {
         let server = Server::start(sticky()).await;
-        let report = drill(&server, Options { keep_alive, ..options() }, |_| {}).await;
-        let expected = if keep_alive { u64::from(MEMBERS + LEAVERS) } else { report.requests };
+        let report = drill(
+            &server,
+            Options {
+                keep_alive,
+                ..options()
+            },
+            |_| {},
+        )
+        .await;
+        let expected = if keep_alive {
+            u64::from(MEMBERS + LEAVERS)
+        } else {
+            report.requests
+        };
         assert_eq!(server.world().connections, expected, "keep_alive {keep_alive}");
     }
 }
@@ -343,11 +494,25 @@ check:
   request: {path: /page}
   user: {regex: 'Hello, <b>(user\\d+)</b>'}
 ";
-    let server = Server::start(World { token: Some("t0k"), ..sticky() }).await;
+    let server = Server::start(World {
+        token: Some("t0k"),
+        ..sticky()
+    })
+    .await;
     let application = Application::from_yaml(description).unwrap();
-    let options = Options { leavers: 0, ..options() };
-    let report = drill_of(application.clone(), &server, options.clone(), |world| world.remove_pod("a")).await;
-    assert!(report.count(Class::Lost) > 0 && report.count(Class::Kept) > 0, "{:?}", counts(&report));
+    let options = Options {
+        leavers: 0,
+        ..options()
+    };
+    let report = drill_of(application.clone(), &server, options.clone(), |world| {
+        world.remove_pod("a")
+    })
+    .await;
+    assert!(
+        report.count(Class::Lost) > 0 && report.count(Class::Kept) > 0,
+        "{:?}",
+        counts(&report)
+    );
     assert_eq!(report.count(Class::Lost) + report.count(Class::Kept), MEMBERS);
     assert!(report.pods.is_empty(), "no pod is claimed where none can be told");
 
@@ -360,12 +525,21 @@ check:
 async fn a_failing_event_gives_no_report() {
     let server = Server::start(sticky()).await;
     let drill = || Drill::new(Server::application(), server.target(), options()).unwrap();
-    let failed = drill().run("broken", async |_| Err(io::Error::other("no such pod"))).await;
+    let failed = drill()
+        .run("broken", async |_| Err(io::Error::other("no such pod")))
+        .await;
     assert!(matches!(failed, Err(Error::Event { name, .. }) if name == "broken"));
 
-    let limited = Options { event_limit: Duration::from_millis(10), ..options() };
+    let limited = Options {
+        event_limit: Duration::from_millis(10),
+        ..options()
+    };
     let drill = Drill::new(Server::application(), server.target(), limited).unwrap();
-    let failed = drill.run("endless", async |_| std::future::pending::<Result<(), io::Error>>().await).await;
+    let failed = drill
+        .run("endless", async |_| {
+            std::future::pending::<Result<(), io::Error>>().await
+        })
+        .await;
     assert!(matches!(failed, Err(Error::EventLimit { .. })));
 }
 
@@ -378,19 +552,47 @@ async fn reports_go_through_json_and_read_well() {
     assert_eq!(serde_json::to_string(&back).unwrap(), json);
     let table = report.table();
     let lines: Vec<&str> = table.lines().collect();
-    assert!(lines[0].starts_with("test at http://app.test/: a change, 15 users"), "{table}");
-    assert!(lines[2].split_whitespace().eq("kept moved lost corrupted unknown login failed logged out back after logout".split(' ')));
-    let numbers: u32 = lines[3].split_whitespace().map(|n| n.parse::<u32>().unwrap()).sum();
+    assert!(
+        lines[0].starts_with("test at http://app.test/: a change, 15 users"),
+        "{table}"
+    );
+    assert!(
+        lines[2]
+            .split_whitespace()
+            .eq("kept moved lost corrupted unknown login failed logged out back after logout".split(' '))
+    );
+    let numbers: u32 = lines[3]
+        .split_whitespace()
+        .map(|n| n.parse::<u32>().unwrap())
+        .sum();
     assert_eq!(numbers, MEMBERS + LEAVERS);
 }
 
 #[test]
 fn options_that_do_not_fit_are_refused() {
     let target = || crate::drill::Target::http("127.0.0.1:1".parse().unwrap(), "app.test").unwrap();
-    let application = Application { logout: None, ..Server::application() };
-    assert!(matches!(Drill::new(application, target(), options()), Err(Error::Options(_))));
-    let still = Options { period: Duration::ZERO, ..options() };
-    assert!(matches!(Drill::new(Server::application(), target(), still), Err(Error::Options(_))));
-    let nobody = Options { at_once: 0, ..options() };
-    assert!(matches!(Drill::new(Server::application(), target(), nobody), Err(Error::Options(_))));
+    let application = Application {
+        logout: None,
+        ..Server::application()
+    };
+    assert!(matches!(
+        Drill::new(application, target(), options()),
+        Err(Error::Options(_))
+    ));
+    let still = Options {
+        period: Duration::ZERO,
+        ..options()
+    };
+    assert!(matches!(
+        Drill::new(Server::application(), target(), still),
+        Err(Error::Options(_))
+    ));
+    let nobody = Options {
+        at_once: 0,
+        ..options()
+    };
+    assert!(matches!(
+        Drill::new(Server::application(), target(), nobody),
+        Err(Error::Options(_))
+    ));
 }

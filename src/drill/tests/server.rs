@@ -90,7 +90,10 @@ pub struct World {
 
 impl World {
     pub fn session_of(&mut self, user: &str) -> &mut Session {
-        self.sessions.values_mut().find(|session| session.user == user).expect("the user has a session")
+        self.sessions
+            .values_mut()
+            .find(|session| session.user == user)
+            .expect("the user has a session")
     }
 
     pub fn remove_pod(&mut self, pod: &str) {
@@ -104,7 +107,11 @@ impl World {
     }
 
     fn place(&self, pod: &str) -> String {
-        if self.shared { "all".to_owned() } else { pod.to_owned() }
+        if self.shared {
+            "all".to_owned()
+        } else {
+            pod.to_owned()
+        }
     }
 }
 
@@ -133,7 +140,10 @@ impl Server {
             .with_no_client_auth()
             .with_single_cert(chain, private)
             .unwrap();
-        (Self::listen(world, Some(TlsAcceptor::from(Arc::new(config)))).await, key.cert.pem())
+        (
+            Self::listen(world, Some(TlsAcceptor::from(Arc::new(config)))).await,
+            key.cert.pem(),
+        )
     }
 
     async fn listen(world: World, tls: Option<TlsAcceptor>) -> Self {
@@ -142,7 +152,12 @@ impl Server {
         let world = Arc::new(Mutex::new(world));
         let mut tasks = JoinSet::new();
         let accepting = tasks.spawn(accept(listener, tls, Arc::clone(&world)));
-        Self { address, world, accepting, tasks }
+        Self {
+            address,
+            world,
+            accepting,
+            tasks,
+        }
     }
 
     pub fn world(&self) -> MutexGuard<'_, World> {
@@ -180,10 +195,18 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, world: Arc<Mute
             let serve = async {
                 // Broken connections are what some tests are about.
                 let _ended = match tls {
-                    None => http1::Builder::new().serve_connection(TokioIo::new(stream), service).await,
+                    None => {
+                        http1::Builder::new()
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await
+                    }
                     Some(tls) => {
-                        let Ok(stream) = tls.accept(stream).await else { return };
-                        http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
+                        let Ok(stream) = tls.accept(stream).await else {
+                            return;
+                        };
+                        http1::Builder::new()
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await
                     }
                 };
             };
@@ -200,7 +223,9 @@ async fn handle(world: Arc<Mutex<World>>, request: Request<Incoming>) -> io::Res
     let fault = {
         let mut world = world.lock().unwrap();
         world.requests += 1;
-        let fault = world.fault.filter(|_| request.uri().path().starts_with(world.fault_path));
+        let fault = world
+            .fault
+            .filter(|_| request.uri().path().starts_with(world.fault_path));
         world.faulted += u64::from(fault.is_some());
         fault
     };
@@ -228,12 +253,18 @@ async fn answer(world: &Mutex<World>, request: Request<Incoming>) -> Response<Fu
         .get_all("cookie")
         .iter()
         .flat_map(|header| header.to_str().unwrap().split("; "))
-        .filter_map(|pair| pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())))
+        .filter_map(|pair| {
+            pair.split_once('=')
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        })
         .collect();
 
     let mut world = world.lock().unwrap();
     let mut response = Response::builder();
-    let kept = cookies.get("route").filter(|pod| world.sticky && world.pods.contains(pod)).cloned();
+    let kept = cookies
+        .get("route")
+        .filter(|pod| world.sticky && world.pods.contains(pod))
+        .cloned();
     let pod = kept.clone().unwrap_or_else(|| {
         world.next_pod += 1;
         world.pods[world.next_pod % world.pods.len()].clone()
@@ -247,7 +278,10 @@ async fn answer(world: &Mutex<World>, request: Request<Incoming>) -> Response<Fu
     let session = key.as_ref().and_then(|key| world.sessions.get(key)).cloned();
 
     let (status, body) = match (&head.method, head.uri.path(), session) {
-        (&Method::GET, "/login", _) => (200, format!("<input name=token value='{}'>", world.token.unwrap_or(""))),
+        (&Method::GET, "/login", _) => (
+            200,
+            format!("<input name=token value='{}'>", world.token.unwrap_or("")),
+        ),
         (&Method::POST, "/login", _) => {
             let user = form["user"].clone();
             let token = form.get("token").map(String::as_str);
@@ -257,20 +291,32 @@ async fn answer(world: &Mutex<World>, request: Request<Incoming>) -> Response<Fu
                 world.next_session += 1;
                 let id = format!("s{}", world.next_session);
                 response = response.header("set-cookie", format!("sid={id}; Path=/{}", world.cookie));
-                world.sessions.insert((place, id), Session { user, items: Vec::new() });
+                world.sessions.insert(
+                    (place, id),
+                    Session {
+                        user,
+                        items: Vec::new(),
+                    },
+                );
                 (303, String::new())
             }
         }
-        (&Method::GET, "/whoami", Some(session)) => {
-            (200, json!({"user": session.user, "items": session.items}).to_string())
-        }
+        (&Method::GET, "/whoami", Some(session)) => (
+            200,
+            json!({"user": session.user, "items": session.items}).to_string(),
+        ),
         (&Method::GET, "/whoami", None) => (200, json!({"user": null, "items": []}).to_string()),
         (&Method::GET, "/page", session) => {
             let name = session.map_or_else(|| "stranger".to_owned(), |session| session.user);
             (200, format!("<p>Hello, <b>{name}</b>!</p>"))
         }
         (&Method::POST, "/items", Some(_)) => {
-            world.sessions.get_mut(&key.unwrap()).unwrap().items.push(form["item"].clone());
+            world
+                .sessions
+                .get_mut(&key.unwrap())
+                .unwrap()
+                .items
+                .push(form["item"].clone());
             (303, String::new())
         }
         (&Method::POST, "/logout", session) => {
