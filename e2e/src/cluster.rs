@@ -10,7 +10,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use session_operator::drill::Report;
 use tokio::process::Command;
 
-/// NodePort of Traefik, the same on every node.
+/// The `NodePort` of Traefik, the same on every node.
 pub const TRAEFIK_PORT: u16 = 30080;
 
 /// NodePort of the Traefik that reads ingress-nginx annotations, the same on every node.

@@ -211,6 +211,14 @@ pub struct FailureAt {
     pub failure: Failure,
 }
 
+/// How far a user has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Outside,
+    LoggedIn,
+    LoggedOut,
+}
+
 /// The account of one user.
 #[derive(Clone, Debug)]
 #[allow(
@@ -220,8 +228,7 @@ pub struct FailureAt {
 pub struct Account {
     name: String,
     role: Role,
-    logged_in: bool,
-    logged_out: bool,
+    stage: Stage,
     /// Items that have to be in the session, because their write was accepted.
     certain: BTreeSet<String>,
     /// Items that may be in the session, because their write was not answered.
@@ -244,8 +251,7 @@ impl Account {
         Self {
             name: name.to_owned(),
             role,
-            logged_in: false,
-            logged_out: false,
+            stage: Stage::Outside,
             certain: BTreeSet::new(),
             unsure: BTreeSet::new(),
             pod: None,
@@ -264,11 +270,11 @@ impl Account {
     pub fn enter(&mut self, at_ms: u64, pod: Option<&str>, observation: Observation) {
         match observation {
             Observation::LoggedIn => {
-                if !self.logged_in {
+                if self.stage == Stage::Outside {
                     // What was seen before is about nobody's session.
                     self.trouble = None;
                     self.answered_last = false;
-                    self.logged_in = true;
+                    self.stage = Stage::LoggedIn;
                 }
                 self.present(at_ms, pod);
             }
@@ -286,7 +292,9 @@ impl Account {
                 self.fail(at_ms, failure);
             }
             Observation::LoggedOut => {
-                self.logged_out = true;
+                if self.stage == Stage::LoggedIn {
+                    self.stage = Stage::LoggedOut;
+                }
                 self.answered_last = false;
                 self.stretch(at_ms, pod, State::Out);
             }
@@ -310,7 +318,7 @@ impl Account {
 
     /// Whether the login was accepted.
     pub fn is_logged_in(&self) -> bool {
-        self.logged_in
+        self.stage != Stage::Outside
     }
 
     /// Whether the session was found missing while it should have been there.
@@ -320,7 +328,7 @@ impl Account {
 
     /// The user's class by what is known now.
     pub fn class(&self) -> Class {
-        if !self.logged_in {
+        if self.stage == Stage::Outside {
             Class::LoginFailed
         } else if self.trouble.is_some() {
             Class::Corrupted
@@ -328,7 +336,7 @@ impl Account {
             Class::BackAfterLogout
         } else if self.loss.is_some() {
             Class::Lost
-        } else if !self.answered_last || (self.role == Role::Leaver && !self.logged_out) {
+        } else if !self.answered_last || (self.role == Role::Leaver && self.stage != Stage::LoggedOut) {
             Class::Unknown
         } else if self.role == Role::Leaver {
             Class::LoggedOut
@@ -388,7 +396,7 @@ impl Account {
 
     fn see(&mut self, at_ms: u64, pod: Option<&str>, user: Option<&str>, items: Option<&[String]>) {
         let Some(user) = user else {
-            if self.logged_in && !self.logged_out && self.loss.is_none() {
+            if self.stage == Stage::LoggedIn && self.loss.is_none() {
                 let pod = pod.map(str::to_owned);
                 self.loss = Some(Loss {
                     at_ms,
@@ -402,7 +410,7 @@ impl Account {
         };
         if user != self.name {
             self.spoil(at_ms, pod, format!("logged in as {user}"));
-        } else if self.logged_out {
+        } else if self.stage == Stage::LoggedOut {
             self.back = true;
             self.stretch(at_ms, pod, State::In);
         } else if let Some(loss) = &mut self.loss {

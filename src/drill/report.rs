@@ -292,7 +292,11 @@ impl Report {
         let header: Vec<&str> = Class::ALL.into_iter().map(Class::label).collect();
         let row = Class::ALL
             .into_iter()
+<<<<<<< HEAD
             .map(|class| Cell::number(self.count(class)))
+=======
+            .map(|class| Cell::number(&self.count(class)))
+>>>>>>> drill
             .collect();
         text.push_str(&table::render(&header, &[row]));
         let failures: Vec<String> = self
@@ -409,12 +413,12 @@ impl PodSummary {
             .map_or_else(String::new, |at| format!("{:.1} s", seconds(at)));
         vec![
             Cell::text(&self.name),
-            Cell::number(self.users_before),
-            Cell::number(self.users_after),
-            Cell::number(self.lost),
-            Cell::number(self.requests),
-            Cell::number(self.newcomers),
-            Cell::number(last),
+            Cell::number(&self.users_before),
+            Cell::number(&self.users_after),
+            Cell::number(&self.lost),
+            Cell::number(&self.requests),
+            Cell::number(&self.newcomers),
+            Cell::number(&last),
         ]
     }
 }

@@ -252,11 +252,14 @@ impl Drill {
         shared.counters.enter(Phase::FinalCheck);
         let mut users = each(users, options.at_once, Work::FinalCheck).await?;
         users.sort_by_key(|(index, _)| *index);
-        let entries = users.into_iter().map(|(_, user)| Entry {
-            requests: user.requests,
-            latencies: user.latencies,
-            account: user.account,
-        });
+        let entries: Vec<Entry> = users
+            .into_iter()
+            .map(|(_, user)| Entry {
+                requests: user.requests,
+                latencies: user.latencies,
+                account: user.account,
+            })
+            .collect();
         let frame = Frame {
             application: shared.application.name.clone(),
             url: target.url().to_owned(),
@@ -266,7 +269,11 @@ impl Drill {
             newcomers,
             marks: marks.take(),
         };
+<<<<<<< HEAD
         Ok(Report::assemble(frame, &entries.collect::<Vec<_>>())?)
+=======
+        Ok(Report::assemble(frame, &entries)?)
+>>>>>>> drill
     }
 }
 
