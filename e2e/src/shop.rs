@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use http::header::{HeaderValue, SET_COOKIE};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::Ingress;
@@ -16,11 +15,7 @@ use kube::core::NamespaceResourceScope;
 use serde::Serialize;
 use serde_json::Value;
 use session_operator::drill::application::Values;
-<<<<<<< HEAD
 use session_operator::drill::client::{Answer, Call, Client};
-=======
-use session_operator::drill::client::{Answer, Client};
->>>>>>> drill
 use session_operator::drill::event::{Event, Workload};
 use session_operator::drill::progress::Line;
 use session_operator::drill::{Application, Drill, Options, Report, Target};
@@ -114,7 +109,6 @@ where
     created
         .map(|_| ())
         .with_context(|| format!("creating the shop's {}", K::kind(&())))
-<<<<<<< HEAD
 }
 
 /// The question who is logged in, from somebody who is not.
@@ -134,8 +128,6 @@ fn pod_of(answer: &Answer) -> Option<String> {
         .get(POD_HEADER)
         .and_then(|name| name.to_str().ok())
         .map(str::to_owned)
-=======
->>>>>>> drill
 }
 
 /// A running shop.
@@ -170,7 +162,6 @@ impl Shop {
     /// Waits until an ingress controller serves the shop from all its pods: it may be ready long before its routes are, and
     /// pods may be ready before it knows of them.
     pub async fn routed(&self, entry: SocketAddr) -> Result<()> {
-<<<<<<< HEAD
         let (target, call) = (self.target(entry)?, check()?);
         let pods: BTreeSet<String> = self.workload.pods().await?.into_keys().collect();
         eventually(
@@ -223,35 +214,6 @@ impl Shop {
                 Ok(Ok(()))
             },
         )
-=======
-        self.answers(entry, "is served", |_| true).await
-    }
-
-    /// Waits until answers bring a cookie that is not the shop's own: an ingress controller acts on affinity some time
-    /// after it was written (Traefik up to 2 s).
-    pub async fn sticky(&self, entry: SocketAddr) -> Result<()> {
-        let foreign = |cookie: &HeaderValue| !cookie.as_bytes().starts_with(b"PHPSESSID=");
-        self.answers(entry, "sets an affinity cookie", |answer| {
-            answer.headers.get_all(SET_COOKIE).iter().any(foreign)
-        })
-        .await
-    }
-
-    async fn answers(&self, entry: SocketAddr, what: &str, fits: impl Fn(&Answer) -> bool) -> Result<()> {
-        let target = self.target(entry)?;
-        let step = application()?.check.request;
-        let call = step
-            .call(Values { user: "nobody", n: 0 }, &[])
-            .map_err(|reason| anyhow!(reason))?;
-        eventually(&format!("{} {what}", target.url()), ROUTE_LIMIT, || async {
-            let mut client = Client::new(target.clone(), false, Duration::from_secs(2));
-            Ok(match client.send(&call).await {
-                Ok(answer) if answer.status == 200 && fits(&answer) => Ok(()),
-                Ok(answer) => Err(format!("status {}, {:?}", answer.status, answer.headers)),
-                Err(failure) => Err(failure.to_string()),
-            })
-        })
->>>>>>> drill
         .await
     }
 
@@ -259,18 +221,9 @@ impl Shop {
     pub async fn drill(&self, entry: SocketAddr, options: Options, event: &Event) -> Result<Report> {
         let drill = Drill::new(application()?, self.target(entry)?, options)?;
         let _line = Line::show(drill.counters());
-<<<<<<< HEAD
-        let report = drill
-            .run(&event.to_string(), async |marks| {
-                self.workload.cause(event, &marks).await
-            })
-            .await?;
-        Ok(report)
-=======
         let name = event.to_string();
         let run = drill.run(&name, async |marks| self.workload.cause(event, &marks).await);
         // Large, as it holds requests to Kubernetes and to the shop in all their states.
         Ok(Box::pin(run).await?)
->>>>>>> drill
     }
 }

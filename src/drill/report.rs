@@ -292,11 +292,7 @@ impl Report {
         let header: Vec<&str> = Class::ALL.into_iter().map(Class::label).collect();
         let row = Class::ALL
             .into_iter()
-<<<<<<< HEAD
-            .map(|class| Cell::number(self.count(class)))
-=======
             .map(|class| Cell::number(&self.count(class)))
->>>>>>> drill
             .collect();
         text.push_str(&table::render(&header, &[row]));
         let failures: Vec<String> = self

@@ -269,11 +269,7 @@ impl Drill {
             newcomers,
             marks: marks.take(),
         };
-<<<<<<< HEAD
-        Ok(Report::assemble(frame, &entries.collect::<Vec<_>>())?)
-=======
         Ok(Report::assemble(frame, &entries)?)
->>>>>>> drill
     }
 }
 

@@ -16,15 +16,7 @@ impl Cell {
     }
 
     /// A number cell.
-<<<<<<< HEAD
-    #[allow(
-        clippy::needless_pass_by_value,
-        reason = "numbers are as cheap as references to them"
-    )]
-    pub fn number(number: impl ToString) -> Self {
-=======
     pub fn number(number: &impl ToString) -> Self {
->>>>>>> drill
         Self::Number(number.to_string())
     }
 
@@ -86,13 +78,8 @@ mod tests {
     #[test]
     fn aligns_by_kind_and_by_characters_not_bytes() {
         let rows = vec![
-<<<<<<< HEAD
-            vec![Cell::text("é"), Cell::number(7)],
-            vec![Cell::text("long name"), Cell::number(1234)],
-=======
             vec![Cell::text("é"), Cell::number(&7)],
             vec![Cell::text("long name"), Cell::number(&1234)],
->>>>>>> drill
         ];
         assert_eq!(
             render(&["pod", "n"], &rows),

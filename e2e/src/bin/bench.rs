@@ -133,9 +133,9 @@ fn render(figures: &[Figure]) -> String {
         .map(|figure| {
             vec![
                 Cell::text(&figure.what),
-                Cell::number(format!("{:.1} {}", figure.value, figure.unit)),
-                Cell::number(format!("{:.0} {}", figure.bar, figure.unit)),
-                Cell::number(format!("{:.2}", figure.value / figure.bar)),
+                Cell::number(&format!("{:.1} {}", figure.value, figure.unit)),
+                Cell::number(&format!("{:.0} {}", figure.bar, figure.unit)),
+                Cell::number(&format!("{:.2}", figure.value / figure.bar)),
                 Cell::text(if figure.value <= figure.bar {
                     "holds"
                 } else {
@@ -223,8 +223,16 @@ async fn resident(
             let request =
                 http::Request::get(format!("/api/v1/nodes/{node}/proxy/stats/summary")).body(Vec::new())?;
             let summary: Value = client.request(request).await?;
-            for pod in summary["pods"].as_array().into_iter().flatten() {
-                let name = pod["podRef"]["name"].as_str().unwrap_or_default();
+            for pod in summary
+                .get("pods")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
+                let name = pod
+                    .pointer("/podRef/name")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
                 if names.iter().any(|known| known == name)
                     && let Some(bytes) = fresh(pod, since)
                 {
@@ -245,6 +253,8 @@ async fn resident(
 /// Resident bytes of a pod's first container, if they were sampled after `since`.
 fn fresh(pod: &Value, since: jiff::Timestamp) -> Option<u64> {
     let memory = pod.pointer("/containers/0/memory")?;
-    let sampled: jiff::Timestamp = memory["time"].as_str()?.parse().ok()?;
-    (sampled > since).then(|| memory["rssBytes"].as_u64()).flatten()
+    let sampled: jiff::Timestamp = memory.get("time")?.as_str()?.parse().ok()?;
+    (sampled > since)
+        .then(|| memory.get("rssBytes")?.as_u64())
+        .flatten()
 }

@@ -165,17 +165,12 @@ impl Demo {
             .await
             .context("creating the policy")?;
         let policy = self.ready().await?;
-<<<<<<< HEAD
-        println!("Ready after {} ms.\n", applied.elapsed().as_millis());
-        self.shop.sticky(self.entry).await?;
-=======
         let ready = applied.elapsed().as_millis();
         self.shop.sticky(self.entry).await?;
         println!(
             "Ready after {ready} ms, in effect at the ingress controller after {} ms.\n",
             applied.elapsed().as_millis()
         );
->>>>>>> drill
         let promised = promise(&policy, api::Event::ScaleUp)?;
         let report = self.drill(3, 4, &Event::Scale(5)).await?;
         let mut wrong = Vec::new();
@@ -280,26 +275,13 @@ fn closing(acts: &[Act], took: Duration) -> String {
         .iter()
         .map(|act| {
             let report = &act.report;
-<<<<<<< HEAD
-            let count = |class| Cell::number(report.count(class));
-=======
             let count = |class| Cell::number(&report.count(class));
->>>>>>> drill
             let others = report.users
                 - report.count(Class::Kept)
                 - report.count(Class::Moved)
                 - report.count(Class::Lost);
             vec![
                 Cell::text(act.name),
-<<<<<<< HEAD
-                Cell::number(report.users),
-                count(Class::Kept),
-                count(Class::Moved),
-                count(Class::Lost),
-                Cell::number(others),
-                Cell::number(report.requests),
-                Cell::number(report.failed()),
-=======
                 Cell::number(&report.users),
                 count(Class::Kept),
                 count(Class::Moved),
@@ -307,7 +289,6 @@ fn closing(acts: &[Act], took: Duration) -> String {
                 Cell::number(&others),
                 Cell::number(&report.requests),
                 Cell::number(&report.failed()),
->>>>>>> drill
                 Cell::text(&act.promised),
                 Cell::text(if act.wrong.is_empty() {
                     "as promised"

@@ -505,11 +505,7 @@ check:
         ..options()
     };
     let report = drill_of(application.clone(), &server, options.clone(), |world| {
-<<<<<<< HEAD
         world.remove_pod("a");
-=======
-        world.remove_pod("a")
->>>>>>> drill
     })
     .await;
     assert!(
