@@ -16,14 +16,11 @@ use super::GuardedPolicy;
 use super::apply::RestoreBudget;
 use super::caches::{self, Scope, Watches};
 use super::census::Census;
-use super::reconcile::{Context, Error, reconcile_guarded};
+use super::reconcile::{Context, Error, RECONCILE_TIMEOUT, reconcile_guarded};
 use super::writer::Writer;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::metrics::ReconcileResult;
 use crate::runtime::{self, Runtime};
-
-/// Longest that one reconcile may take; every request in it has its own, shorter limit.
-pub const RECONCILE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Name of this controller in metrics and Events.
 const CONTROLLER: &str = "sessionpolicy";

@@ -25,6 +25,9 @@ use crate::runtime::backoff::Backoff;
 use crate::runtime::leader::Leadership;
 use crate::runtime::metrics::ReconcileMetrics;
 
+/// Longest that one reconcile may take; every request in it has its own, shorter limit.
+pub const RECONCILE_TIMEOUT: Duration = Duration::from_mins(1);
+
 /// How long undoing is tried before the finalizer is given up, so that no namespace hangs for ever.
 const CLEANUP_LIMIT: Duration = Duration::from_mins(10);
 
@@ -61,7 +64,7 @@ pub enum Error {
     #[error("{}", .0.explain())]
     Write(#[from] WriteError),
     /// The reconcile as a whole took too long.
-    #[error("reconcile took longer than {} s", super::controller::RECONCILE_TIMEOUT.as_secs())]
+    #[error("reconcile took longer than {} s", RECONCILE_TIMEOUT.as_secs())]
     Timeout,
 }
 
