@@ -159,6 +159,8 @@ struct State {
     lease: Option<Value>,
     version: u64,
     requests: Vec<String>,
+    /// Holders in the order in which they were written, without repetition.
+    holders: Vec<String>,
     /// What happens to the next requests instead of an answer.
     faults: VecDeque<Fault>,
     /// Identities of the candidates that are cut off.
@@ -233,6 +235,10 @@ impl State {
             (&Method::PUT, Some(lease)) if version(lease) != version(&sent) => return status(409),
             _ => {}
         }
+        let holder = sent["spec"]["holderIdentity"].as_str().unwrap().to_owned();
+        if self.holders.last() != Some(&holder) {
+            self.holders.push(holder);
+        }
         self.version += 1;
         sent["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.lease = Some(sent.clone());
@@ -294,12 +300,13 @@ async fn one_of_two_leads_and_the_other_follows_at_once_after_a_release() {
     first.release.cancel();
     first.task.await.unwrap().expect("a release is no error");
     assert!(!first.leadership.is_leader());
-    assert_eq!(server.holder(), "", "the holder is emptied");
     seconds(3).await;
     assert!(
         second.leadership.is_leader(),
         "the next look finds the lease free"
     );
+    let holders = server.state.lock().unwrap().holders.clone();
+    assert_eq!(holders, ["first", "", "second"], "a release empties the holder");
     let transitions =
         server.state.lock().unwrap().lease.as_ref().unwrap()["spec"]["leaseTransitions"].clone();
     assert_eq!(transitions, json!(1));
