@@ -295,7 +295,7 @@ async fn a_route_of_another_namespace_is_reported_and_never_written() {
 async fn the_kind_is_picked_up_when_its_crd_appears_and_given_up_when_it_goes() {
     let _alone = alone().await;
     let crd = "ingressroutes.traefik.io";
-    STAGE.kubectl(&["delete", "crd", crd, "--ignore-not-found", "--timeout=60s"]);
+    STAGE.delete_crd(crd);
     let own = Own::new("later").await;
     let world = &own.world;
     let mut operator = own.start_leader().await;
@@ -305,12 +305,7 @@ async fn the_kind_is_picked_up_when_its_crd_appears_and_given_up_when_it_goes() 
     world.until_refused("shop", "AffinityConfigured", "NoRoute").await;
 
     STAGE.apply_manifests(&stage::cluster_manifest("traefik-crds.yaml"));
-    STAGE.kubectl(&[
-        "wait",
-        "--for=condition=Established",
-        &format!("crd/{crd}"),
-        "--timeout=60s",
-    ]);
+    STAGE.until_served(crd);
     world.create(&route("front", &["shop"])).await;
     world.until_ready("shop").await;
     assert_eq!(
@@ -325,7 +320,7 @@ async fn the_kind_is_picked_up_when_its_crd_appears_and_given_up_when_it_goes() 
     operator.until_reconciled(before, 1.0).await;
     crate::audit::assert_none("written for a foreign label", &operator.writes()[written..]);
 
-    STAGE.kubectl(&["delete", "crd", crd, "--timeout=60s"]);
+    STAGE.delete_crd(crd);
     world.until_refused("shop", "AffinityConfigured", "NoRoute").await;
     assert!(operator.is_running(), "it was restarted or ended");
     world.delete_policy("shop").await;

@@ -3,16 +3,16 @@
 use serde_json::{Value, json};
 
 use crate::own::{Own, STAGE, alone};
+use crate::stage::POLICY_CRD;
 use crate::world::{annotation, condition, essence, has_finalizer, policy};
 
-const CRD: &str = "sessionpolicies.session-operator.dev";
 const STICKY: &str = "traefik.ingress.kubernetes.io/service.sticky.cookie";
 
 /// Adds a strategy to the CRD that the operator does not know, as a newer version would.
 fn allow_unknown_strategy() {
     let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/strategy/enum/-";
     let patch = json!([{"op": "add", "path": path, "value": "Telepathy"}]).to_string();
-    STAGE.kubectl(&["patch", "crd", CRD, "--type=json", "--patch", &patch]);
+    STAGE.kubectl(&["patch", "crd", POLICY_CRD, "--type=json", "--patch", &patch]);
 }
 
 #[tokio::test]
@@ -46,8 +46,7 @@ async fn a_policy_that_cannot_be_read_says_so_and_does_not_stop_the_others() {
             &json!({"spec": {"strategy": "Telepathy"}}),
         )
         .await;
-    // The CRD as it was.
-    STAGE.install_chart(&own.release, &[&world.namespace]);
+    STAGE.restore_policy_crd();
 
     for name in ["shop", "wiki"] {
         let policy = world

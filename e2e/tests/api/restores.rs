@@ -30,9 +30,6 @@ async fn what_is_removed_again_and_again_is_restored_five_times_and_then_reporte
     let removal = json!({"metadata": {"annotations": {STICKY: null}}});
     for _ in 0..RESTORES {
         world.until("Service", "shop", "our annotation", present).await;
-        // The operator has to have seen that it stands; else it takes the removal for its own write not being there yet.
-        let before = operator.reconciles().await;
-        operator.until_reconciled(before, 0.0).await;
         world.patch("Service", "shop", &removal).await;
         world
             .until("Service", "shop", "our annotation again", present)

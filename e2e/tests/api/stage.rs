@@ -102,12 +102,25 @@ impl Stage {
             "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n"
         ));
         self.apply_manifests(&manifests);
-        self.kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "crd/sessionpolicies.session-operator.dev",
-            "--timeout=60s",
-        ]);
+        self.until_served(POLICY_CRD);
+    }
+
+    /// Brings the custom resource back into the state that the chart gives it.
+    pub fn restore_policy_crd(&self) {
+        let file = REPOSITORY.join(format!("crds/{POLICY_CRD}.yaml"));
+        self.apply_manifests(&std::fs::read_to_string(file).unwrap());
+        self.until_served(POLICY_CRD);
+    }
+
+    /// Waits until a custom resource is served.
+    pub fn until_served(&self, crd: &str) {
+        let crd = format!("crd/{crd}");
+        self.kubectl(&["wait", "--for=condition=Established", &crd, "--timeout=90s"]);
+    }
+
+    /// Deletes a custom resource with all its objects, if it is there.
+    pub fn delete_crd(&self, crd: &str) {
+        self.kubectl(&["delete", "crd", crd, "--ignore-not-found", "--timeout=90s"]);
     }
 
     /// Writes a kubeconfig with a token of a service account and returns its path.
@@ -136,6 +149,9 @@ impl Stage {
 
 /// Release name of the chart; with this one the names of its objects are those of the chart.
 pub const RELEASE: &str = "session-operator";
+
+/// Name of the custom resource definition of policies.
+pub const POLICY_CRD: &str = "sessionpolicies.session-operator.dev";
 
 /// A manifest of the test cluster.
 pub fn cluster_manifest(name: &str) -> String {
