@@ -1,8 +1,9 @@
 //! The shop of `e2e/apps/shop` in a namespace of a test's choice, and drills of it.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -24,6 +25,9 @@ use crate::wait::eventually;
 
 /// How long a change of a Deployment may take on a busy machine.
 pub const ROLLOUT_LIMIT: Duration = Duration::from_mins(2);
+
+/// How long users have to stay before affinity counts as settled; longer than Traefik's throttle.
+const SETTLED: Duration = Duration::from_secs(3);
 
 /// How long an ingress controller may take to serve a new route.
 const ROUTE_LIMIT: Duration = Duration::from_secs(30);
@@ -189,29 +193,35 @@ impl Shop {
         .await
     }
 
-    /// Waits until users stay where they are: an ingress controller needs a moment to take over what is written (Traefik
-    /// up to 2 s, its throttle), and a user who comes before is not bound to any pod.
+    /// Waits until users have stayed where they are for a while: an ingress controller needs a moment to take over what is
+    /// written (Traefik up to 2 s, its throttle), and a user who comes before is not bound to any pod.
     pub async fn sticky(&self, entry: SocketAddr) -> Result<()> {
         let (target, call) = (self.target(entry)?, check()?);
+        let since = Cell::new(Instant::now());
         eventually(
             &format!("users of {} stay", target.url()),
             ROUTE_LIMIT,
             || async {
-                // Without affinity this comes about once in 3^20 times with three pods.
-                for _visitor in 0..4 {
-                    let mut client = Client::new(target.clone(), false, Duration::from_secs(2));
-                    let mut pods = BTreeSet::new();
-                    for _request in 0..6 {
-                        match client.send(&call).await {
-                            Ok(answer) => pods.insert(pod_of(&answer)),
-                            Err(failure) => return Ok(Err(failure.to_string())),
-                        };
-                    }
-                    if pods.len() != 1 {
-                        return Ok(Err(format!("one visitor on {pods:?}")));
-                    }
+                let mut visitor = Client::new(target.clone(), false, Duration::from_secs(2));
+                let mut pods = BTreeSet::new();
+                for _request in 0..6 {
+                    match visitor.send(&call).await {
+                        Ok(answer) => pods.insert(pod_of(&answer)),
+                        Err(failure) => {
+                            since.set(Instant::now());
+                            return Ok(Err(failure.to_string()));
+                        }
+                    };
                 }
-                Ok(Ok(()))
+                if pods.len() != 1 {
+                    since.set(Instant::now());
+                    return Ok(Err(format!("one visitor on {pods:?}")));
+                }
+                Ok(if since.get().elapsed() > SETTLED {
+                    Ok(())
+                } else {
+                    Err("not for long enough".to_owned())
+                })
             },
         )
         .await
