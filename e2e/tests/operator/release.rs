@@ -140,6 +140,11 @@ async fn an_upgrade_keeps_users_and_an_uninstall_waits_for_detach() -> Result<()
         let configured = now().await?;
 
         upgrade_under_load(cluster, &shop).await?;
+        helm(
+            cluster,
+            &["test", RELEASE, "--namespace", RELEASE, "--timeout", "1m"],
+        )
+        .await?;
         ensure!(
             policies.ready("shop").await?.uid() == created.uid(),
             "the policy was made anew"
