@@ -221,10 +221,6 @@ enum Stage {
 
 /// The account of one user.
 #[derive(Clone, Debug)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "independent observations, not states of one machine"
-)]
 pub struct Account {
     name: String,
     role: Role,
@@ -292,7 +288,8 @@ impl Account {
                 self.fail(at_ms, failure);
             }
             Observation::LoggedOut => {
-                if self.stage == Stage::LoggedIn {
+                // A member who was logged out did not ask for it: the next check shows a loss.
+                if self.role == Role::Leaver && self.stage == Stage::LoggedIn {
                     self.stage = Stage::LoggedOut;
                 }
                 self.answered_last = false;

@@ -12,8 +12,8 @@ use crate::drill::{Application, Class, Drill, Marks, Options, Report};
 const MEMBERS: u32 = 12;
 const LEAVERS: u32 = 3;
 
-/// Time in which every user makes several requests.
-const A_WHILE: Duration = Duration::from_millis(150);
+/// Requests among which every user has several.
+const SEVERAL_EACH: u64 = 6 * (MEMBERS + LEAVERS) as u64;
 
 fn options() -> Options {
     Options {
@@ -23,8 +23,8 @@ fn options() -> Options {
         write_every: 3,
         timeout: Duration::from_millis(300),
         retry_pause: Duration::from_millis(20),
-        before: A_WHILE,
-        settle: A_WHILE,
+        before: Duration::from_millis(150),
+        settle: Duration::from_millis(150),
         ..Options::default()
     }
 }
@@ -193,15 +193,19 @@ async fn without_affinity_users_are_logged_out_and_seen_again() {
         ..sticky()
     })
     .await;
-    let report = drill(
-        &server,
-        Options {
-            leavers: 0,
-            ..options()
-        },
-        |_| {},
-    )
-    .await;
+    let options = Options {
+        leavers: 0,
+        ..options()
+    };
+    let drill = Drill::new(Server::application(), server.target(), options).unwrap();
+    let report = drill
+        .run("nothing", async |_| {
+            server.after_requests(2 * SEVERAL_EACH).await;
+            Ok::<_, io::Error>(())
+        })
+        .await
+        .unwrap();
+    check_books(&report, MEMBERS);
     assert_eq!(counts(&report), [(Class::Lost, MEMBERS)]);
     assert!(
         report
@@ -218,7 +222,7 @@ async fn a_session_that_is_there_again_at_the_end_was_lost_all_the_same() {
     let report = drill
         .run("a gap", async |_| {
             let sessions = std::mem::take(&mut server.world().sessions);
-            tokio::time::sleep(A_WHILE).await;
+            server.after_requests(SEVERAL_EACH).await;
             server.world().sessions = sessions;
             Ok::<_, io::Error>(())
         })
@@ -296,7 +300,7 @@ async fn an_old_state_of_a_session_is_corruption() {
     let report = drill
         .run("stale", async |_| {
             let old: Session = server.world().session_of("user1").clone();
-            tokio::time::sleep(A_WHILE).await;
+            server.after_requests(SEVERAL_EACH).await;
             *server.world().session_of("user1") = old;
             Ok::<_, io::Error>(())
         })
@@ -337,7 +341,7 @@ async fn passing_errors_are_counted_each_and_lose_nobody() {
                 server.world().fault = Some(fault);
                 // Reading a page in place of JSON: writes are posts, to which a page is an answer like any other.
                 server.world().fault_path = if fault == Fault::Page { "/whoami" } else { "" };
-                tokio::time::sleep(A_WHILE).await;
+                server.after_requests(SEVERAL_EACH).await;
                 server.world().fault = None;
                 Ok::<_, io::Error>(())
             })
@@ -428,9 +432,11 @@ async fn newcomers_show_where_new_users_are_sent() {
     let drill = Drill::new(Server::application(), server.target(), options).unwrap();
     let report = drill
         .run("pod b leaves", async |marks: Marks| {
-            tokio::time::sleep(A_WHILE).await;
+            // Newcomers are among them, and the proxy deals them out in turn.
+            server.after_requests(2 * SEVERAL_EACH).await;
             server.world().remove_pod("b");
             marks.note("gone", Some("b"));
+            server.after_requests(SEVERAL_EACH).await;
             Ok::<_, io::Error>(())
         })
         .await

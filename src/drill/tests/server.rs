@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -170,6 +171,19 @@ impl Server {
 
     pub fn application() -> Application {
         Application::from_yaml(DESCRIPTION).unwrap()
+    }
+
+    /// Waits for so many more requests: on a busy machine a time says nothing about what happened in it.
+    pub async fn after_requests(&self, requests: u64) {
+        let enough = self.world().requests + requests;
+        let reached = async {
+            while self.world().requests < enough {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), reached)
+            .await
+            .expect("users go on");
     }
 
     /// Ends the application: connections break, new ones are refused.
