@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
@@ -78,7 +78,7 @@ async fn run_scope(runtime: Runtime, scope: Scope, census: Arc<Census>) {
         census: census.clone(),
     });
     let policies = policies.inspect_ok(move |policy| metrics.enqueued(&key(policy)));
-    Controller::for_stream(policies, caches.policies.clone())
+    let work = Controller::for_stream(policies, caches.policies.clone())
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
         .reconcile_on(futures::stream::unfold(triggers, |mut triggers| async move {
             Some((triggers.recv().await?, triggers))
@@ -89,8 +89,20 @@ async fn run_scope(runtime: Runtime, scope: Scope, census: Arc<Census>) {
         .for_each(|outcome| {
             report(outcome, &census);
             std::future::ready(())
-        })
-        .await;
+        });
+    // kube's controller holds reconciles until its store is filled, and a shutdown ends the watch that fills it: before
+    // that it would wait for ever, and nothing is under way.
+    let nothing_began = async {
+        runtime.shutdown.requested().await;
+        if caches.policies.wait_until_ready().now_or_never().is_none() {
+            return;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = work => {}
+        () = nothing_began => {}
+    }
 }
 
 /// What went wrong outside reconciles; their own failures are reported where they happen.
