@@ -29,8 +29,7 @@ async fn the_operator_recovers_from_an_api_server_that_was_killed() {
     let world = &own.world;
     let mut operator = own.start_leader().await;
     one_more(world, "shop").await;
-    STAGE.cluster("kill-apiserver");
-    STAGE.cluster("start-apiserver");
+    STAGE.restart_api_server();
     if !operator.is_running() {
         // An outage longer than its renew deadline ends it, by design; the kubelet would start it again.
         let log = std::fs::read_to_string(&operator.log).unwrap();

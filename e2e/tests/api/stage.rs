@@ -4,7 +4,8 @@
 //! by a test or by an operator under test.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
@@ -139,8 +140,38 @@ impl Stage {
         path
     }
 
+    /// Kills the API server, starts it again and waits until it is ready.
+    pub fn restart_api_server(&self) {
+        let killed = jiff::Timestamp::now();
+        self.cluster("kill-apiserver");
+        self.cluster("start-apiserver");
+        let window = format!("{killed} {}\n", jiff::Timestamp::now());
+        let mut record = File::options()
+            .create(true)
+            .append(true)
+            .open(self.outages())
+            .unwrap();
+        record.write_all(window.as_bytes()).unwrap();
+    }
+
+    /// When the API server was not ready, by tests' own doing: from, to.
+    pub fn windows_of_outages(&self) -> Vec<(jiff::Timestamp, jiff::Timestamp)> {
+        let record = match std::fs::read_to_string(self.outages()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
+            record => record.unwrap(),
+        };
+        let windows = record.lines().map(|line| line.split_once(' ').unwrap());
+        windows
+            .map(|(from, to)| (from.parse().unwrap(), to.parse().unwrap()))
+            .collect()
+    }
+
+    fn outages(&self) -> PathBuf {
+        run_folder().join(format!("{}.outages", self.suffix))
+    }
+
     /// Runs a verb of `e2e/cluster/cluster` on this stage.
-    pub fn cluster(&self, verb: &str) {
+    fn cluster(&self, verb: &str) {
         let mut command = Command::new(REPOSITORY.join("e2e/cluster/cluster"));
         command.args(["--stage", "api", "--suffix", &self.suffix, verb]);
         printed(command);
