@@ -9,9 +9,12 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+
+use crate::wait::LIMIT;
 
 /// The top folder of the repository.
 static REPOSITORY: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -115,8 +118,13 @@ impl Stage {
 
     /// Waits until a custom resource is served.
     pub fn until_served(&self, crd: &str) {
-        let crd = format!("crd/{crd}");
-        self.kubectl(&["wait", "--for=condition=Established", &crd, "--timeout=90s"]);
+        // Not `kubectl wait`: it fails on a definition that has no condition at all yet.
+        let path = "jsonpath={.status.conditions[?(@.type==\"Established\")].status}";
+        let deadline = Instant::now() + LIMIT;
+        while self.kubectl(&["get", "crd", crd, "--output", path]) != "True" {
+            assert!(Instant::now() < deadline, "{crd} is not established");
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Deletes a custom resource with all its objects, if it is there.
