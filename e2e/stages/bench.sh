@@ -3,6 +3,6 @@
 
 bench() {
     e2e_up
-    cargo build --locked --package e2e --bin bench
+    cargo build --locked --workspace --bin bench
     "$target_folder/debug/bench" --binary "$target_folder/$(rustc -vV | sed -n 's/^host: //p')/operator/session-operator"
 }

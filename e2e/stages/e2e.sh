@@ -21,7 +21,7 @@ e2e_up() {
     trap 'exit 143' TERM
     # Built first: the cluster is idle meanwhile, and two cores are few.
     e2e/install binaries
-    cargo build --locked --package e2e --tests
+    cargo build --locked --workspace --test routes --test operator
     $cluster tools demo
     $cluster up
     $cluster addon traefik
@@ -35,7 +35,7 @@ e2e_up() {
 
 e2e() {
     e2e_up
-    cargo test --locked --package e2e --test routes -- "$@" --test-threads 4
+    cargo test --locked --workspace --test routes -- "$@" --test-threads 4
     # These stop and replace the operator that all share.
-    cargo test --locked --package e2e --test operator -- "$@" --test-threads 1
+    cargo test --locked --workspace --test operator -- "$@" --test-threads 1
 }

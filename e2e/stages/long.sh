@@ -13,5 +13,5 @@ long() {
     $cluster tools long
     e2e_up
     echo "--- the life of a release with Helm 3"
-    HELM=$($cluster tool helm3) cargo test --locked --package e2e --test operator -- --test-threads 1 release::
+    HELM=$($cluster tool helm3) cargo test --locked --workspace --test operator -- --test-threads 1 release::
 }
