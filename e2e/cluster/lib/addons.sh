@@ -21,7 +21,7 @@ install_addon() {
     kube apply --filename - <"$CLUSTER_HOME/manifests/traefik-crds.yaml"
     # Asked again and again: `kubectl wait` fails on a definition that has no condition at all yet.
     wait_until "$START_LIMIT" "Traefik's kinds" \
-      kube wait --for=condition=Established --timeout=1s --filename "$CLUSTER_HOME/manifests/traefik-crds.yaml"
+      kube wait --for=condition=Established --timeout=15s --filename "$CLUSTER_HOME/manifests/traefik-crds.yaml"
   fi
   sed "s/@TRAEFIK_VERSION@/$(tool_version traefik)/" "$CLUSTER_HOME/manifests/$1.yaml" | kube apply --filename -
   kube --namespace "$1" rollout status deployment/traefik --timeout="${START_LIMIT}s"
