@@ -101,6 +101,7 @@ async fn client_ip_by_hrw_sends_one_address_to_one_pod_and_says_what_that_is_wor
             "{policy:#?}"
         );
 
+        shop.sticky(entry).await?;
         let report = shop
             .drill(entry, short(), &Event::Nothing(Duration::from_secs(3)))
             .await?;
