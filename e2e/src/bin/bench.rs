@@ -6,16 +6,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use e2e::policy::Policies;
-use e2e::wait::eventually;
 use e2e::with_temp_namespace;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, PostParams};
 use kube::runtime::wait::await_condition;
 use serde_json::{Value, json};
 use session_operator::drill::table::{self, Cell};
@@ -26,18 +25,12 @@ const POLICIES: usize = 3;
 /// Applies that are timed.
 const ROUNDS: usize = 21;
 
-/// How long kubelet's figures may take to be there: it samples every 10 to 15 s.
-const STATS_LIMIT: Duration = Duration::from_mins(2);
-
 /// Measures an installed operator.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The operator's binary.
     #[arg(long)]
     binary: PathBuf,
-    /// Namespace of the operator.
-    #[arg(long, default_value = "session-operator")]
-    operator_namespace: String,
 }
 
 /// One line of the table.
@@ -68,15 +61,7 @@ async fn main() -> Result<ExitCode> {
         for number in 0..POLICIES {
             policies.ready(&format!("app-{number}")).await?;
         }
-        let since = jiff::Timestamp::now();
-        for (pod, bytes) in resident(client, &arguments.operator_namespace, since).await? {
-            measured.push(figure(
-                &format!("resident memory, {POLICIES} policies, {pod}"),
-                megabytes(bytes),
-                "MB",
-                25.0,
-            ));
-        }
+        // After the applies below every replica has seen the same objects come and go.
         let times = latencies(client, namespace).await?;
         let at = |share: usize| {
             times
@@ -87,6 +72,14 @@ async fn main() -> Result<ExitCode> {
                 * 1e3
         };
         let what = "kubectl apply to annotations written";
+        for (pid, bytes) in resident()? {
+            measured.push(figure(
+                &format!("resident memory, {POLICIES} policies, process {pid}"),
+                megabytes(bytes),
+                "MB",
+                25.0,
+            ));
+        }
         measured.push(figure(
             &format!("{what}, median of {ROUNDS}"),
             at(50),
@@ -197,64 +190,42 @@ async fn latencies(client: &kube::Client, namespace: &str) -> Result<Vec<Duratio
     Ok(times)
 }
 
-/// Resident memory of the operator's containers as kubelet sampled it after `since`, by pod.
-async fn resident(
-    client: &kube::Client,
-    namespace: &str,
-    since: jiff::Timestamp,
-) -> Result<Vec<(String, u64)>> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let labels = "app.kubernetes.io/name=session-operator,app.kubernetes.io/component=operator";
-    let names: Vec<String> = pods
-        .list(&ListParams::default().labels(labels))
-        .await?
-        .iter()
-        .map(ResourceExt::name_any)
-        .collect();
-    let nodes: Vec<String> = Api::<Node>::all(client.clone())
-        .list(&ListParams::default())
-        .await?
-        .iter()
-        .map(ResourceExt::name_any)
-        .collect();
-    eventually("memory of the operator's pods", STATS_LIMIT, || async {
-        let mut found = Vec::new();
-        for node in &nodes {
-            let request =
-                http::Request::get(format!("/api/v1/nodes/{node}/proxy/stats/summary")).body(Vec::new())?;
-            let summary: Value = client.request(request).await?;
-            for pod in summary
-                .get("pods")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
-                let name = pod
-                    .pointer("/podRef/name")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default();
-                if names.iter().any(|known| known == name)
-                    && let Some(bytes) = fresh(pod, since)
-                {
-                    found.push((name.to_owned(), bytes));
-                }
-            }
+/// Resident memory (`VmRSS` of proc(5): anonymous and file pages) of every process of the operator, by pid. The cluster's
+/// processes are this machine's. Kubelet's `rssBytes` would leave out the pages of the binary itself.
+fn resident() -> Result<Vec<(String, u64)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let folder = entry?.path();
+        // A process may end while it is looked at.
+        let Ok(command) = std::fs::read(folder.join("cmdline")) else {
+            continue;
+        };
+        if !command.starts_with(b"/session-operator\0run\0") {
+            continue;
         }
-        Ok(if found.len() == names.len() {
-            Ok(found)
-        } else {
-            Err(format!("{} of {}", found.len(), names.len()))
-        })
-    })
-    .await
-    .map_err(|error| anyhow!("{error:#}"))
-}
-
-/// Resident bytes of a pod's first container, if they were sampled after `since`.
-fn fresh(pod: &Value, since: jiff::Timestamp) -> Option<u64> {
-    let memory = pod.pointer("/containers/0/memory")?;
-    let sampled: jiff::Timestamp = memory.get("time")?.as_str()?.parse().ok()?;
-    (sampled > since)
-        .then(|| memory.get("rssBytes")?.as_u64())
-        .flatten()
+        let Ok(status) = std::fs::read_to_string(folder.join("status")) else {
+            continue;
+        };
+        let kilobytes = status.lines().find_map(|line| {
+            line.strip_prefix("VmRSS:")?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        });
+        let kilobytes: u64 = kilobytes.with_context(|| format!("{} has no VmRSS", folder.display()))?;
+        found.push((
+            folder
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            kilobytes * 1024,
+        ));
+    }
+    ensure!(
+        !found.is_empty(),
+        "no process /session-operator run on this machine: is the cluster elsewhere?"
+    );
+    Ok(found)
 }
