@@ -154,7 +154,7 @@ async fn cleanup(policy: &GuardedPolicy, context: &Context) -> Result<Action, Er
                 let note = format!("took back what was written on {}", changed.join(", "));
                 emit(context, meta, EventType::Normal, "Undone", "Undo", note).await;
             }
-            Err(error) if overdue(meta) => {
+            Err(error) if overdue(meta, jiff::Timestamp::now()) => {
                 let note = format!(
                     "gave up undoing after {} s: {}; fields of manager {} may remain in the namespace",
                     CLEANUP_LIMIT.as_secs(),
@@ -193,11 +193,12 @@ async fn namespace_is_terminating(context: &Context, name: &str) -> Result<bool,
     Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }
 
-fn overdue(meta: &ObjectMeta) -> bool {
+/// Whether undoing has been tried for longer than its limit.
+fn overdue(meta: &ObjectMeta, now: jiff::Timestamp) -> bool {
     let limit = jiff::SignedDuration::try_from(CLEANUP_LIMIT).unwrap_or(jiff::SignedDuration::ZERO);
     meta.deletion_timestamp
         .as_ref()
-        .is_some_and(|since| jiff::Timestamp::now().duration_since(since.0) > limit)
+        .is_some_and(|since| now.duration_since(since.0) > limit)
 }
 
 async fn publish(context: &Context, policy: &SessionPolicy, verdict: &Verdict<'_>) -> Result<(), Error> {
@@ -305,5 +306,26 @@ async fn emit(
             reason,
             "event not written"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn undoing_is_given_up_after_its_limit_and_not_before() {
+        let deleted: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let meta = ObjectMeta {
+            deletion_timestamp: Some(Time(deleted)),
+            ..ObjectMeta::default()
+        };
+        let limit = jiff::SignedDuration::try_from(CLEANUP_LIMIT).unwrap();
+        assert!(!overdue(&meta, deleted + limit));
+        assert!(overdue(
+            &meta,
+            deleted + limit + jiff::SignedDuration::from_secs(1)
+        ));
+        assert!(!overdue(&ObjectMeta::default(), deleted + limit + limit));
     }
 }
