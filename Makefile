@@ -31,15 +31,21 @@ test: ## All tests that CI runs.
 	@$(TIMED) api $(MAKE) --no-print-directory test-api
 	@$(TIMED) replicator $(MAKE) --no-print-directory test-replicator
 	@$(TIMED) e2e $(MAKE) --no-print-directory test-e2e
-test-unit: ## Pure functions, snapshots, CEL rules, simulations.
-	cargo test --workspace --lib --bins
+test-unit: ## Pure functions, snapshots, CEL rules, simulations, transcripts, the replicator beside redis-server.
+	replicator/tests/install redis
+	cargo test --workspace --lib --bins --test transcripts --test differential --test mutations -- --skip sim::tests::
+	cargo test --package session-replicator --profile sim --lib -- --show-output sim::tests::
 test-api: ## The operator against a real etcd and kube-apiserver. ONLY=name picks tests.
 	@e2e/stage api $(ONLY)
-test-replicator: ## Replicators as real processes with real clients.
-	cargo test --package session-replicator --tests
+test-replicator: ## Replicators as real processes with real session handlers.
+	replicator/tests/install
+	cargo test --workspace --test process --test members --test handlers
 test-e2e: ## The operator on a whole cluster with real ingress controllers. ONLY=name picks tests.
 	@e2e/stage e2e $(ONLY)
-test-long: ## What does not fit CI's budget: older API servers, Helm 3 and 4.
+test-long: ## What does not fit CI's budget: 100,000 simulated clusters, fuzzing, older API servers, Helm 3 and 4.
+	cargo sim --seeds 100000
+	MUTATIONS=2000000 cargo test --workspace --test mutations
+	cargo check --manifest-path replicator/fuzz/Cargo.toml
 	@e2e/stage long $(ONLY)
 
 .PHONY: check crds
@@ -51,6 +57,9 @@ check: ## Formatting, lints, generated files, chart.
 crds: ## Write crds/*.yaml and the chart's copies from the types.
 	.ci/generated
 
-.PHONY: bench
-bench: ## Size, memory and latency of the operator.
+.PHONY: bench bench-replicator
+bench: bench-replicator ## Size, memory and latency of the operator; the replicator beside Redis and Valkey.
 	@e2e/stage bench
+bench-replicator: ## Only the replicator.
+	replicator/tests/install redis valkey
+	cargo bench --package session-replicator

@@ -347,10 +347,7 @@ impl Account {
     /// The pod that last had the session before a time. What was seen in the very millisecond counts as later: an
     /// event can show its effect in the millisecond in which it began.
     pub fn pod_before(&self, at_ms: u64) -> Option<&str> {
-        let earlier = self
-            .timeline
-            .iter()
-            .take_while(|segment| segment.from_ms < at_ms);
+        let earlier = self.timeline.iter().take_while(|segment| segment.from_ms < at_ms);
         earlier
             .filter(|segment| segment.state == State::In)
             .filter_map(|segment| segment.pod.as_deref())

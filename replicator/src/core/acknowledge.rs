@@ -1,0 +1,223 @@
+//! When the reply to a write may leave: what has to be confirmed by whom.
+
+use super::clock::Now;
+use super::command::{CommandError, Reply};
+use super::config::{Acknowledge, Mode};
+use super::io::{Output, TicketId};
+use super::members::MemberState;
+use super::node::Core;
+use super::version::{Incarnation, NodeId};
+
+/// Who gets a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// A client of this process.
+    Client(TicketId),
+    /// Another member, under the number it gave.
+    Member(NodeId, u64),
+    /// This core itself: a step of a longer work.
+    Own(TicketId),
+}
+
+/// A reply, with what its receiver has to learn beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Outcome {
+    pub(super) reply: Reply,
+    /// Whether it answers a read.
+    pub(super) read: bool,
+    /// The key's hash and what a read found.
+    pub(super) key: u64,
+    pub(super) found: Incarnation,
+    /// For the holder of a lock: the key of the session it protects.
+    pub(super) protects: Option<Box<[u8]>>,
+}
+
+/// A reply that waits for confirmations.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    asker: Asker,
+    outcome: Outcome,
+    /// Confirmations still needed; `None` for all that can come.
+    need: Option<usize>,
+    /// Confirmations that can still come.
+    outstanding: usize,
+    deadline_ms: u64,
+}
+
+/// What a write of some partition needs.
+struct Need {
+    /// `None`: from all of `from`.
+    count: Option<usize>,
+    from: Vec<NodeId>,
+}
+
+impl Core {
+    /// Publishes what `self.changes` says, and either returns the outcome or keeps it until it is confirmed.
+    pub(super) fn conclude(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        partition: u16,
+        lock: bool,
+        outcome: Outcome,
+    ) -> Option<Outcome> {
+        if self.changes.is_empty() {
+            return Some(outcome);
+        }
+        let numbers = self.publish();
+        let need = self.need(partition, lock);
+        #[cfg(test)]
+        if self.config.faults == super::config::Faults::AcknowledgeIgnored {
+            return Some(outcome);
+        }
+        let mut waits: Vec<(NodeId, u64)> = Vec::with_capacity(need.from.len());
+        waits.extend(numbers.iter().filter(|(node, _)| need.from.contains(node)));
+        let wanted = need.count.unwrap_or(waits.len());
+        if wanted == 0 {
+            return Some(outcome);
+        }
+        if waits.len() < wanted {
+            return Some(Outcome {
+                reply: Reply::Error(CommandError::NoReplicas),
+                ..outcome
+            });
+        }
+        let ticket = self.next_ticket();
+        for (node, number) in &waits {
+            if let Some(member) = self.members.get_mut(node) {
+                member.out.wait(*number, ticket);
+            }
+        }
+        let deadline_ms = now.mono_ms + self.config.acknowledge_timeout_ms;
+        self.deadlines.insert((deadline_ms, ticket));
+        let outstanding = waits.len();
+        self.waiting.insert(
+            ticket,
+            Waiting {
+                asker,
+                outcome,
+                need: need.count,
+                outstanding,
+                deadline_ms,
+            },
+        );
+        None
+    }
+
+    fn need(&mut self, partition: u16, lock: bool) -> Need {
+        if lock {
+            // Whoever takes over must know of the lock before its owner does.
+            let me = self.me.id;
+            let plan = self.plan(partition);
+            let from = plan
+                .holders
+                .iter()
+                .copied()
+                .filter(|id| *id != me)
+                .take(1)
+                .collect();
+            return Need { count: None, from };
+        }
+        let active: Vec<NodeId> = match self.config.mode {
+            Mode::All => self
+                .members
+                .iter()
+                .filter(|(_, m)| m.is_active())
+                .map(|(id, _)| *id)
+                .collect(),
+            Mode::Backup(_) => {
+                let me = self.me.id;
+                self.plan(partition)
+                    .holders
+                    .iter()
+                    .copied()
+                    .filter(|id| *id != me)
+                    .collect()
+            }
+        };
+        let (all, one) = (None, Some(1));
+        let count = match (self.config.acknowledge, self.config.mode, self.config.affinity) {
+            (Acknowledge::Local, ..) | (Acknowledge::Auto, Mode::All, true) => Some(0),
+            (Acknowledge::One, ..) => one,
+            (Acknowledge::Auto, Mode::Backup(_), true) => Some(active.len().min(1)),
+            (Acknowledge::Quorum, ..) => Some(self.holders_known() / 2),
+            (Acknowledge::All, ..) | (Acknowledge::Auto, _, false) => all,
+        };
+        if count.is_some() {
+            return Need { count, from: active };
+        }
+        // A member that is about to become active, unknown to us, must not serve what it has not got.
+        let mut from = active;
+        let joining = self
+            .members
+            .iter()
+            .filter(|(_, m)| m.state == MemberState::Joining && m.in_reach());
+        from.extend(joining.map(|(id, _)| *id));
+        Need { count, from }
+    }
+
+    /// How many holders a key has, this one included, in reach or not.
+    fn holders_known(&self) -> usize {
+        let serving = self.members.values().filter(|m| m.serves() && !m.dead).count() + 1;
+        match self.config.mode {
+            Mode::All => serving,
+            Mode::Backup(backups) => serving.min(usize::from(backups) + 1),
+        }
+    }
+
+    /// Confirmations have come for these.
+    pub(super) fn confirmed(&mut self, now: Now, tickets: &[TicketId], out: &mut Vec<Output>) {
+        for ticket in tickets {
+            let Some(waiting) = self.waiting.get_mut(ticket) else {
+                continue;
+            };
+            waiting.outstanding -= 1;
+            if let Some(need) = &mut waiting.need {
+                *need -= 1;
+            }
+            if waiting.need == Some(0) || waiting.outstanding == 0 {
+                self.finish_waiting(now, *ticket, None, out);
+            }
+        }
+    }
+
+    /// These cannot be confirmed by a member that is out of reach.
+    pub(super) fn unconfirmed(&mut self, now: Now, tickets: &[TicketId], out: &mut Vec<Output>) {
+        for ticket in tickets {
+            let Some(waiting) = self.waiting.get_mut(ticket) else {
+                continue;
+            };
+            waiting.outstanding -= 1;
+            match waiting.need {
+                Some(need) if waiting.outstanding < need => {
+                    self.finish_waiting(now, *ticket, Some(CommandError::NoReplicas), out);
+                }
+                None if waiting.outstanding == 0 => self.finish_waiting(now, *ticket, None, out),
+                _ => {}
+            }
+        }
+    }
+
+    fn finish_waiting(
+        &mut self,
+        now: Now,
+        ticket: TicketId,
+        error: Option<CommandError>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(waiting) = self.waiting.remove(&ticket) else {
+            return;
+        };
+        self.deadlines.remove(&(waiting.deadline_ms, ticket));
+        let mut outcome = waiting.outcome;
+        if let Some(error) = error {
+            outcome.reply = Reply::Error(error);
+        }
+        self.deliver(now, waiting.asker, outcome, out);
+    }
+
+    /// The time of this ticket is over, if it still waits for confirmations.
+    pub(super) fn acknowledge_timed_out(&mut self, now: Now, ticket: TicketId, out: &mut Vec<Output>) {
+        self.finish_waiting(now, ticket, Some(CommandError::NoReplicas), out);
+    }
+}

@@ -1,0 +1,242 @@
+//! Deciding a command: whether this member may, and what it comes to.
+
+use super::acknowledge::{Asker, Outcome};
+use super::apply::{Apply, Limits};
+use super::client::Base;
+use super::clock::Now;
+use super::command::{Command, CommandError, Condition, Kind, Op, Reply};
+use super::groups::{group_of, is_lock};
+use super::handoff::Standing;
+use super::io::Output;
+use super::node::Core;
+use super::read;
+use super::version::Version;
+use crate::store::{Entry, key_hash};
+
+/// How a command went at the node that decides.
+pub(super) enum Verdict {
+    Done(Outcome),
+    /// The reply waits for confirmations.
+    Waiting,
+    /// It cannot be decided at this moment.
+    NotYet,
+}
+
+impl Core {
+    /// Whether this member may decide a command: it acts as the key's home, or the command is a plain read or write
+    /// of an entry that is here and alive, in the incarnation that the client knows.
+    pub(super) fn decides(&mut self, now: Now, partition: u16, base: Base, command: &Command<'_>) -> bool {
+        if self.homes.acts(partition) {
+            return true;
+        }
+        let Command::Key { key, op } = command else {
+            return false;
+        };
+        if op.is_conditional() || is_lock(&self.config.groups, key) || !self.holds(partition) {
+            return false;
+        }
+        let Some(entry) = self.store.live(key, now.wall_ms) else {
+            #[cfg(test)]
+            return self.config.faults == super::config::Faults::MissNotAsked && op.is_read();
+            #[cfg(not(test))]
+            return false;
+        };
+        let current = match base {
+            Base::Unknown | Base::Nothing => true,
+            Base::Read(read) => read == entry.incarnation(),
+        };
+        current && (!matches!(op, Op::Set { .. }) || entry.kind() == Some(Kind::String))
+    }
+
+    /// Executes a command here, which decides about its keys.
+    pub(super) fn decide(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        base: Base,
+        command: &Command<'_>,
+        retry: bool,
+        out: &mut Vec<Output>,
+    ) -> Verdict {
+        let key = command.key().unwrap_or_default();
+        let (hash, partition) = (key_hash(key), self.partition(key));
+        let mut outcome = Outcome {
+            reply: Reply::Nil,
+            read: command.is_read(),
+            key: hash,
+            found: Version::ZERO,
+            protects: None,
+        };
+        let lock = !command.is_read() && is_lock(&self.config.groups, key);
+        // A read of what is here may be a little old; that there is nothing has to be certain.
+        let certain = command.is_read() && self.store.live(key, now.wall_ms).is_some();
+        if !certain && self.homes.acts(partition) {
+            match self.may_decide(now) {
+                Standing::Unconfirmed => return Verdict::NotYet,
+                // Without a majority sessions go on, locks do not.
+                Standing::Minority if lock && !self.config.lock_without_majority => {
+                    outcome.reply = Reply::Error(CommandError::LockWithoutMajority);
+                    return Verdict::Done(outcome);
+                }
+                Standing::Confirmed | Standing::Minority => {}
+            }
+        }
+        if let Command::Rename {
+            from,
+            to,
+            only_if_absent,
+        } = command
+        {
+            return self.rename(now, asker, from, to, *only_if_absent, out);
+        }
+        if let Command::Key { key, op } = command
+            && !op.is_read()
+            && let Some(name) = self.new_name(base, key)
+        {
+            self.ask(
+                now,
+                asker,
+                Base::Unknown,
+                &Command::Key {
+                    key: &name,
+                    op: op.clone(),
+                },
+                out,
+            );
+            return Verdict::Waiting;
+        }
+        if command.grows() && !self.make_room(now, partition) {
+            outcome.reply = Reply::Error(CommandError::OutOfMemory);
+            return Verdict::Done(outcome);
+        }
+        self.changes.clear();
+        outcome.reply = self.run(now, base, command);
+        if lock {
+            self.after_lock(command, retry, &mut outcome);
+        }
+        outcome.found = self
+            .store
+            .live(key, now.wall_ms)
+            .map_or(Version::ZERO, Entry::incarnation);
+        match self.conclude(now, asker, partition, lock, outcome) {
+            Some(outcome) => Verdict::Done(outcome),
+            None => Verdict::Waiting,
+        }
+    }
+
+    /// Looks whether a lock was granted.
+    fn after_lock(&mut self, command: &Command<'_>, retry: bool, outcome: &mut Outcome) {
+        let Command::Key {
+            key,
+            op:
+                Op::Set {
+                    value,
+                    condition: Condition::Absent,
+                    ..
+                },
+        } = command
+        else {
+            return;
+        };
+        // The first try may have come through, and only its answer been lost.
+        let mine = self
+            .store
+            .lookup(key)
+            .is_some_and(|entry| !entry.is_dead() && entry.value() == *value);
+        if retry && mine && outcome.reply == Reply::Nil {
+            outcome.reply = Reply::Ok;
+        }
+        if outcome.reply == Reply::Ok {
+            self.counters.locks_granted += 1;
+            outcome.protects = Some(group_of(&self.config.groups, key).as_ref().into());
+        }
+    }
+
+    /// Carries out a command on the store.
+    fn run(&mut self, now: Now, base: Base, command: &Command<'_>) -> Reply {
+        match command {
+            Command::Key { key, op } => self.apply(now, base, key, op),
+            Command::Transaction { watches, steps } => {
+                let changed = watches
+                    .iter()
+                    .any(|(key, token)| read::token(self.store.live(key, now.wall_ms)) != *token);
+                if changed {
+                    return Reply::Nil;
+                }
+                Reply::Array(
+                    steps
+                        .iter()
+                        .map(|(key, op)| self.apply(now, Base::Unknown, key, op))
+                        .collect(),
+                )
+            }
+            _ => Reply::Error(CommandError::Malformed),
+        }
+    }
+
+    /// Carries out an operation on the store.
+    pub(super) fn apply(&mut self, now: Now, base: Base, key: &[u8], op: &Op<'_>) -> Reply {
+        let partition = self.partition(key);
+        let lock = is_lock(&self.config.groups, key);
+        let limits = Limits {
+            max_value: self.config.max_value,
+            logout_guard_ms: self.config.logout_guard_ms,
+            blind: self.is_impaired(now),
+            max_ttl_ms: lock.then_some(self.config.max_lock_ttl_ms),
+            #[cfg(test)]
+            ignore_incarnation: self.config.faults == super::config::Faults::IncarnationIgnored,
+        };
+        // A lock is nobody's session: what is taken after a release is a new lock.
+        let base = if lock { Base::Nothing } else { base };
+        let limits = if lock {
+            Limits {
+                blind: false,
+                ..limits
+            }
+        } else {
+            limits
+        };
+        let Self {
+            store,
+            clock,
+            changes,
+            me,
+            ..
+        } = self;
+        Apply {
+            store,
+            clock,
+            changes,
+            now,
+            node: me.id,
+            key,
+            partition,
+            base,
+            limits,
+        }
+        .run(op)
+    }
+
+    /// Hands an outcome to whoever asked.
+    pub(super) fn deliver(&mut self, now: Now, asker: Asker, outcome: Outcome, out: &mut Vec<Output>) {
+        match asker {
+            Asker::Client(ticket) => {
+                let observed = outcome.read.then_some(super::client::Observed {
+                    key: outcome.key,
+                    incarnation: outcome.found,
+                });
+                if outcome.read && !matches!(outcome.reply, Reply::Error(_)) {
+                    self.missed
+                        .note(outcome.key, outcome.found == Version::ZERO, now.mono_ms);
+                }
+                out.push(Output::Complete {
+                    ticket,
+                    reply: outcome.reply,
+                    observed,
+                });
+            }
+            Asker::Member(node, id) => self.answer(now, node, id, &outcome, out),
+            Asker::Own(ticket) => self.renamed(now, ticket, &outcome.reply, out),
+        }
+    }
+}

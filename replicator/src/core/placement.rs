@@ -1,0 +1,167 @@
+//! Who holds which partition: rendezvous hashing over the members' names, apart in zones and machines.
+//!
+//! Every member computes the same from the same view; nobody announces what it holds. After Thaler and Ravishankar,
+//! "A Name-Based Mapping Scheme for Rendezvous" (1996).
+
+use super::members::MemberState;
+use super::version::NodeId;
+
+/// What placement has to know of a member.
+#[derive(Debug, Clone)]
+pub(super) struct Candidate {
+    pub(super) id: NodeId,
+    pub(super) name_hash: u64,
+    pub(super) state: MemberState,
+    pub(super) suspect: bool,
+    pub(super) zone: u64,
+    pub(super) machine: u64,
+}
+
+/// The placement of one partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Serving members in reach, best first: the first is to be the home, the second its successor. In mode Backup
+    /// these are the holders; in mode All everybody holds, and only the first two are listed.
+    pub(super) holders: Vec<NodeId>,
+    /// Members that writes go to in mode Backup: holders of the old view and of the coming one, suspects included.
+    pub(super) writers: Vec<NodeId>,
+}
+
+/// How well a member suits a partition.
+pub(super) fn score(partition: u16, name_hash: u64) -> u64 {
+    let mut z = name_hash
+        ^ u64::from(partition)
+            .wrapping_add(1)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// The placement of a partition. `backups` is `None` in mode All.
+pub(super) fn plan(partition: u16, candidates: &[Candidate], backups: Option<u8>) -> Plan {
+    let mut ranked: Vec<&Candidate> = candidates.iter().collect();
+    ranked.sort_by_key(|c| (std::cmp::Reverse(score(partition, c.name_hash)), c.id));
+    let active = |c: &Candidate| c.state == MemberState::Active;
+    let Some(backups) = backups else {
+        let best = ranked
+            .iter()
+            .filter(|c| active(c) && !c.suspect)
+            .take(2)
+            .map(|c| c.id)
+            .collect();
+        return Plan {
+            holders: best,
+            writers: Vec::new(),
+        };
+    };
+    let count = usize::from(backups) + 1;
+    let holders = pick(&ranked, count, |c| active(c) && !c.suspect);
+    let mut writers = Vec::new();
+    for suspects in [false, true] {
+        let seen = |c: &Candidate| suspects || !c.suspect;
+        writers.extend(pick(&ranked, count, |c| seen(c) && active(c)));
+        writers.extend(pick(&ranked, count, |c| {
+            seen(c) && matches!(c.state, MemberState::Active | MemberState::Draining)
+        }));
+        writers.extend(pick(&ranked, count, |c| {
+            seen(c) && matches!(c.state, MemberState::Active | MemberState::Joining)
+        }));
+    }
+    writers.sort_unstable();
+    writers.dedup();
+    Plan { holders, writers }
+}
+
+/// The best `count` that qualify: each as far as possible in a zone, or at least on a machine, of its own.
+fn pick(ranked: &[&Candidate], count: usize, qualifies: impl Fn(&Candidate) -> bool) -> Vec<NodeId> {
+    let mut left: Vec<&Candidate> = ranked.iter().copied().filter(|c| qualifies(c)).collect();
+    let mut picked: Vec<&Candidate> = Vec::with_capacity(count);
+    while picked.len() < count && !left.is_empty() {
+        let apart = |c: &Candidate| {
+            let zone = picked.iter().all(|p| p.zone != c.zone || c.zone == 0);
+            let machine = picked.iter().all(|p| p.machine != c.machine || c.machine == 0);
+            u8::from(zone) * 2 + u8::from(machine)
+        };
+        // The first of the best, so that rank decides among equals.
+        let mut best = 0;
+        for at in 1..left.len() {
+            let better = match (left.get(at), left.get(best)) {
+                (Some(one), Some(other)) => apart(one) > apart(other),
+                _ => false,
+            };
+            if better {
+                best = at;
+            }
+        }
+        picked.push(left.remove(best));
+    }
+    picked.iter().map(|c| c.id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidates(count: u64) -> Vec<Candidate> {
+        (1..=count)
+            .map(|n| Candidate {
+                id: NodeId(n),
+                name_hash: crate::store::key_hash(format!("pod-{n}").as_bytes()),
+                state: MemberState::Active,
+                suspect: false,
+                zone: n % 3 + 1,
+                machine: n,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn holders_are_in_different_zones_and_evenly_spread() {
+        let members = candidates(9);
+        let mut homes = std::collections::BTreeMap::<NodeId, u32>::new();
+        for partition in 0..4096 {
+            let plan = plan(partition, &members, Some(1));
+            assert_eq!(plan.holders.len(), 2);
+            let zone = |id: NodeId| members.iter().find(|c| c.id == id).unwrap().zone;
+            assert_ne!(zone(plan.holders[0]), zone(plan.holders[1]));
+            *homes.entry(plan.holders[0]).or_default() += 1;
+        }
+        for (member, count) in homes {
+            assert!(
+                (350..560).contains(&count),
+                "{member:?} is the home of {count} partitions"
+            );
+        }
+    }
+
+    #[test]
+    fn a_member_that_goes_moves_only_its_own_partitions() {
+        let before = candidates(9);
+        let after: Vec<_> = before.iter().filter(|c| c.id != NodeId(4)).cloned().collect();
+        for partition in 0..512 {
+            let (old, new) = (
+                plan(partition, &before, Some(1)),
+                plan(partition, &after, Some(1)),
+            );
+            if !old.holders.contains(&NodeId(4)) {
+                assert_eq!(old.holders, new.holders);
+            }
+        }
+    }
+
+    #[test]
+    fn writes_reach_the_old_and_the_coming_holders() {
+        let mut members = candidates(5);
+        members[0].state = MemberState::Joining;
+        members[1].state = MemberState::Draining;
+        for partition in 0..64 {
+            let now = plan(partition, &members, Some(1));
+            assert!(now.holders.iter().all(|id| now.writers.contains(id)));
+            let mut later = members.clone();
+            later[0].state = MemberState::Active;
+            let coming = plan(partition, &later, Some(1));
+            assert!(coming.holders.iter().all(|id| now.writers.contains(id)));
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! RENAME: the entry begins a new incarnation under the new name, at that name's home; then the old name becomes a
+//! tombstone that points there. Requests that began under the old name write on to the new one; nobody can read the
+//! old name any more.
+
+use super::acknowledge::{Asker, Outcome};
+use super::client::Base;
+use super::clock::Now;
+use super::command::{Command, CommandError, Kind, Op, Reply, Restored};
+use super::decide::Verdict;
+use super::io::{Output, TicketId};
+use super::node::Core;
+use super::read;
+use super::version::Version;
+use crate::store::{Entry, key_hash};
+
+/// A RENAME that waits for the new name's home.
+#[derive(Debug)]
+pub(super) struct Renaming {
+    asker: Asker,
+    from: Box<[u8]>,
+    to: Box<[u8]>,
+    only_if_absent: bool,
+    copied: bool,
+    /// What the old entry was when it was copied.
+    token: i64,
+    tries: u8,
+}
+
+/// Times that the copy is made again because the old entry changed meanwhile.
+const MAX_TRIES: u8 = 4;
+
+impl Core {
+    /// Renames an entry that this member decides about.
+    pub(super) fn rename(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        from: &[u8],
+        to: &[u8],
+        only_if_absent: bool,
+        out: &mut Vec<Output>,
+    ) -> Verdict {
+        if self.store.live(from, now.wall_ms).is_none() {
+            return Verdict::Done(outcome(from, Reply::Error(CommandError::NoSuchKey)));
+        }
+        if from == to {
+            let reply = if only_if_absent { Reply::Int(0) } else { Reply::Ok };
+            return Verdict::Done(outcome(from, reply));
+        }
+        let renaming = Renaming {
+            asker,
+            from: from.into(),
+            to: to.into(),
+            only_if_absent,
+            copied: false,
+            token: 0,
+            tries: 0,
+        };
+        self.copy_renamed(now, renaming, out);
+        Verdict::Waiting
+    }
+
+    /// Has the new name's home put a copy of the old entry there.
+    fn copy_renamed(&mut self, now: Now, mut renaming: Renaming, out: &mut Vec<Output>) {
+        let Some(entry) = self.store.live(&renaming.from, now.wall_ms) else {
+            let gone = outcome(&renaming.from, Reply::Error(CommandError::NoSuchKey));
+            self.deliver(now, renaming.asker, gone, out);
+            return;
+        };
+        renaming.token = read::token(Some(entry));
+        renaming.tries += 1;
+        let expires_ms = entry.expires_ms().unwrap_or(0);
+        let (value, flags) = (entry.value().to_vec(), entry.flags());
+        let fields: Vec<(Vec<u8>, Vec<u8>)> = entry.fields().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
+        let content = match entry.kind().unwrap_or(Kind::String) {
+            Kind::String => Restored::String { value: &value, flags },
+            kind => Restored::Fields {
+                kind,
+                fields: fields.iter().map(|(n, v)| (&**n, &**v)).collect(),
+            },
+        };
+        let only_absent = renaming.only_if_absent && renaming.tries == 1;
+        let to = renaming.to.clone();
+        let command = Command::Key {
+            key: &to,
+            op: Op::Restore {
+                content,
+                expires_ms,
+                only_absent,
+            },
+        };
+        let ticket = self.next_ticket();
+        self.renaming.insert(ticket, renaming);
+        self.ask(now, Asker::Own(ticket), Base::Unknown, &command, out);
+    }
+
+    /// A home has answered: that of the new name, or afterwards that of the old one.
+    pub(super) fn renamed(&mut self, now: Now, ticket: TicketId, reply: &Reply, out: &mut Vec<Output>) {
+        let Some(mut renaming) = self.renaming.remove(&ticket) else {
+            return;
+        };
+        match (renaming.copied, reply) {
+            (false, Reply::Int(1)) => {
+                renaming.copied = true;
+                let (from, to) = (renaming.from.clone(), renaming.to.clone());
+                let op = Op::Bury {
+                    redirect: &to,
+                    token: renaming.token,
+                };
+                let ticket = self.next_ticket();
+                self.renaming.insert(ticket, renaming);
+                // Not simply here: the old name's home may have changed meanwhile.
+                self.ask(
+                    now,
+                    Asker::Own(ticket),
+                    Base::Unknown,
+                    &Command::Key { key: &from, op },
+                    out,
+                );
+            }
+            (true, Reply::Int(1)) => {
+                let reply = if renaming.only_if_absent {
+                    Reply::Int(1)
+                } else {
+                    Reply::Ok
+                };
+                self.deliver(now, renaming.asker, outcome(&renaming.from, reply), out);
+            }
+            // The old entry changed after it was copied.
+            (true, Reply::Int(_)) if renaming.tries < MAX_TRIES => {
+                renaming.copied = false;
+                self.copy_renamed(now, renaming, out);
+            }
+            (true, Reply::Int(_)) => {
+                let reply = Reply::Error(CommandError::HomeUnreachable);
+                self.deliver(now, renaming.asker, outcome(&renaming.from, reply), out);
+            }
+            (_, reply) => self.deliver(now, renaming.asker, outcome(&renaming.from, reply.clone()), out),
+        }
+    }
+
+    /// The new name of an entry that a write is based on and that has been renamed since.
+    pub(super) fn new_name(&self, base: Base, key: &[u8]) -> Option<Box<[u8]>> {
+        let Base::Read(read) = base else { return None };
+        let entry = self
+            .store
+            .lookup(key)
+            .filter(|entry| entry.is_dead() && entry.incarnation() > read)?;
+        Some(Entry::value(entry))
+            .filter(|name| !name.is_empty())
+            .map(Into::into)
+    }
+}
+
+fn outcome(key: &[u8], reply: Reply) -> Outcome {
+    Outcome {
+        reply,
+        read: false,
+        key: key_hash(key),
+        found: Version::ZERO,
+        protects: None,
+    }
+}

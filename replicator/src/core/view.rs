@@ -1,0 +1,284 @@
+//! The view: who is a member, in which state, in reach or not; and what follows when that changes.
+
+use std::sync::Arc;
+
+use super::clock::Now;
+use super::config::{Mode, NodeInfo};
+use super::io::{Event, Output};
+use super::members::{Member, MemberState};
+use super::node::Core;
+use super::placement::{self, Candidate, Plan};
+use super::version::NodeId;
+use super::wire::MemberRecord;
+use crate::store::key_hash;
+
+/// How long a member that has gone is remembered, milliseconds.
+const REMEMBER_GONE_MS: u64 = 600_000;
+
+impl Core {
+    /// The placement of a partition in the present view.
+    pub(super) fn plan(&mut self, partition: u16) -> Arc<Plan> {
+        if let Some(Some(plan)) = self.plans.get(usize::from(partition)) {
+            return Arc::clone(plan);
+        }
+        let backups = match self.config.mode {
+            Mode::All => None,
+            Mode::Backup(backups) => Some(backups),
+        };
+        let plan = Arc::new(placement::plan(partition, &self.candidates(), backups));
+        if let Some(place) = self.plans.get_mut(usize::from(partition)) {
+            *place = Some(Arc::clone(&plan));
+        }
+        plan
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let label = |text: &str| {
+            if text.is_empty() {
+                0
+            } else {
+                key_hash(text.as_bytes())
+            }
+        };
+        let candidate = |info: &NodeInfo, name_hash, state, suspect| Candidate {
+            id: info.id,
+            name_hash,
+            state,
+            suspect,
+            zone: label(&info.zone),
+            machine: label(&info.machine),
+        };
+        self.members
+            .values()
+            .filter(|m| !m.dead)
+            .map(|m| candidate(&m.info, m.name_hash, m.state, m.suspect))
+            .chain([candidate(&self.me, self.name_hash, self.state, false)])
+            .collect()
+    }
+
+    /// Everything that follows from a change of the view.
+    pub(super) fn view_changed(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.plans.fill(None);
+        self.watch_isolation(now);
+        self.rebalance(now, out);
+        self.seek_homes(now, out);
+        self.retry_asked(now, out);
+    }
+
+    /// Takes up a member, or news of one.
+    pub(super) fn learn(&mut self, now: Now, record: &MemberRecord, out: &mut Vec<Output>) -> bool {
+        let MemberRecord { info, state } = record;
+        // Of two processes under one name this one is the newer.
+        if info.id == self.me.id || info.name == self.me.name || self.gone.contains_key(&info.id) {
+            return false;
+        }
+        if *state == MemberState::Left {
+            if self.members.contains_key(&info.id) {
+                self.remove_member(now, info.id, false, out);
+            }
+            self.gone.insert(info.id, now.mono_ms);
+            return false;
+        }
+        if let Some(member) = self.members.get_mut(&info.id) {
+            if *state <= member.state {
+                return false;
+            }
+            member.state = *state;
+            if *state == MemberState::Draining {
+                // It waits for the others to see it.
+                self.beat_due_ms = now.mono_ms;
+            }
+            out.push(Output::Log(Event::Member(info.id, state.name())));
+            self.view_changed(now, out);
+            return true;
+        }
+        // A new process under the name of an old one: the old one's memory is gone.
+        let older = self.members.values().find(|m| m.info.name == info.name).map(|m| {
+            (
+                m.info.id,
+                (m.info.started_ms, m.info.id) < (info.started_ms, info.id),
+            )
+        });
+        match older {
+            Some((_, false)) => return false,
+            Some((old, true)) => self.remove_member(now, old, false, out),
+            None => {}
+        }
+        let member = Member::new(info.clone(), *state, now.mono_ms, self.config.ring);
+        self.members.insert(info.id, member);
+        out.push(Output::Log(Event::Member(info.id, state.name())));
+        out.push(Output::Dial {
+            address: info.address.clone(),
+        });
+        self.joined_by(now, info.id, out);
+        self.view_changed(now, out);
+        true
+    }
+
+    /// A member is no more: it has left in order, or it is certain that it will not come back.
+    pub(super) fn remove_member(&mut self, now: Now, id: NodeId, in_order: bool, out: &mut Vec<Output>) {
+        let Some(mut member) = self.members.remove(&id) else {
+            return;
+        };
+        self.gone.insert(id, now.mono_ms);
+        self.gone
+            .retain(|_, at_ms| *at_ms + REMEMBER_GONE_MS > now.mono_ms);
+        if let Some(link) = member.link {
+            if let Some(link) = self.links.get_mut(&link) {
+                link.peer = None;
+            }
+            out.push(Output::Close {
+                link,
+                reason: "the member has gone",
+            });
+        }
+        out.push(Output::Log(Event::Member(
+            id,
+            if in_order { "gone" } else { "lost" },
+        )));
+        let waiters = member.out.take_waiters();
+        self.unconfirmed(now, &waiters, out);
+        self.comparisons.forget(id);
+        self.life.forget(id);
+        if !in_order {
+            self.settling.freeze(member.as_of);
+            self.compare_with_all();
+        }
+        self.handoff_lost(now, id, out);
+        self.view_changed(now, out);
+    }
+
+    /// Looks who is heard, and who no longer is.
+    pub(super) fn watch_members(&mut self, now: Now, out: &mut Vec<Output>) {
+        let (suspect_after, dead_after) = (self.config.suspect_after_ms, self.config.dead_after_ms);
+        let (mut silent, mut died) = (Vec::new(), Vec::new());
+        for (id, member) in &mut self.members {
+            let quiet = now.mono_ms.saturating_sub(member.heard_ms);
+            if quiet >= suspect_after && !member.suspect {
+                silent.push(*id);
+            }
+            if quiet >= dead_after && !member.dead {
+                member.dead = true;
+                died.push(*id);
+            }
+        }
+        for id in silent {
+            self.suspect(now, id, out);
+        }
+        if !died.is_empty() {
+            for id in &died {
+                out.push(Output::Log(Event::Member(*id, "dead")));
+                self.life.forget(*id);
+                self.comparisons.forget(*id);
+            }
+            self.view_changed(now, out);
+        }
+        self.expel_the_silent(now);
+    }
+
+    /// Routes around a member.
+    pub(super) fn suspect(&mut self, now: Now, id: NodeId, out: &mut Vec<Output>) {
+        let Some(member) = self.members.get_mut(&id).filter(|m| !m.suspect) else {
+            return;
+        };
+        member.suspect = true;
+        // What it asked it asks somebody else now.
+        self.held.retain(|held| held.from != id);
+        let waiters = member.out.take_waiters();
+        out.push(Output::Log(Event::Member(id, "suspected")));
+        self.unconfirmed(now, &waiters, out);
+        self.handoff_lost(now, id, out);
+        self.view_changed(now, out);
+    }
+
+    /// A member is heard again.
+    pub(super) fn unsuspect(&mut self, now: Now, id: NodeId, out: &mut Vec<Output>) {
+        let Some(member) = self.members.get_mut(&id).filter(|m| m.suspect) else {
+            return;
+        };
+        member.suspect = false;
+        member.dead = false;
+        self.impaired_until_ms = now.mono_ms + self.config.dead_after_ms;
+        member.out.rewind();
+        out.push(Output::Log(Event::Member(id, "heard again")));
+        self.claims_for(now, id, out);
+        self.comparisons
+            .queue(id, super::antientropy::Purpose::Repair, Vec::new());
+        self.view_changed(now, out);
+    }
+
+    /// A number that two members agree on when they know the same members in the same states.
+    pub(super) fn view_hash(&self) -> u64 {
+        let one = |id: NodeId, state: MemberState| {
+            let bytes = (u128::from(id.0) << 8 | u128::from(state as u8)).to_le_bytes();
+            key_hash(&bytes)
+        };
+        self.members
+            .iter()
+            .fold(one(self.me.id, self.state), |sum, (id, m)| {
+                sum ^ one(*id, m.state)
+            })
+    }
+
+    /// Everybody that is known, those that have gone lately included, and this member.
+    pub(super) fn records(&self) -> Vec<MemberRecord> {
+        let gone = self.gone.keys().map(|id| MemberRecord {
+            info: NodeInfo {
+                id: *id,
+                name: String::new(),
+                address: String::new(),
+                zone: String::new(),
+                machine: String::new(),
+                started_ms: 0,
+            },
+            state: MemberState::Left,
+        });
+        let others = self.members.values().map(Member::record);
+        others.chain(gone).chain([self.record()]).collect()
+    }
+
+    pub(super) fn record(&self) -> MemberRecord {
+        MemberRecord {
+            info: self.me.clone(),
+            state: self.state,
+        }
+    }
+
+    /// Zones and machines of members, by name.
+    pub(super) fn on_topology(
+        &mut self,
+        now: Now,
+        places: &[(String, String, String)],
+        out: &mut Vec<Output>,
+    ) {
+        let mut changed = false;
+        for (name, zone, machine) in places {
+            let infos = self
+                .members
+                .values_mut()
+                .map(|m| &mut m.info)
+                .chain([&mut self.me]);
+            for info in infos.filter(|info| info.name == *name) {
+                changed |= info.zone != *zone || info.machine != *machine;
+                info.zone.clone_from(zone);
+                info.machine.clone_from(machine);
+            }
+        }
+        if changed {
+            self.view_changed(now, out);
+        }
+    }
+
+    /// The pods that exist: a silent member that is not among them will not come back.
+    pub(super) fn on_exists(&mut self, now: Now, names: &[String], out: &mut Vec<Output>) {
+        let lost: Vec<NodeId> = self
+            .members
+            .iter()
+            .filter(|(_, m)| (m.suspect || m.link.is_none()) && !names.contains(&m.info.name))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in lost {
+            self.remove_member(now, id, false, out);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Peers: finding them, connecting to them, and carrying the core's frames.
+
+pub mod discovery;
+pub mod link;
+pub mod peers;
+pub mod places;
+pub mod tls;

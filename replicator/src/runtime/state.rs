@@ -1,0 +1,85 @@
+//! What a process tells about itself: `ctl state`.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+use super::node::Node;
+
+/// The state of a process.
+#[derive(Debug, Serialize)]
+pub struct State {
+    /// `Joining`, `Active`, `Draining` or `Left`.
+    pub state: &'static str,
+    /// Whether the pod should get requests.
+    pub ready: bool,
+    /// Whether everything is handed over.
+    pub drained: bool,
+    /// Entries, those of deleted keys included.
+    pub entries: usize,
+    /// Deleted keys that are still remembered.
+    pub tombstones: usize,
+    /// Bytes that sessions take.
+    pub used_bytes: usize,
+    /// Bytes that they may take; 0 for no limit.
+    pub memory_limit: usize,
+    /// Client connections.
+    pub connections: u64,
+    /// Commands that wait for other members.
+    pub pending: usize,
+    /// Links to other members.
+    pub links: usize,
+    /// The other members.
+    pub members: Vec<Member>,
+    /// Commands that clients sent and that are not spoken here: an application that uses the sidecar for more than
+    /// sessions shows up in this list.
+    pub unsupported_commands: BTreeMap<&'static str, u64>,
+}
+
+/// Another member.
+#[derive(Debug, Serialize)]
+pub struct Member {
+    /// The pod's name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Its state.
+    pub state: &'static str,
+    /// Whether it is routed around.
+    pub suspect: bool,
+    /// Whether there is a link.
+    pub linked: bool,
+    /// Changes that it has not confirmed.
+    pub lag: u64,
+}
+
+impl State {
+    /// The state at this moment.
+    pub fn of(node: &Node) -> Self {
+        let stats = node.core.stats();
+        Self {
+            state: stats.state.name(),
+            ready: node.phase.is_ready(),
+            drained: node.phase.drained,
+            entries: stats.entries,
+            tombstones: stats.tombstones,
+            used_bytes: stats.used_bytes,
+            memory_limit: node.server.settings.memory_limit,
+            connections: node.server.stats.connections_open,
+            pending: stats.pending,
+            links: node.links.len(),
+            members: stats
+                .members
+                .into_iter()
+                .map(|member| Member {
+                    name: member.name,
+                    address: member.address,
+                    state: member.state.name(),
+                    suspect: member.suspect,
+                    linked: member.linked,
+                    lag: member.lag,
+                })
+                .collect(),
+            unsupported_commands: node.server.stats.unsupported.clone(),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+use super::*;
+use crate::core::Faults;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(default)
+}
+
+/// The first seeds; `SIM_FROM` and `SIM_COUNT` choose others.
+#[test]
+fn properties_hold_in_all_runs() {
+    let (from, count) = (setting("SIM_FROM", 0), setting("SIM_COUNT", 1_000));
+    let most = usize::try_from(setting("SIM_FAILURES", 5)).unwrap();
+    let (met, failures) = run_many(from..from + count, 2, most, &|_| {});
+    println!("met in {count} runs:\n{met}");
+    for failure in &failures {
+        println!(
+            "seed {}: {}\n{}\n",
+            failure.seed, failure.property, failure.report
+        );
+    }
+    assert!(failures.is_empty(), "{} failing seeds", failures.len());
+    assert!(
+        count < 1_000 || met.missing().is_empty(),
+        "never happened: {:?}",
+        met.missing()
+    );
+}
+
+/// Each rule that is broken on purpose is noticed within so many seeds.
+fn noticed(settings: fn(&mut Config), within: u64) {
+    let found = (0..within).find_map(|seed| {
+        let (_, violation, _) = play(&Scenario::from_seed(seed), settings);
+        Some((seed, violation?.property))
+    });
+    let (seed, property) = found.unwrap_or_else(|| panic!("not noticed within {within} seeds"));
+    println!("noticed by seed {seed} as \"{property}\"");
+}
+
+macro_rules! noticed {
+    ($($name:ident: $fault:ident, $within:literal;)*) => {
+        $(#[test]
+        fn $name() {
+            noticed(|config| config.faults = Faults::$fault, $within);
+        })*
+    };
+}
+
+noticed! {
+    tombstone_dropped_early: TombstoneDroppedEarly, 100;
+    lock_before_data: LockBeforeData, 100;
+    drain_without_waiting: DrainWithoutWaiting, 100;
+    incarnation_ignored: IncarnationIgnored, 100;
+    join_ready_too_soon: JoinReadyTooSoon, 100;
+    eviction_not_replicated: EvictionNotReplicated, 100;
+    acknowledge_ignored: AcknowledgeIgnored, 100;
+    handoff_without_stopping: HandoffWithoutStopping, 100;
+    miss_not_asked: MissNotAsked, 100;
+    nothing_sent_again: NothingSentAgain, 100;
+}
