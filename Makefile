@@ -1,7 +1,7 @@
 # The commands of this project. Every one can be repeated; long ones show their progress.
 #
 # make demo        from a fresh checkout to a policy at work, on a real cluster
-# make test        what CI runs: unit, api, replicator, e2e
+# make test        what CI runs: unit, api, replicator, frameworks, e2e
 # make check       formatting, lints, generated files, chart
 
 SHELL := /bin/bash
@@ -25,11 +25,12 @@ demo: ## Cluster, chart, shop and policy; then users, faults, and what became of
 demo-down: ## Remove what `make demo` left running.
 	@e2e/demo down
 
-.PHONY: test test-unit test-api test-replicator test-e2e test-long
+.PHONY: test test-unit test-api test-replicator test-frameworks test-e2e test-long
 test: ## All tests that CI runs.
 	@$(TIMED) unit $(MAKE) --no-print-directory test-unit
 	@$(TIMED) api $(MAKE) --no-print-directory test-api
 	@$(TIMED) replicator $(MAKE) --no-print-directory test-replicator
+	@$(TIMED) frameworks $(MAKE) --no-print-directory test-frameworks
 	@$(TIMED) e2e $(MAKE) --no-print-directory test-e2e
 test-unit: ## Pure functions, snapshots, CEL rules, simulations, transcripts, the replicator beside redis-server.
 	replicator/tests/install redis
@@ -40,6 +41,8 @@ test-api: ## The operator against a real etcd and kube-apiserver. ONLY=name pick
 test-replicator: ## Replicators as real processes with real session handlers.
 	replicator/tests/install
 	cargo test --workspace --test process --test members --test handlers
+test-frameworks: ## Presets on real servers with a real store. ONLY=name picks tests; without it, those of PHP and Tomcat.
+	@e2e/stage frameworks $(or $(ONLY),php:: tomcat:: sandbox::)
 test-e2e: ## The operator on a whole cluster with real ingress controllers. ONLY=name picks tests.
 	@e2e/stage e2e $(ONLY)
 test-long: ## What does not fit CI's budget: 100,000 simulated clusters, fuzzing, older API servers, Helm 3 and 4.

@@ -4,5 +4,8 @@ pub mod affinity;
 pub mod api;
 pub mod cli;
 pub mod drill;
+pub mod framework;
+pub mod injection;
 pub mod policy;
 pub mod runtime;
+pub mod store;

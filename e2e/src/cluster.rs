@@ -21,6 +21,8 @@ pub const TRAEFIK_NGINX_PORT: u16 = 30082;
 pub struct Cluster {
     /// Client with the rights of an administrator.
     pub client: kube::Client,
+    /// The administrator's kubeconfig.
+    pub kubeconfig: PathBuf,
     /// Folder with what the cluster's processes write, among it `audit.log`.
     pub logs: PathBuf,
 }
@@ -40,6 +42,7 @@ impl Cluster {
         };
         Ok(Self {
             client: client(Path::new(kubeconfig)).await?,
+            kubeconfig: PathBuf::from(kubeconfig),
             logs: PathBuf::from(logs),
         })
     }

@@ -38,6 +38,11 @@ impl Policies {
         if let (Some(spec), false) = (spec.as_object_mut(), sticky.is_null()) {
             spec.insert("sticky".into(), sticky);
         }
+        self.create_with(name, spec).await
+    }
+
+    /// Creates a policy.
+    pub async fn create_with(&self, name: &str, spec: Value) -> Result<SessionPolicy> {
         let policy = json!({
             "apiVersion": "session-operator.dev/v1alpha1",
             "kind": "SessionPolicy",
@@ -58,7 +63,13 @@ impl Policies {
 
     /// The policy, once Ready is True for its present spec.
     pub async fn ready(&self, name: &str) -> Result<SessionPolicy> {
-        self.condition(name, types::READY, "True", None).await
+        self.ready_within(name, POLICY_LIMIT).await
+    }
+
+    /// The same, for what takes longer.
+    pub async fn ready_within(&self, name: &str, limit: Duration) -> Result<SessionPolicy> {
+        self.condition_within(name, types::READY, "True", None, limit)
+            .await
     }
 
     /// The policy, once a condition has a status (and a reason) for its present spec.
@@ -69,12 +80,25 @@ impl Policies {
         status: &str,
         reason: Option<&str>,
     ) -> Result<SessionPolicy> {
+        self.condition_within(name, type_, status, reason, POLICY_LIMIT)
+            .await
+    }
+
+    /// The same, for what takes longer.
+    pub async fn condition_within(
+        &self,
+        name: &str,
+        type_: &str,
+        status: &str,
+        reason: Option<&str>,
+        limit: Duration,
+    ) -> Result<SessionPolicy> {
         let what = format!(
             "SessionPolicy {}/{name} {type_}={status} {}",
             self.namespace,
             reason.unwrap_or_default()
         );
-        eventually(&what, POLICY_LIMIT, || async {
+        eventually(&what, limit, || async {
             let policy = self.api.get(name).await?;
             let fits = condition_of(&policy, type_).is_some_and(|condition| {
                 condition.status == status
@@ -88,11 +112,16 @@ impl Policies {
 
     /// Deletes a policy and waits until it is gone, and so everything that it did is undone.
     pub async fn remove(&self, name: &str) -> Result<()> {
+        self.remove_within(name, POLICY_LIMIT).await
+    }
+
+    /// The same, for what takes longer.
+    pub async fn remove_within(&self, name: &str, limit: Duration) -> Result<()> {
         let policy = self.api.get(name).await?;
         let uid = policy.uid().unwrap_or_default();
         self.api.delete(name, &DeleteParams::default()).await?;
         let gone = await_condition(self.api.clone(), name, conditions::is_deleted(&uid));
-        tokio::time::timeout(POLICY_LIMIT, gone)
+        tokio::time::timeout(limit, gone)
             .await
             .with_context(|| format!("policy {name} does not go"))??;
         Ok(())

@@ -227,6 +227,22 @@ impl Shop {
         .await
     }
 
+    /// Drills the shop around something that a test does.
+    pub async fn drill_with<F>(
+        &self,
+        entry: SocketAddr,
+        options: Options,
+        name: &str,
+        event: F,
+    ) -> Result<Report>
+    where
+        F: AsyncFnOnce() -> Result<()>,
+    {
+        let drill = Drill::new(application()?, self.target(entry)?, options)?;
+        let _line = Line::show(drill.counters());
+        Ok(Box::pin(drill.run(name, async |_| event().await)).await?)
+    }
+
     /// Drills the shop around one of the drill's own events, with a line of progress on a terminal.
     pub async fn drill(&self, entry: SocketAddr, options: Options, event: &Event) -> Result<Report> {
         let drill = Drill::new(application()?, self.target(entry)?, options)?;

@@ -7,10 +7,22 @@ use k8s_openapi::api::networking::v1::Ingress;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use serde_json::{Map, Value, json};
+use session_operator::api::STORE_LABEL;
 use session_operator::policy::caches::ingress_route_resource;
 
 /// Set by the Deployment controller itself at each rollout.
 const REVISION: &str = "deployment.kubernetes.io/revision";
+
+/// The same without what belongs to a SessionStore.
+pub async fn without_stores(client: &Client, namespace: &str) -> Result<Map<String, Value>> {
+    let mut snapshot = of(client, namespace).await?;
+    snapshot.retain(|_, object| {
+        object
+            .pointer("/labels")
+            .is_none_or(|labels| labels.get(STORE_LABEL).is_none())
+    });
+    Ok(snapshot)
+}
 
 /// Spec, labels, annotations and ownerReferences of every Deployment, Service, Ingress and `IngressRoute` of a namespace,
 /// by kind and name.

@@ -21,13 +21,15 @@ e2e_up() {
     trap 'exit 143' TERM
     # Built first: the cluster is idle meanwhile, and two cores are few.
     e2e/install binaries
-    cargo build --locked --workspace --test routes --test operator
+    cargo build --locked --workspace --test routes --test sessions --test stores --test operator
     $cluster tools demo
     $cluster up
     $cluster addon traefik
     $cluster addon traefik-nginx
+    e2e/install agents php
     e2e/install operator
-    e2e/install shop-image
+    e2e/install app-images demo
+    e2e/install store-images
     KUBECTL_SESSION=$(realpath "$target_folder/$(rustc -vV | sed -n 's/^host: //p')/operator/kubectl-session")
     export KUBECTL_SESSION
     eval "$($cluster env)"
@@ -36,6 +38,8 @@ e2e_up() {
 e2e() {
     e2e_up
     cargo test --locked --workspace --test routes -- "$@" --test-threads 4
+    cargo test --locked --workspace --test sessions -- "$@" --test-threads 3
+    cargo test --locked --workspace --test stores -- "$@" --test-threads 4
     # These stop and replace the operator that all share.
     cargo test --locked --workspace --test operator -- "$@" --test-threads 1
 }

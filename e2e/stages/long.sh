@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# long: what does not fit CI's budget. The api stage on the oldest and a middle API server; the release with Helm 3.
+# long: what does not fit CI's budget. The api stage on the oldest and a middle API server; presets of all frameworks; the
+# release with Helm 3.
 
 # older_versions: the API servers before the present one that are supported.
 older_versions() { awk '!/^#/ && NF {print $1}' e2e/cluster/go/kubernetes/older-versions; }
@@ -10,6 +11,8 @@ long() {
         echo "--- api stage on Kubernetes $version"
         CLUSTER_KUBERNETES=$version e2e/stage api "$@"
     done
+    echo "--- presets of all frameworks"
+    e2e/stage frameworks
     $cluster tools long
     e2e_up
     echo "--- the life of a release with Helm 3"

@@ -189,6 +189,11 @@ impl ObjectKey {
         Self::new("networking.k8s.io/v1", "Ingress", "ingresses", ingress)
     }
 
+    /// Names a Deployment.
+    pub fn deployment(deployment: &Deployment) -> Self {
+        Self::new("apps/v1", "Deployment", "deployments", deployment)
+    }
+
     /// Names a Traefik `IngressRoute`.
     pub fn ingress_route(route: &DynamicObject) -> Self {
         Self::new("traefik.io/v1alpha1", "IngressRoute", "ingressroutes", route)

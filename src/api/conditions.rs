@@ -8,11 +8,15 @@ pub mod types {
     pub const TARGET_RESOLVED: &str = "TargetResolved";
     /// Every route that reaches the target has the affinity that the policy asks for.
     pub const AFFINITY_CONFIGURED: &str = "AffinityConfigured";
+    /// The store can be reached with the credentials and the TLS that clients get (strategies with a store).
+    pub const STORE_READY: &str = "StoreReady";
+    /// Every pod of the target contains what the policy adds (strategies that inject).
+    pub const INJECTED: &str = "Injected";
 }
 
 /// Reasons, each with the condition that carries it.
 pub mod reasons {
-    /// Ready: every other condition is True.
+    /// Ready: every other condition is True; for a SessionStore: it answers to the operator.
     pub const READY: &str = "Ready";
     /// Any: `spec.suspend` is true; nothing outside status is written.
     pub const SUSPENDED: &str = "Suspended";
@@ -48,6 +52,68 @@ pub mod reasons {
     pub const REMOVED_REPEATEDLY: &str = "RemovedRepeatedly";
     /// AffinityConfigured: the requested mode does not exist on this controller.
     pub const MODE_UNSUPPORTED: &str = "ModeUnsupported";
+
+    /// StoreReady: the store answered to the credentials and over the TLS that clients get.
+    pub const STORE_REACHED: &str = "StoreReached";
+    /// StoreReady: the SessionStore that is named does not exist.
+    pub const STORE_NOT_FOUND: &str = "StoreNotFound";
+    /// StoreReady: the SessionStore is not ready; its own condition is in the message.
+    pub const STORE_NOT_READY: &str = "StoreNotReady";
+    /// StoreReady: the Secret that is named does not exist or lacks a key.
+    pub const SECRET_INCOMPLETE: &str = "SecretIncomplete";
+    /// StoreReady: no connection to the store.
+    pub const STORE_UNREACHABLE: &str = "StoreUnreachable";
+    /// StoreReady: the TLS handshake with the store failed.
+    pub const TLS_FAILED: &str = "TlsFailed";
+    /// StoreReady: the store refused the credentials.
+    pub const AUTHENTICATION_FAILED: &str = "AuthenticationFailed";
+    /// StoreReady, Ready of a SessionStore: the store refuses writes (memory or disk full, read-only replica).
+    pub const STORE_REFUSES_WRITES: &str = "StoreRefusesWrites";
+
+    /// Ready of a SessionStore: its server is being made or is starting.
+    pub const STORE_STARTING: &str = "StoreStarting";
+    /// Ready of a SessionStore: an object of a name that it needs belongs to somebody else.
+    pub const NAME_TAKEN: &str = "NameTaken";
+    /// Ready of a SessionStore: the image of the server cannot be pulled.
+    pub const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
+    /// Ready of a SessionStore: its volume claim is not bound.
+    pub const VOLUME_PENDING: &str = "VolumePending";
+    /// Ready of a SessionStore: the volume is larger than the spec wants it.
+    pub const VOLUME_CANNOT_SHRINK: &str = "VolumeCannotShrink";
+    /// Ready of a SessionStore: the volume's class does not let it grow; the server works.
+    pub const VOLUME_CANNOT_GROW: &str = "VolumeCannotGrow";
+    /// Ready of a SessionStore: the namespace's quota does not let its pod be made.
+    pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
+    /// Ready of a SessionStore: its pod may not be made for another reason.
+    pub const POD_REFUSED: &str = "PodRefused";
+    /// Ready of a SessionStore: no node takes its pod.
+    pub const POD_UNSCHEDULABLE: &str = "PodUnschedulable";
+    /// Ready of a SessionStore: its server was killed for using more memory than its limit.
+    pub const OUT_OF_MEMORY: &str = "OutOfMemory";
+    /// Ready of a SessionStore: its server ends as soon as it has started, or cannot be started.
+    pub const SERVER_FAILING: &str = "ServerFailing";
+
+    /// Injected: every pod contains what its revision says.
+    pub const PODS_INJECTED: &str = "PodsInjected";
+    /// Injected: the preflight is still running.
+    pub const PREFLIGHT_RUNNING: &str = "PreflightRunning";
+    /// Injected: the preflight could not be run, or gave no answer.
+    pub const PREFLIGHT_FAILED: &str = "PreflightFailed";
+    /// Injected: the image lacks what the framework's session handler needs.
+    pub const HANDLER_MISSING: &str = "HandlerMissing";
+    /// Injected: a container defines a variable that the policy would set.
+    pub const ENV_CONFLICT: &str = "EnvConflict";
+    /// Injected: a container that is named does not exist in the pod template.
+    pub const CONTAINER_NOT_FOUND: &str = "ContainerNotFound";
+    /// Injected: admission does not yet add what the revision says; the template is marked once it does.
+    pub const ADMISSION_PENDING: &str = "AdmissionPending";
+    /// Injected: a revision waits for `kubectl session rollout` (rollout Manual).
+    pub const ROLLOUT_NEEDED: &str = "RolloutNeeded";
+    /// Injected: pods are being replaced.
+    pub const ROLLOUT_RUNNING: &str = "RolloutRunning";
+    /// Injected: pods run without what their revision says.
+    pub const PODS_NOT_INJECTED: &str = "PodsNotInjected";
+
     /// Ready, AffinityConfigured: a request to the API server failed; it is retried.
     pub const API_ERROR: &str = "ApiError";
     /// Ready: the spec holds something that the schema cannot refuse.

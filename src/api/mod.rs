@@ -3,13 +3,17 @@
 //! Types only. This module depends on nothing of ours, so that a client of the API can use it alone.
 
 pub mod conditions;
+pub mod session_injection;
 pub mod session_policy;
+pub mod session_store;
 
+pub use session_injection::{SessionInjection, SessionInjectionSpec};
 pub use session_policy::{
     Affinity, Binds, Cookie, DeploymentKind, Event, Outcome, SameSite, SessionPolicy, SessionPolicySpec,
     SessionPolicyStatus, SharedRoutes, Sticky, StickyController, StickyMode, Strategy, Survival,
     TargetApiVersion, TargetRef,
 };
+pub use session_store::{SessionStore, SessionStoreSpec, SessionStoreStatus};
 
 /// API group of every kind of this project.
 pub const GROUP: &str = "session-operator.dev";
@@ -35,3 +39,22 @@ pub const STATUS_FIELD_MANAGER: &str = "session-operator/status";
 
 /// Field manager of the operator's own objects, finalizers and annotations on policies.
 pub const FIELD_MANAGER: &str = "session-operator";
+
+/// Label of pod templates (and so of pods) that names the [`SessionInjection`] which admission adds.
+pub const INJECTION_LABEL: &str = "session-operator.dev/injection";
+
+/// Label of everything that belongs to a policy and is no child of it by ownerReference: its name.
+pub const POLICY_LABEL: &str = "session-operator.dev/policy";
+
+/// Label of everything that belongs to a [`SessionStore`]: its name.
+pub const STORE_LABEL: &str = "session-operator.dev/store";
+
+/// Annotation of a [`SessionPolicy`]: the [`SessionInjection`] that `kubectl session rollout` accepted.
+pub const ROLLOUT_ANNOTATION: &str = "session-operator.dev/rollout";
+
+/// Annotation of a [`SessionInjection`]: a hash of what it was made from, which tells a change of the policy from a change
+/// of the operator.
+pub const INPUTS_ANNOTATION: &str = "session-operator.dev/inputs";
+
+/// Annotation of everything that belongs to a policy and is no child of it by ownerReference: its uid.
+pub const POLICY_UID_ANNOTATION: &str = "session-operator.dev/policy-uid";

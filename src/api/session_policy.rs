@@ -1,9 +1,13 @@
 //! `SessionPolicy`: which sessions of which Deployment have to survive, and how.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::session_store::SessionStoreSpec;
 
 /// Says how the sessions of one Deployment are kept.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +34,9 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message(
         "metadata.name becomes part of labels: use at most 40 characters, a-z, 0-9 and '-', starting with a letter and not ending with '-'"
+    ),
+    validation = Rule::new("self.spec.strategy != 'Shared' || has(self.spec.shared)").message(
+        "strategy Shared needs spec.shared: a storeRef, a store or an external Secret that says where the sessions are"
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -45,9 +52,27 @@ pub struct SessionPolicySpec {
     /// controller in front of the target; sessions live and die with that pod.
     pub strategy: Strategy,
 
-    /// Routing affinity. Implied (`{}`) by strategy Sticky.
+    /// Idle life of a session, in seconds. Absent: what the application says; nothing is cut short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 60, max = 31_536_000))]
+    pub ttl_seconds: Option<i32>,
+
+    /// Routing affinity. Implied (`{}`) by strategy Sticky; allowed beside every other one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<Sticky>,
+
+    /// Where strategy Shared keeps the sessions. Ignored under the others, so that `strategy` alone can be edited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Shared>,
+
+    /// The application as a client of the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<Client>,
+
+    /// When pods are replaced because what is injected has changed. Automatic: as soon as it has. Manual: on
+    /// `kubectl session rollout NAME`.
+    #[serde(default)]
+    pub rollout: Rollout,
 
     /// While true the operator writes nothing but this object's status: nothing is restored, and no finalizer is added.
     /// What is set up stays.
@@ -92,6 +117,134 @@ pub enum DeploymentKind {
 pub enum Strategy {
     /// Users are routed to the same pod.
     Sticky,
+    /// Sessions are in a store that all pods reach.
+    Shared,
+}
+
+/// Where sessions are shared: exactly one of its fields.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.storeRef), has(self.store), has(self.external)].filter(x, x).size() == 1").message(
+    "spec.shared needs exactly one of storeRef (a SessionStore that exists), store (one that the operator makes) and external (a Secret that says how to reach one)"
+))]
+pub struct Shared {
+    /// A SessionStore in the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_ref: Option<StoreRef>,
+    /// A SessionStore that the operator makes for this policy alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<SessionStoreSpec>,
+    /// A store that exists outside the operator's hands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
+}
+
+/// Names a SessionStore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreRef {
+    /// Its name, in the policy's namespace.
+    #[schemars(length(min = 1, max = 50))]
+    pub name: String,
+    /// What the keys begin with. Policies with the same prefix share their sessions; others cannot read them. Absent: the
+    /// policy's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 40),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub key_prefix: Option<String>,
+}
+
+/// A store that exists outside the operator's hands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct External {
+    /// Secret with `host`, and where they apply `port` (6379), `username`, `password`, `tls` (`true` or `false`), `ca.crt`
+    /// (PEM; implies TLS) and `cluster` (`true` or `false`).
+    pub secret_ref: SecretRef,
+}
+
+/// Names a Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretRef {
+    /// Its name, in the policy's namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// The application as a client of the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Client {
+    /// What the application is made with. Generic: only the variables of `env` are set.
+    #[serde(default)]
+    pub framework: Framework,
+    /// Names of the containers that keep sessions. Absent: the one that `kubectl.kubernetes.io/default-container` names,
+    /// else the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub containers: Vec<String>,
+    /// Further variables, from keys of the binding Secret.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub env: Vec<BindingVariable>,
+    /// The module with the application's own settings (Django), where neither the container's DJANGO_SETTINGS_MODULE nor
+    /// its manage.py says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")
+    )]
+    pub settings_module: Option<String>,
+}
+
+/// A variable that is set from the binding Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BindingVariable {
+    /// Name of the variable.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
+    pub name: String,
+    /// Key of the binding Secret, such as `uri` or `password`.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// What an application is made with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Framework {
+    /// Anything: only what `client.env` says is set.
+    #[default]
+    Generic,
+    /// PHP's own sessions.
+    #[serde(rename = "PHP")]
+    Php,
+    /// Django.
+    Django,
+    /// Flask with Flask-Session.
+    Flask,
+    /// Rails.
+    Rails,
+    /// Express with express-session.
+    Express,
+    /// Spring Boot with Spring Session.
+    Spring,
+    /// Servlets on Apache Tomcat.
+    Tomcat,
+    /// Laravel.
+    Laravel,
+    /// Symfony.
+    Symfony,
+}
+
+/// When pods are replaced because what is injected has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Rollout {
+    /// As soon as it has.
+    #[default]
+    Automatic,
+    /// On `kubectl session rollout NAME`.
+    Manual,
 }
 
 /// Routing affinity.
@@ -256,10 +409,18 @@ pub struct SessionPolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready, TargetResolved, AffinityConfigured.
+    /// Ready, TargetResolved, AffinityConfigured; under strategies with a store also StoreReady and Injected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+
+    /// The Secret that says how to reach the store (Service Binding specification, "provisioned service").
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<Binding>,
+
+    /// What admission adds to the pods of the target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub injection: Option<Injection>,
 
     /// One entry per route that reaches the target.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -270,6 +431,52 @@ pub struct SessionPolicyStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["event".into()]))]
     pub survives: Vec<Survival>,
+}
+
+/// Names the binding Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Binding {
+    /// Name of the Secret, in the policy's namespace.
+    pub name: String,
+}
+
+/// What admission adds to the pods of the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Injection {
+    /// Name of the SessionInjection that the template is marked with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Pods that contain what their revision says.
+    pub injected_pods: i32,
+    /// Pods of the target.
+    pub total_pods: i32,
+    /// Whether another revision waits for `kubectl session rollout`.
+    pub update_available: bool,
+    /// Name of that revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_revision: Option<String>,
+    /// Present while the owner has rolled the target back to an older revision: the value that the annotation
+    /// session-operator.dev/rollout had then. Another value, or another change of the policy, brings the newest one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back_at: Option<String>,
+    /// What the preflight found out, and in which image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight: Option<PreflightResult>,
+}
+
+/// What a preflight found out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PreflightResult {
+    /// Says for which image, environment and framework it holds; another value means another preflight.
+    pub of: String,
+    /// Facts by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, String>,
+    /// What is missing in the image. Absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
 }
 
 /// Affinity on one route.

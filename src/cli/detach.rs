@@ -10,7 +10,7 @@ use kube::{Api, Client, ResourceExt};
 use super::{CliError, ConnectionArgs, output};
 use crate::policy::GuardedPolicy;
 use crate::policy::undo;
-use crate::policy::writer::Writer;
+use crate::runtime::writer::Writer;
 
 /// Arguments of `detach`.
 #[derive(Args, Debug)]

@@ -6,6 +6,8 @@ mod completion;
 mod connection;
 mod detach;
 mod output;
+mod plan;
+mod rollout;
 mod status;
 mod table;
 
@@ -38,6 +40,10 @@ pub struct Cli {
 enum Verb {
     /// Show policies: their routes, what users are bound to, and which events their sessions survive
     Status(status::StatusArgs),
+    /// Replace the pods of a policy by ones with the newest revision of what is injected
+    Rollout(rollout::RolloutArgs),
+    /// Show what a policy would change, and what its sessions would survive, without changing anything
+    Plan(plan::PlanArgs),
     /// Undo what policies set up, with your own rights, and suspend them; for when the operator is gone
     Detach(detach::DetachArgs),
     /// Print a completion script for a shell
@@ -48,6 +54,8 @@ enum Verb {
 pub async fn run(cli: Cli) -> Result<(), CliError> {
     match cli.verb {
         Verb::Status(args) => status::run(&args, &cli.connection).await,
+        Verb::Rollout(args) => rollout::run(&args, &cli.connection).await,
+        Verb::Plan(args) => plan::run(&args, &cli.connection).await,
         Verb::Detach(args) => detach::run(&args, &cli.connection).await,
         Verb::Completion(args) => completion::run(&args, Cli::command()),
     }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod cookies;
+mod courses;
 mod descriptions;
 mod outcomes;
 mod server;

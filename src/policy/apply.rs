@@ -13,11 +13,11 @@ use super::managed;
 use super::restore::{Records, edit_operations};
 use super::undo;
 use super::validate::Validated;
-use super::writer::{Conflict, WriteError, Writer};
 use crate::affinity::model::{DefaultedField, Edit, ObjectKey, PlanOutcome, Refusal, RoutePlan, Write};
 use crate::affinity::{missing_edits, missing_fields};
 use crate::api::conditions::reasons;
 use crate::api::{FOREIGN_FIELD_MANAGER_PREFIX, SessionPolicy};
+use crate::runtime::writer::{Conflict, WriteError, Writer};
 
 mod budget;
 
@@ -30,6 +30,8 @@ pub struct Applied {
     pub routes: Vec<AppliedRoute>,
     /// Why there was nothing to configure at all.
     pub refusal: Option<Refusal>,
+    /// What became of the mark on the pod template, if one was to be written.
+    pub mark: Option<Result<(), Refusal>>,
     /// Objects that were changed just now, as `Kind/name`.
     pub changed: Vec<String>,
     /// When to try again, if something has to wait.
@@ -108,6 +110,7 @@ pub async fn apply(
         retry_after,
         ..
     } = step;
+    let mark = objects.get(&ObjectKey::deployment(&validated.target)).cloned();
     let routes = routes
         .into_iter()
         .map(|plan| AppliedRoute {
@@ -118,6 +121,7 @@ pub async fn apply(
     Ok(Applied {
         routes,
         refusal,
+        mark,
         changed,
         retry_after,
     })
@@ -230,7 +234,7 @@ impl Step<'_> {
         let is_takeable = |conflict: &Conflict| {
             takeable
                 .iter()
-                .find(|defaulted| defaulted.pointer.replace('/', ".") == conflict.field)
+                .find(|defaulted| defaulted.pointer.replace('/', ".").replace("~1", "/") == conflict.field)
         };
         let Some(live) = self.writer.read(object).await? else {
             return Ok(None);
@@ -239,7 +243,7 @@ impl Step<'_> {
         let all = conflicts.iter().all(|conflict| {
             is_takeable(conflict).is_some_and(|defaulted| {
                 value.pointer(&defaulted.pointer) == Some(&defaulted.default)
-                    && managed::owned_by_update(&live.metadata, &defaulted.pointer)
+                    && managed::owned_by_update(&live.metadata, &defaulted.pointer, &self.validated.manager)
             })
         });
         Ok(all.then(|| {

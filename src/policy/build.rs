@@ -2,10 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use kube::ResourceExt;
+use serde_json::json;
+
 use super::dereference::Dereferenced;
+use super::sessions::pods;
 use super::validate::Validated;
-use crate::affinity::model::{Inputs, ObjectKey, PlanOutcome, PolicyIdentity, Refusal, RoutePlan, Write};
+use crate::affinity::model::{
+    DefaultedField, Inputs, ObjectKey, PlanOutcome, PolicyIdentity, Refusal, RoutePlan, Write,
+};
 use crate::affinity::{merge_writes, plan};
+use crate::api::{INJECTION_LABEL, Sticky};
 
 /// The wanted state.
 #[derive(Debug, Default)]
@@ -21,14 +28,53 @@ pub struct Desired {
 }
 
 /// Plans for a validated policy.
-pub fn build(policy: &Validated, found: &Dereferenced) -> Desired {
+///
+/// `mark` is the revision that the pod template has to name.
+pub fn build(policy: &Validated, found: &Dereferenced, mark: Option<&str>) -> Desired {
+    let mut desired = match &policy.sticky {
+        Some(sticky) => affinity(policy, sticky, found),
+        None => nothing(found),
+    };
+    if let Some(mark) = mark {
+        let object = ObjectKey::deployment(&policy.target);
+        desired.withdraw.retain(|carrier| carrier.uid != object.uid);
+        desired.writes.push(Write::Apply {
+            object,
+            fields: json!({"spec": {"template": {"metadata": {"labels": {INJECTION_LABEL: mark}}}}}),
+            takeable_defaults: former_mark(policy, found),
+        });
+    }
+    desired
+}
+
+/// The mark that stands, if it names a revision of this policy: whoever wrote it (a rollback does), it is not their choice
+/// of a value but ours of another day.
+fn former_mark(policy: &Validated, found: &Dereferenced) -> Vec<DefaultedField> {
+    let ours = |mark: &&str| {
+        found
+            .injections
+            .iter()
+            .any(|injection| injection.name_any() == **mark)
+    };
+    let mark = pods::mark_of(&policy.target).filter(ours);
+    let field = mark.map(|mark| DefaultedField {
+        pointer: format!(
+            "/spec/template/metadata/labels/{}",
+            INJECTION_LABEL.replace('/', "~1")
+        ),
+        default: json!(mark),
+    });
+    field.into_iter().collect()
+}
+
+fn affinity(policy: &Validated, sticky: &Sticky, found: &Dereferenced) -> Desired {
     let planned = plan(&Inputs {
         policy: PolicyIdentity {
             namespace: &policy.namespace,
             name: &policy.name,
             uid: &policy.uid,
         },
-        sticky: &policy.sticky,
+        sticky,
         target: &policy.target,
         services: &found.services,
         deployments: &found.deployments,
@@ -64,7 +110,7 @@ pub fn build(policy: &Validated, found: &Dereferenced) -> Desired {
     }
 }
 
-/// What to do when the policy lost its target to another one: take everything back.
+/// What to do when no affinity is wished, or the policy lost its target to another one: take everything back.
 pub fn nothing(found: &Dereferenced) -> Desired {
     Desired {
         withdraw: found.carriers.clone(),

@@ -11,9 +11,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::{Stream, StreamExt, TryStreamExt, pin_mut};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::ListParams;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::{self, Event};
@@ -23,9 +24,11 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::sessions::source;
 use super::{GuardedPolicy, foreign_manager, managed};
 use crate::affinity::discovery;
-use crate::api::FOREIGN_FIELD_MANAGER_PREFIX;
+use crate::api::{FOREIGN_FIELD_MANAGER_PREFIX, INJECTION_LABEL, SessionInjection, SessionStore};
+use crate::runtime::client;
 
 /// Names the CRD of Traefik's `IngressRoute`.
 const INGRESS_ROUTE_CRD: &str = "ingressroutes.traefik.io";
@@ -52,7 +55,8 @@ impl std::fmt::Display for Scope {
 }
 
 impl Scope {
-    fn api<K>(&self, client: &Client) -> Api<K>
+    /// Objects of one kind in this scope.
+    pub fn api<K>(&self, client: &Client) -> Api<K>
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     {
@@ -78,6 +82,12 @@ pub struct Caches {
     pub ingresses: Store<Ingress>,
     /// Ingress classes.
     pub ingress_classes: Store<IngressClass>,
+    /// Session stores.
+    pub stores: Store<SessionStore>,
+    /// Revisions of what admission adds.
+    pub injections: Store<SessionInjection>,
+    /// Pods that carry the injection label.
+    pub pods: Store<Pod>,
     ingress_routes: RwLock<Option<Store<DynamicObject>>>,
 }
 
@@ -107,12 +117,18 @@ pub fn start(client: &Client, scope: &Scope, tasks: &mut JoinSet<()>) -> Watches
     let (services, service_writer) = store();
     let (ingresses, ingress_writer) = store();
     let (ingress_classes, class_writer) = store();
+    let (stores, store_writer) = store();
+    let (injections, injection_writer) = store();
+    let (pods, pod_writer) = store();
     let caches = Arc::new(Caches {
         policies: policies.clone(),
         deployments,
         services,
         ingresses,
         ingress_classes,
+        stores,
+        injections,
+        pods,
         ingress_routes: RwLock::new(None),
     });
     let follow = |caches: &Arc<Caches>| Follower {
@@ -139,6 +155,28 @@ pub fn start(client: &Client, scope: &Scope, tasks: &mut JoinSet<()>) -> Watches
         class_writer,
         |caches, _: &IngressClass| caches.every_policy(),
     ));
+    tasks.spawn(follow(&caches).run(
+        scope.api(client),
+        store_writer,
+        |caches, object: &SessionStore| caches.concerned_by_store(object),
+    ));
+    tasks.spawn(follow(&caches).run(
+        scope.api(client),
+        injection_writer,
+        |caches, object: &SessionInjection| caches.concerned_by_injection(object),
+    ));
+    tasks.spawn(
+        follow(&caches).run_stream(
+            watch(
+                scope.api::<Pod>(client),
+                watcher::Config::default().labels(INJECTION_LABEL),
+            )
+            .default_backoff(),
+            pod_writer,
+            (),
+            |caches, object: &Pod| caches.concerned_by_pod(object),
+        ),
+    );
     tasks.spawn(follow_optional(client.clone(), scope.clone(), follow(&caches)));
 
     let siblings = follow(&caches);
@@ -163,13 +201,60 @@ pub fn start(client: &Client, scope: &Scope, tasks: &mut JoinSet<()>) -> Watches
     }
 }
 
+/// What stands in `namespace` now, read once and not followed; with the user's own rights.
+pub async fn read_once(client: &Client, namespace: &str) -> kube::Result<Caches> {
+    let scope = Scope::Namespace(namespace.to_owned());
+    let marked = ListParams::default().labels(INJECTION_LABEL);
+    let all = ListParams::default();
+    let routes = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &ingress_route_resource());
+    let routes = match routes.list(&all).await {
+        Ok(list) => Some(filled(store::Writer::new(ingress_route_resource()), list.items)),
+        Err(error) if client::is_not_found(&error) => None,
+        Err(error) => return Err(error),
+    };
+    Ok(Caches {
+        policies: listed(scope.api(client), &all).await?,
+        deployments: listed(scope.api(client), &all).await?,
+        services: listed(scope.api(client), &all).await?,
+        ingresses: listed(scope.api(client), &all).await?,
+        ingress_classes: listed(Api::all(client.clone()), &all).await?,
+        stores: listed(scope.api(client), &all).await?,
+        injections: listed(scope.api(client), &all).await?,
+        pods: listed(scope.api(client), &marked).await?,
+        ingress_routes: RwLock::new(routes),
+    })
+}
+
+async fn listed<K>(api: Api<K>, params: &ListParams) -> kube::Result<Store<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    Ok(filled(store::Writer::default(), api.list(params).await?.items))
+}
+
+fn filled<K>(mut writer: store::Writer<K>, items: Vec<K>) -> Store<K>
+where
+    K: Resource + Clone + 'static,
+    K::DynamicType: Eq + Hash + Clone,
+{
+    writer.apply_watcher_event(&Event::Init);
+    for item in items {
+        writer.apply_watcher_event(&Event::InitApply(item));
+    }
+    writer.apply_watcher_event(&Event::InitDone);
+    writer.as_reader()
+}
+
 impl Caches {
     /// Names of the caches that have not been filled yet.
     pub async fn wait_until_ready(&self) -> Result<(), store::WriterDropped> {
         self.deployments.wait_until_ready().await?;
         self.services.wait_until_ready().await?;
         self.ingresses.wait_until_ready().await?;
-        self.ingress_classes.wait_until_ready().await
+        self.ingress_classes.wait_until_ready().await?;
+        self.stores.wait_until_ready().await?;
+        self.injections.wait_until_ready().await?;
+        self.pods.wait_until_ready().await
     }
 
     /// Every `IngressRoute` in scope; empty where the kind is not served.
@@ -253,6 +338,32 @@ impl Caches {
                     .target_of(policy)
                     .is_some_and(|target| discovery::selects(service, &target))
         })
+    }
+
+    fn concerned_by_store(&self, store: &SessionStore) -> Vec<Trigger> {
+        self.pick(store.namespace().as_deref(), |policy| {
+            let shared = policy.spec.shared.as_ref();
+            shared.is_some_and(|shared| {
+                matches!(
+                    source::place(&policy.name_any(), shared),
+                    source::Place::Store { name, .. } if name == store.name_any()
+                )
+            })
+        })
+    }
+
+    fn concerned_by_injection(&self, injection: &SessionInjection) -> Vec<Trigger> {
+        self.pick(injection.namespace().as_deref(), |policy| {
+            policy.name_any() == injection.spec.policy.name
+        })
+    }
+
+    fn concerned_by_pod(&self, pod: &Pod) -> Vec<Trigger> {
+        let (Some(namespace), Some(name)) = (pod.namespace(), pod.labels().get(INJECTION_LABEL)) else {
+            return Vec::new();
+        };
+        let injection = self.injections.get(&ObjectRef::new(name).within(&namespace));
+        injection.map_or_else(Vec::new, |injection| self.concerned_by_injection(&injection))
     }
 
     fn concerned_by_ingress(&self, ingress: &Ingress) -> Vec<Trigger> {

@@ -17,9 +17,11 @@ use super::apply::RestoreBudget;
 use super::caches::{self, Scope, Watches};
 use super::census::Census;
 use super::reconcile::{Context, Error, RECONCILE_TIMEOUT, reconcile_guarded};
-use super::writer::Writer;
+use super::sessions::carry_out::Memory;
+use super::sessions::revision::Images;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::metrics::ReconcileResult;
+use crate::runtime::writer::Writer;
 use crate::runtime::{self, Runtime};
 
 /// Name of this controller in metrics and Events.
@@ -76,6 +78,12 @@ async fn run_scope(runtime: Runtime, scope: Scope, census: Arc<Census>) {
         metrics: metrics.clone(),
         backoff: Backoff::default(),
         census: census.clone(),
+        images: Images {
+            agents: runtime.injection.agents_image.clone(),
+            pull_policy: runtime.injection.agents_image_pull_policy.clone(),
+        },
+        webhook: runtime.webhook,
+        memory: Memory::default(),
     });
     let policies = policies.inspect_ok(move |policy| metrics.enqueued(&key(policy)));
     let work = Controller::for_stream(policies, caches.policies.clone())

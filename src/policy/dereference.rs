@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DynamicObject;
@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::caches::Caches;
 use super::foreign_manager;
 use crate::affinity::model::ObjectKey;
-use crate::api::SessionPolicy;
+use crate::api::{INJECTION_LABEL, SessionInjection, SessionPolicy, SessionStore};
 
 /// What was found.
 pub struct Dereferenced {
@@ -35,6 +35,12 @@ pub struct Dereferenced {
     pub ingress_routes: Vec<Arc<DynamicObject>>,
     /// Names of all policies of the namespace by uid, to say who is in the way.
     pub policies: BTreeMap<String, String>,
+    /// Session stores of the namespace, by name.
+    pub stores: Vec<Arc<SessionStore>>,
+    /// What was made for this policy for admission to add, by name.
+    pub injections: Vec<Arc<SessionInjection>>,
+    /// Pods of the namespace that name one of these.
+    pub pods: Vec<Arc<Pod>>,
     /// Objects on which this policy's field manager owns something.
     pub carriers: Vec<ObjectKey>,
 }
@@ -73,10 +79,27 @@ pub fn dereference(caches: &Caches, policy: &SessionPolicy) -> Dereferenced {
             .filter(|ingress| carries(ingress.as_ref(), &manager))
             .map(|ingress| ObjectKey::ingress(ingress)),
     );
+    let deployments = within(&caches.deployments, &namespace);
+    carriers.extend(
+        deployments
+            .iter()
+            .filter(|deployment| carries(deployment.as_ref(), &manager))
+            .map(|deployment| ObjectKey::deployment(deployment)),
+    );
+    let mut injections = within(&caches.injections, &namespace);
+    injections.retain(|injection| injection.spec.policy.name == policy.name_any());
+    let mut pods = within(&caches.pods, &namespace);
+    pods.retain(|pod| {
+        let mark = pod.labels().get(INJECTION_LABEL);
+        mark.is_some_and(|mark| injections.iter().any(|injection| injection.name_any() == *mark))
+    });
     Dereferenced {
         target: caches.target_of(policy),
         claimed_by: claimed_by(caches, policy),
-        deployments: within(&caches.deployments, &namespace),
+        deployments,
+        stores: within(&caches.stores, &namespace),
+        injections,
+        pods,
         ingress_classes: sorted(caches.ingress_classes.state()),
         policies: within(&caches.policies, &namespace)
             .iter()
@@ -95,6 +118,7 @@ impl Dereferenced {
         match key.kind.as_str() {
             "Service" => find(&self.services, key),
             "Ingress" => find(&self.ingresses, key),
+            "Deployment" => find(&self.deployments, key),
             _ => {
                 let found = self.ingress_routes.iter().find(|route| {
                     route.namespace().as_deref() == Some(&key.namespace)

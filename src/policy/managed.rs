@@ -21,11 +21,11 @@ pub fn applied_by(meta: &ObjectMeta, manager: &str) -> Option<BTreeSet<String>> 
     Some(paths)
 }
 
-/// Whether the field at `pointer` is owned by `manager` through an Update (and not by an Apply, which means that
-/// somebody chose the value).
-pub fn owned_by_update(meta: &ObjectMeta, pointer: &str) -> bool {
+/// Whether the field at `pointer` is owned through an Update (and not by an Apply, which means that somebody chose the
+/// value). What the manager `own` owns does not count.
+pub fn owned_by_update(meta: &ObjectMeta, pointer: &str, own: &str) -> bool {
     let mut owned = false;
-    for entry in entries(meta) {
+    for entry in entries(meta).filter(|entry| entry.manager.as_deref() != Some(own)) {
         let mut paths = BTreeSet::new();
         if let Some(fields) = &entry.fields_v1 {
             collect_owned(&fields.0, &mut String::new(), &mut paths);
@@ -173,20 +173,31 @@ mod tests {
         let pointer = "/spec/sessionAffinity";
         assert!(owned_by_update(
             &meta(&[("kubectl-create", "Update", affinity.clone())]),
-            pointer
+            pointer,
+            "session-operator.1"
         ));
         assert!(!owned_by_update(
             &meta(&[("helm", "Apply", affinity.clone())]),
-            pointer
+            pointer,
+            "session-operator.1"
         ));
         assert!(!owned_by_update(
             &meta(&[
                 ("kubectl-create", "Update", affinity.clone()),
-                ("helm", "Apply", affinity)
+                ("helm", "Apply", affinity.clone())
             ]),
-            pointer
+            pointer,
+            "session-operator.1"
         ));
-        assert!(!owned_by_update(&meta(&[]), pointer));
+        assert!(owned_by_update(
+            &meta(&[
+                ("kubectl-create", "Update", affinity.clone()),
+                ("session-operator.1", "Apply", affinity)
+            ]),
+            pointer,
+            "session-operator.1"
+        ));
+        assert!(!owned_by_update(&meta(&[]), pointer, "session-operator.1"));
     }
 
     #[test]

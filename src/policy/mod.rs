@@ -1,7 +1,7 @@
 //! The `SessionPolicy` controller.
 //!
 //! One reconcile is five steps: [`dereference`] → [`validate`] → [`build`] → [`apply`] → [`status`]. Only the first and the
-//! last two touch the outside: dereference reads caches, apply and status write through [`writer::Writer`]. What is in
+//! last two touch the outside: dereference reads caches, apply and status write through [`crate::runtime::writer::Writer`]. What is in
 //! between is pure and deterministic.
 
 pub mod apply;
@@ -10,14 +10,15 @@ pub mod caches;
 mod census;
 pub mod controller;
 pub mod dereference;
+pub mod forecast;
 pub mod managed;
 mod reconcile;
 pub mod restore;
+pub mod sessions;
 pub mod status;
 pub mod survives;
 pub mod undo;
 pub mod validate;
-pub mod writer;
 
 use kube::core::DeserializeGuard;
 

@@ -14,16 +14,20 @@ use super::apply::{Applied, RestoreBudget, apply};
 use super::build::{build, nothing};
 use super::caches::Caches;
 use super::census::Census;
-use super::dereference::dereference;
+use super::dereference::{Dereferenced, dereference};
+use super::sessions::carry_out::{Memory, Tools, carry_out, collect_garbage};
+use super::sessions::revision::Images;
+use super::sessions::undo::Outcome;
+use super::sessions::{self, Sessions};
 use super::status::{self, Announcement, Verdict};
-use super::validate::validate;
-use super::writer::{WriteError, Writer, classify};
+use super::validate::{Validated, validate};
 use super::{GuardedPolicy, foreign_manager, policy_key, undo};
 use crate::api::conditions::reasons;
 use crate::api::{STATUS_FIELD_MANAGER, SessionPolicy};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::leader::Leadership;
 use crate::runtime::metrics::ReconcileMetrics;
+use crate::runtime::writer::{WriteError, Writer, classify};
 
 /// Longest that one reconcile may take; every request in it has its own, shorter limit.
 pub const RECONCILE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -33,6 +37,9 @@ const CLEANUP_LIMIT: Duration = Duration::from_mins(10);
 
 /// When to look again after a write met a newer object than the cache holds.
 const STALE_CACHE_RETRY: Duration = Duration::from_millis(500);
+
+/// Pause between looks at pods that still run with something of a policy that is being undone.
+const ROLL_PERIOD: Duration = Duration::from_secs(2);
 
 /// Longest note of an Event (`events.k8s.io/v1`: 1024 bytes; characters here may take several).
 const EVENT_NOTE_LIMIT: usize = 256;
@@ -55,6 +62,12 @@ pub struct Context {
     pub backoff: Backoff<String>,
     /// Policies by readiness.
     pub census: Arc<Census>,
+    /// Images that are injected.
+    pub images: Images,
+    /// Whether a webhook of the operator injects.
+    pub webhook: bool,
+    /// What is known of admission and preflights between reconciles.
+    pub memory: Memory,
 }
 
 /// Why a reconcile has to be tried again.
@@ -112,7 +125,16 @@ async fn reconcile_policy(policy: &SessionPolicy, context: &Context) -> Result<A
             return Ok(Action::await_change());
         }
     };
-    let desired = build(&validated, &found);
+    let sessions = match sessions(context, policy, &validated, &found).await {
+        Ok(sessions) => sessions,
+        Err(WriteError::Changed) => return Ok(Action::requeue(STALE_CACHE_RETRY)),
+        Err(error) => {
+            publish(context, policy, &Verdict::Failed(error.reason(), error.explain())).await?;
+            return Err(error.into());
+        }
+    };
+    let mark = sessions.as_ref().and_then(|sessions| sessions.mark.as_deref());
+    let desired = build(&validated, &found, mark);
     match apply(
         &context.writer,
         &context.budget,
@@ -124,10 +146,19 @@ async fn reconcile_policy(policy: &SessionPolicy, context: &Context) -> Result<A
     .await
     {
         Ok(applied) => {
-            announce_changes(context, policy, &applied).await;
-            publish(context, policy, &Verdict::Applied(&validated, &applied)).await?;
-            Ok(applied
-                .retry_after
+            announce_changes(context, policy, &applied, sessions.as_ref()).await;
+            let mark = sessions.as_ref().and_then(|sessions| sessions.mark.as_deref());
+            collect_garbage(&context.writer, &validated, &found, mark).await?;
+            let verdict = Verdict::Applied(&validated, &applied, sessions.as_ref());
+            publish(context, policy, &verdict).await?;
+            let waits = [
+                applied.retry_after,
+                sessions.as_ref().and_then(|sessions| sessions.retry_after),
+            ];
+            Ok(waits
+                .into_iter()
+                .flatten()
+                .min()
                 .map_or_else(Action::await_change, Action::requeue))
         }
         Err(WriteError::Changed) => {
@@ -141,6 +172,31 @@ async fn reconcile_policy(policy: &SessionPolicy, context: &Context) -> Result<A
     }
 }
 
+/// Sets up where the sessions are to be, if that is outside the pods.
+async fn sessions(
+    context: &Context,
+    policy: &SessionPolicy,
+    validated: &Validated,
+    found: &Dereferenced,
+) -> Result<Option<Sessions>, WriteError> {
+    let Some(wish) = &validated.sessions else {
+        return Ok(None);
+    };
+    if !validated.suspended && !undo::has_finalizer(&policy.metadata) {
+        undo::write_own_metadata(&context.writer, &policy.metadata, &validated.records).await?;
+    }
+    let tools = Tools {
+        writer: &context.writer,
+        images: &context.images,
+        memory: &context.memory,
+    };
+    let sessions = carry_out(&tools, policy, validated, wish, found).await?;
+    Ok(Some(Sessions {
+        webhook: context.webhook,
+        ..sessions
+    }))
+}
+
 /// Undoes what a policy did, then lets it go.
 async fn cleanup(policy: &GuardedPolicy, context: &Context) -> Result<Action, Error> {
     let meta = policy.meta();
@@ -148,7 +204,7 @@ async fn cleanup(policy: &GuardedPolicy, context: &Context) -> Result<Action, Er
         return Ok(Action::await_change());
     }
     if !namespace_is_terminating(context, meta.namespace.as_deref().unwrap_or_default()).await? {
-        match undo::undo(&context.writer, meta).await {
+        match undo_everything(context, meta).await {
             Ok(changed) if changed.is_empty() => {}
             Ok(changed) => {
                 let note = format!("took back what was written on {}", changed.join(", "));
@@ -177,13 +233,29 @@ async fn cleanup(policy: &GuardedPolicy, context: &Context) -> Result<Action, Er
                     let message = format!("cannot undo yet: {}", error.explain());
                     publish(context, policy, &Verdict::Failed(reasons::DELETING, message)).await?;
                 }
-                return Err(error.into());
+                return match error {
+                    // A rollout is under way: no failure that has to be tried ever later.
+                    WriteError::PodsLeft(_) => Ok(Action::requeue(ROLL_PERIOD)),
+                    error => Err(error.into()),
+                };
             }
         }
     }
     undo::release(&context.writer, meta).await?;
     context.budget.forget(meta.uid.as_deref().unwrap_or_default());
     Ok(Action::await_change())
+}
+
+async fn undo_everything(context: &Context, meta: &ObjectMeta) -> Result<Vec<String>, WriteError> {
+    let mut changed = undo::undo(&context.writer, meta).await?;
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    match sessions::undo::undo(&context.writer, &text(&meta.namespace), &text(&meta.name)).await? {
+        Outcome::Done(removed) => {
+            changed.extend(removed);
+            Ok(changed)
+        }
+        Outcome::PodsLeft(pods) => Err(WriteError::PodsLeft(pods)),
+    }
 }
 
 async fn namespace_is_terminating(context: &Context, name: &str) -> Result<bool, Error> {
@@ -210,10 +282,31 @@ async fn publish(context: &Context, policy: &SessionPolicy, verdict: &Verdict<'_
     Ok(())
 }
 
-async fn announce_changes(context: &Context, policy: &SessionPolicy, applied: &Applied) {
+async fn announce_changes(
+    context: &Context,
+    policy: &SessionPolicy,
+    applied: &Applied,
+    sessions: Option<&Sessions>,
+) {
+    let written = sessions
+        .map(|sessions| sessions.changed.join(", "))
+        .unwrap_or_default();
+    if !written.is_empty() {
+        tracing::info!(changed = written, "set up where sessions are");
+        let note = format!("wrote {written}");
+        emit(
+            context,
+            &policy.metadata,
+            EventType::Normal,
+            "Written",
+            "Apply",
+            note,
+        )
+        .await;
+    }
     if !applied.changed.is_empty() {
-        let note = format!("configured affinity on {}", applied.changed.join(", "));
-        tracing::info!(changed = applied.changed.join(", "), "configured affinity");
+        let note = format!("configured {}", applied.changed.join(", "));
+        tracing::info!(changed = applied.changed.join(", "), "configured");
         emit(
             context,
             &policy.metadata,

@@ -7,13 +7,14 @@ use serde_json::json;
 
 use super::apply::{Applied, AppliedRoute};
 use super::policy_key;
-use super::survives::{self, Facts, RouteFact};
+use super::sessions::{Sessions, Trouble};
+use super::survives::{self, Facts, RouteFact, StoreFacts};
 use super::validate::{Unresolved, Validated};
-use super::writer::{WriteError, Writer};
 use crate::affinity::model::{PlanOutcome, Refusal};
 use crate::api::conditions::{reasons, types};
 use crate::api::{Affinity, Binds, STATUS_FIELD_MANAGER, SessionPolicy, SessionPolicyStatus, Survival};
 use crate::runtime::metrics::PolicyLabels;
+use crate::runtime::writer::{WriteError, Writer};
 
 /// Longest message that a condition may have (`metav1.Condition`: 32768).
 const MESSAGE_LIMIT: usize = 32_768;
@@ -21,7 +22,7 @@ const MESSAGE_LIMIT: usize = 32_768;
 /// What a reconcile came to.
 pub enum Verdict<'a> {
     /// The steps were gone through.
-    Applied(&'a Validated, &'a Applied),
+    Applied(&'a Validated, &'a Applied, Option<&'a Sessions>),
     /// There is nothing to work on.
     Unresolved(&'a Unresolved),
     /// The policy could not be worked on: a reason and a sentence.
@@ -65,24 +66,45 @@ pub fn compute(policy: &SessionPolicy, verdict: &Verdict<'_>, now: &Time) -> Ses
         observed_generation: generation,
         ..SessionPolicyStatus::default()
     };
-    let (target, affinity) = match verdict {
-        Verdict::Applied(validated, applied) => {
+    let mut states = match verdict {
+        Verdict::Applied(validated, applied, sessions) => {
             status.affinity = applied.routes.iter().map(affinity_entry).collect();
-            status.survives = survival(validated, applied);
-            (target_found(validated), affinity_condition(validated, applied))
+            status.survives = survival(validated, applied, *sessions);
+            if let Some(sessions) = sessions {
+                status.binding.clone_from(&sessions.binding);
+                status.injection.clone_from(&sessions.injection);
+            }
+            let mut states = vec![(types::TARGET_RESOLVED, target_found(validated))];
+            if validated.sticky.is_some() {
+                states.push((types::AFFINITY_CONFIGURED, affinity_condition(validated, applied)));
+            }
+            states.extend(
+                sessions
+                    .iter()
+                    .flat_map(|sessions| sessions_conditions(applied, sessions)),
+            );
+            states
         }
-        Verdict::Unresolved(unresolved) => (
-            State::new("False", unresolved.reason, unresolved.message.clone()),
-            State::new(
-                "False",
-                reasons::TARGET_UNRESOLVED,
-                "nothing is known of routes while the target is not resolved".into(),
+        Verdict::Unresolved(unresolved) => vec![
+            (
+                types::TARGET_RESOLVED,
+                State::new("False", unresolved.reason, unresolved.message.clone()),
             ),
-        ),
+            (
+                types::AFFINITY_CONFIGURED,
+                State::new(
+                    "False",
+                    reasons::TARGET_UNRESOLVED,
+                    "nothing is known of routes while the target is not resolved".into(),
+                ),
+            ),
+        ],
         Verdict::Failed(reason, message) => {
             // What was known stays: a request that failed says nothing about what stands in the cluster.
             status.affinity.clone_from(&former.affinity);
             status.survives.clone_from(&former.survives);
+            status.binding.clone_from(&former.binding);
+            status.injection.clone_from(&former.injection);
             let target = former
                 .conditions
                 .iter()
@@ -91,18 +113,28 @@ pub fn compute(policy: &SessionPolicy, verdict: &Verdict<'_>, now: &Time) -> Ses
                 || State::new("Unknown", reason, "not looked at yet".into()),
                 |known| State::new(&known.status, &known.reason, known.message.clone()),
             );
-            (target, State::new("Unknown", reason, message.clone()))
+            let unknown = [types::AFFINITY_CONFIGURED, types::STORE_READY, types::INJECTED]
+                .into_iter()
+                .filter(|type_| {
+                    *type_ == types::AFFINITY_CONFIGURED
+                        || former
+                            .conditions
+                            .iter()
+                            .any(|condition| condition.type_ == *type_)
+                })
+                .map(|type_| (type_, State::new("Unknown", reason, message.clone())));
+            std::iter::once((types::TARGET_RESOLVED, target))
+                .chain(unknown)
+                .collect()
         }
     };
-    let ready = summary(&[&target, &affinity]);
-    status.conditions = [
-        (types::READY, ready),
-        (types::TARGET_RESOLVED, target),
-        (types::AFFINITY_CONFIGURED, affinity),
-    ]
-    .into_iter()
-    .map(|(type_, state)| condition(&former, type_, state, generation, now))
-    .collect();
+    let parts: Vec<&State> = states.iter().map(|(_, state)| state).collect();
+    let ready = summary(&parts);
+    states.insert(0, (types::READY, ready));
+    status.conditions = states
+        .into_iter()
+        .map(|(type_, state)| condition(&former, type_, state, generation, now))
+        .collect();
     status
 }
 
@@ -271,6 +303,28 @@ fn target_found(validated: &Validated) -> State {
     )
 }
 
+/// StoreReady and Injected.
+fn sessions_conditions(applied: &Applied, sessions: &Sessions) -> Vec<(&'static str, State)> {
+    let state = |outcome: &Result<String, Trouble>, reason: &str| match outcome {
+        Ok(sentence) => State::new("True", reason, sentence.clone()),
+        Err(trouble) => State::new("False", trouble.reason, trouble.message.clone()),
+    };
+    let mut states = Vec::with_capacity(2);
+    if let Some(store) = &sessions.store {
+        states.push((types::STORE_READY, state(store, reasons::STORE_REACHED)));
+    }
+    // A mark that could not be written says more than what was to follow it.
+    let injected = match &applied.mark {
+        Some(Err(refusal)) => Some(State::new("False", refusal.reason, refusal.message.clone())),
+        _ => sessions
+            .injected
+            .as_ref()
+            .map(|injected| state(injected, reasons::PODS_INJECTED)),
+    };
+    states.extend(injected.map(|injected| (types::INJECTED, injected)));
+    states
+}
+
 fn affinity_condition(validated: &Validated, applied: &Applied) -> State {
     let failures: Vec<&Refusal> = applied
         .refusal
@@ -351,7 +405,7 @@ fn affinity_entry(route: &AppliedRoute) -> Affinity {
 }
 
 /// Only routes of the policy's namespace count: those elsewhere are not the policy's to promise for, and are reported.
-fn survival(validated: &Validated, applied: &Applied) -> Vec<Survival> {
+pub fn survival(validated: &Validated, applied: &Applied, sessions: Option<&Sessions>) -> Vec<Survival> {
     let routes: Vec<RouteFact> = applied
         .routes
         .iter()
@@ -367,7 +421,25 @@ fn survival(validated: &Validated, applied: &Applied) -> Vec<Survival> {
         })
         .collect();
     survives::compute(&Facts {
+        store: sessions.and_then(store_facts),
         target: &validated.target,
         routes: &routes,
+    })
+}
+
+fn store_facts(sessions: &Sessions) -> Option<StoreFacts<'_>> {
+    let injection = sessions.injection.as_ref()?;
+    let count = |pods: i32| u32::try_from(pods).unwrap_or(0);
+    let store = match (&sessions.store, &sessions.promise) {
+        (Some(Ok(_)), Some(promise)) => Ok(promise),
+        (Some(Err(trouble)), _) => Err(trouble.message.as_str()),
+        _ => return None,
+    };
+    Some(StoreFacts {
+        injected: count(injection.injected_pods),
+        total: count(injection.total_pods),
+        marked: injection.revision.is_some(),
+        store,
+        webhook: sessions.webhook,
     })
 }

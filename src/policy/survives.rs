@@ -9,6 +9,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use crate::affinity::drain;
 use crate::api::{Binds, Event, Outcome, Survival};
 
+use store::Reach;
+pub use store::StoreFacts;
+
+mod store;
+
 /// Why sessions are kept or lost. Part of the API.
 pub mod reasons {
     /// Users are bound to pods, and the event leaves their pods alone.
@@ -35,6 +40,24 @@ pub mod reasons {
     pub const NO_REPLICAS: &str = "NoReplicas";
     /// The target has one replica; to remove it is another event.
     pub const SINGLE_REPLICA: &str = "SingleReplica";
+    /// Sessions are in the store.
+    pub const IN_STORE: &str = "InStore";
+    /// Some pods do not use the store.
+    pub const NOT_ALL_INJECTED: &str = "NotAllInjected";
+    /// The store cannot be used now.
+    pub const STORE_NOT_READY: &str = "StoreNotReady";
+    /// The store's only server has every session.
+    pub const STORE_HAS_ALL: &str = "StoreHasAll";
+    /// The store is in other hands.
+    pub const STORE_NOT_OURS: &str = "StoreNotOurs";
+    /// The store keeps sessions on a volume.
+    pub const STORE_PERSISTS: &str = "StorePersists";
+    /// The store keeps sessions in memory only.
+    pub const STORE_IN_MEMORY: &str = "StoreInMemory";
+    /// The store runs on one node.
+    pub const STORE_ON_ONE_NODE: &str = "StoreOnOneNode";
+    /// Pods that are to use the store cannot start without the operator's webhook.
+    pub const WEBHOOK_NEEDED: &str = "WebhookNeeded";
     /// No session store is in use.
     pub const NO_STORE: &str = "NoStore";
     /// The setting is in the objects that carry it and needs no operator.
@@ -54,9 +77,11 @@ pub struct RouteFact {
     pub read_back: bool,
 }
 
-/// What survival under strategy Sticky depends on.
-#[derive(Clone, Copy, Debug)]
+/// What survival depends on.
+#[derive(Clone, Debug)]
 pub struct Facts<'a> {
+    /// The store, if sessions are to be in one.
+    pub store: Option<StoreFacts<'a>>,
     /// Every route of the policy's namespace that reaches the target.
     pub routes: &'a [RouteFact],
     /// The target.
@@ -65,6 +90,11 @@ pub struct Facts<'a> {
 
 /// One row per event, in the order of [`Event`].
 pub fn compute(facts: &Facts<'_>) -> Vec<Survival> {
+    if let Some(store) = &facts.store
+        && let Reach::Rows(rows) = store::rows(store)
+    {
+        return rows.into_iter().map(survival).collect();
+    }
     let situation = Situation::of(facts);
     let rows = [
         (Event::ContainerRestart, situation.container_restart()),
@@ -78,14 +108,16 @@ pub fn compute(facts: &Facts<'_>) -> Vec<Survival> {
         (Event::StoreLoss, no_store()),
         (Event::OperatorDown, situation.operator_down()),
     ];
-    rows.into_iter()
-        .map(|(event, (outcome, reason, message))| Survival {
-            event,
-            outcome,
-            reason: reason.to_owned(),
-            message,
-        })
-        .collect()
+    rows.into_iter().map(survival).collect()
+}
+
+fn survival((event, (outcome, reason, message)): (Event, Row)) -> Survival {
+    Survival {
+        event,
+        outcome,
+        reason: reason.to_owned(),
+        message,
+    }
 }
 
 type Row = (Outcome, &'static str, String);
@@ -414,7 +446,7 @@ fn no_store() -> Row {
     (
         Outcome::NotApplicable,
         reasons::NO_STORE,
-        "strategy Sticky keeps sessions in the pods and uses no session store".to_owned(),
+        "sessions are in the pods, and no pod uses a session store".to_owned(),
     )
 }
 

@@ -4,6 +4,9 @@
 //! operator is gone. Both paths find what to undo in the cluster itself: `managedFields` for what was applied, the
 //! policy's annotation for list entries that were patched.
 
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -13,13 +16,20 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::restore::{Record, Records};
-use super::writer::{WriteError, Writer, classify};
+use super::sessions::{self, undo::Outcome};
 use super::{foreign_manager, policy_key};
 use crate::affinity::model::{Edit, ObjectKey};
 use crate::api::{FIELD_MANAGER, FINALIZER, RESTORE_ANNOTATION, SessionPolicy};
+use crate::runtime::writer::{WriteError, Writer, classify};
 
 /// Attempts at a patch whose object changes at the same time.
 const PATCH_ATTEMPTS: u32 = 5;
+
+/// How long `detach` waits for pods to be replaced by ones without anything of ours.
+const ROLL_LIMIT: Duration = Duration::from_mins(10);
+
+/// Pause between looks at these pods.
+const ROLL_PERIOD: Duration = Duration::from_secs(1);
 
 /// Whether the policy carries our finalizer.
 pub fn has_finalizer(policy: &ObjectMeta) -> bool {
@@ -152,7 +162,22 @@ pub async fn detach(writer: &Writer, policy: &SessionPolicy) -> Result<Vec<Strin
     let patch = kube::api::Patch::Merge(&fields);
     let params = kube::api::PatchParams::default();
     let suspended = api.patch(&name, &params, &patch).await.map_err(classify)?;
-    let changed = undo(writer, &suspended.metadata).await?;
+    let mut changed = undo(writer, &suspended.metadata).await?;
+    let namespace = policy.namespace().unwrap_or_default();
+    let deadline = tokio::time::Instant::now() + ROLL_LIMIT;
+    let left = loop {
+        match sessions::undo::undo(writer, &namespace, &name).await? {
+            Outcome::Done(removed) => {
+                changed.extend(removed);
+                break Vec::new();
+            }
+            Outcome::PodsLeft(pods) if tokio::time::Instant::now() > deadline => break pods,
+            Outcome::PodsLeft(_) => tokio::time::sleep(ROLL_PERIOD).await,
+        }
+    };
+    if !left.is_empty() {
+        return Err(WriteError::PodsLeft(left));
+    }
     release(writer, &suspended.metadata).await?;
     Ok(changed)
 }
@@ -183,6 +208,14 @@ fn release_operations(live: &DynamicObject) -> Vec<Value> {
 /// Every object of the namespace on which `manager` owns something.
 async fn carriers(writer: &Writer, namespace: &str, manager: &str) -> Result<Vec<ObjectKey>, WriteError> {
     let mut found = Vec::new();
+    for deployment in list_metadata::<Deployment>(writer, namespace).await? {
+        if carries(&deployment.metadata, manager) {
+            found.push(ObjectKey::deployment(&Deployment {
+                metadata: deployment.metadata,
+                ..Deployment::default()
+            }));
+        }
+    }
     for service in list_metadata::<Service>(writer, namespace).await? {
         if carries(&service.metadata, manager) {
             found.push(ObjectKey::service(&Service {

@@ -9,7 +9,8 @@ use super::dereference::Dereferenced;
 use super::foreign_manager;
 use super::restore::{Records, UnreadableRecords};
 use crate::api::conditions::reasons;
-use crate::api::{RESTORE_ANNOTATION, SessionPolicy, Sticky, Strategy};
+use crate::api::session_policy::{Client, Rollout, Shared};
+use crate::api::{RESTORE_ANNOTATION, ROLLOUT_ANNOTATION, SessionPolicy, Sticky, Strategy};
 
 /// A policy whose target is resolved and its own.
 pub struct Validated {
@@ -23,12 +24,36 @@ pub struct Validated {
     pub manager: String,
     /// The target.
     pub target: Arc<Deployment>,
-    /// The wish for affinity.
-    pub sticky: Sticky,
+    /// The wish for affinity, if there is one.
+    pub sticky: Option<Sticky>,
+    /// The wish for sessions outside the pods, if there is one.
+    pub sessions: Option<SessionsWish>,
     /// Whether nothing but status may be written.
     pub suspended: bool,
     /// What has to be put back one day.
     pub records: Records,
+}
+
+impl Validated {
+    /// Name of the target.
+    pub fn target_name(&self) -> String {
+        self.target.name_any()
+    }
+}
+
+/// How sessions are kept outside the pods.
+#[derive(Clone, Debug)]
+pub struct SessionsWish {
+    /// Where they are.
+    pub shared: Shared,
+    /// The application as a client.
+    pub client: Client,
+    /// Idle life of a session in seconds.
+    pub ttl_seconds: Option<i32>,
+    /// When pods are replaced.
+    pub rollout: Rollout,
+    /// The revision that `kubectl session rollout` accepted last.
+    pub accepted: Option<String>,
 }
 
 /// Why nothing can be built.
@@ -66,8 +91,9 @@ pub fn validate(policy: &SessionPolicy, found: &Dereferenced) -> Result<Validate
     };
     let records = Records::parse(policy.annotations().get(RESTORE_ANNOTATION).map(String::as_str))
         .map_err(|error| unreadable(policy, &error))?;
-    let sticky = match policy.spec.strategy {
-        Strategy::Sticky => policy.spec.sticky.clone().unwrap_or_default(),
+    let (sticky, sessions) = match policy.spec.strategy {
+        Strategy::Sticky => (Some(policy.spec.sticky.clone().unwrap_or_default()), None),
+        Strategy::Shared => (policy.spec.sticky.clone(), Some(wish(policy))),
     };
     let uid = policy.uid().unwrap_or_default();
     Ok(Validated {
@@ -78,8 +104,20 @@ pub fn validate(policy: &SessionPolicy, found: &Dereferenced) -> Result<Validate
         uid,
         target: deployment,
         sticky,
+        sessions,
         records,
     })
+}
+
+fn wish(policy: &SessionPolicy) -> SessionsWish {
+    SessionsWish {
+        // A rule of the schema: strategy Shared has spec.shared.
+        shared: policy.spec.shared.clone().unwrap_or_default(),
+        client: policy.spec.client.clone().unwrap_or_default(),
+        ttl_seconds: policy.spec.ttl_seconds,
+        rollout: policy.spec.rollout,
+        accepted: policy.annotations().get(ROLLOUT_ANNOTATION).cloned(),
+    }
 }
 
 fn unreadable(policy: &SessionPolicy, error: &UnreadableRecords) -> Unresolved {

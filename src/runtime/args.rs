@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::Scope;
 use super::telemetry::LogArgs;
+use crate::store::settings::StoreArgs;
 
 /// Sets up session affinity around existing Deployments, as session policies say.
 #[derive(Debug, Parser)]
@@ -109,6 +110,39 @@ pub struct RunArgs {
         default_value_t = 8080
     )]
     pub http_port: u16,
+
+    /// What is put into pods.
+    #[command(flatten)]
+    pub injection: InjectionArgs,
+
+    /// The webhook.
+    #[command(flatten)]
+    pub webhook: WebhookArgs,
+
+    /// Stores.
+    #[command(flatten)]
+    pub stores: StoreArgs,
+}
+
+/// What is put into pods.
+#[derive(Args, Clone, Debug)]
+pub struct InjectionArgs {
+    /// Image with the files that framework presets bring into pods
+    #[arg(
+        long,
+        env = "SESSION_OPERATOR_AGENTS_IMAGE",
+        value_name = "IMAGE",
+        default_value = concat!("session-agents:", env!("CARGO_PKG_VERSION"))
+    )]
+    pub agents_image: String,
+
+    /// Pull policy of that image [default: the API server's]
+    #[arg(
+        long,
+        env = "SESSION_OPERATOR_AGENTS_IMAGE_PULL_POLICY",
+        value_name = "POLICY"
+    )]
+    pub agents_image_pull_policy: Option<String>,
 }
 
 impl RunArgs {
@@ -137,6 +171,41 @@ fn host_name() -> Option<String> {
     Some(name.trim().to_owned())
 }
 
+/// Arguments of the webhook that injects into pods.
+#[derive(Args, Clone, Debug)]
+pub struct WebhookArgs {
+    /// Port of the webhook that injects into pods, on all addresses [default: no webhook]
+    #[arg(
+        long, env = "SESSION_OPERATOR_WEBHOOK_PORT", value_name = "PORT",
+        requires_all = ["webhook_configuration", "webhook_secret", "webhook_names"]
+    )]
+    pub webhook_port: Option<u16>,
+
+    /// MutatingWebhookConfiguration that leads to the webhook
+    #[arg(long, env = "SESSION_OPERATOR_WEBHOOK_CONFIGURATION", value_name = "NAME")]
+    pub webhook_configuration: Option<String>,
+
+    /// Secret for the webhook's key, in the namespace of the lease
+    #[arg(long, env = "SESSION_OPERATOR_WEBHOOK_SECRET", value_name = "NAME")]
+    pub webhook_secret: Option<String>,
+
+    /// DNS names by which the API server reaches the webhook
+    #[arg(
+        long,
+        env = "SESSION_OPERATOR_WEBHOOK_NAMES",
+        value_name = "NAME,…",
+        value_delimiter = ','
+    )]
+    pub webhook_names: Vec<String>,
+
+    /// Life of the webhook's certificate in seconds; it is replaced when two thirds have passed
+    #[arg(
+        long, env = "SESSION_OPERATOR_WEBHOOK_CERTIFICATE_SECONDS", value_name = "SECONDS",
+        default_value_t = 90 * 24 * 60 * 60, value_parser = clap::value_parser!(u32).range(20..)
+    )]
+    pub webhook_certificate_seconds: u32,
+}
+
 /// Arguments of `self-test`.
 #[derive(Args, Clone, Debug)]
 pub struct SelfTestArgs {
@@ -156,6 +225,14 @@ pub struct SelfTestArgs {
         default_value = "session-operator"
     )]
     pub lease_name: String,
+
+    /// MutatingWebhookConfiguration that leads to the operator's webhook [default: there is no webhook]
+    #[arg(long, env = "SESSION_OPERATOR_WEBHOOK_CONFIGURATION", value_name = "NAME")]
+    pub webhook_configuration: Option<String>,
+
+    /// Secret for the webhook's key, in the namespace of the lease
+    #[arg(long, env = "SESSION_OPERATOR_WEBHOOK_SECRET", value_name = "NAME")]
+    pub webhook_secret: Option<String>,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod args;
 pub mod backoff;
 pub mod client;
 pub mod commands;
+pub mod events;
 pub mod http;
 pub mod leader;
 pub mod metrics;
@@ -14,6 +15,7 @@ pub mod operator;
 pub mod permissions;
 pub mod shutdown;
 pub mod telemetry;
+pub mod writer;
 
 use std::process::ExitCode;
 

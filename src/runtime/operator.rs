@@ -4,13 +4,14 @@ use kube::{Client, Config};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
-use super::args::RunArgs;
+use super::args::{InjectionArgs, RunArgs};
 use super::http::{self, Readiness, Served};
 use super::leader::{Elector, Leadership};
 use super::metrics::Metrics;
 use super::shutdown::{Shutdown, Signals};
 use super::{client, leader};
 use crate::api::{GROUP, VERSION};
+use crate::store::settings::StoreArgs;
 
 /// How the operator names itself to the API server.
 const USER_AGENT: &str = concat!("session-operator/", env!("CARGO_PKG_VERSION"));
@@ -38,6 +39,12 @@ pub struct Runtime {
     pub scope: Scope,
     /// Name of this replica, as in the lease; for the reporter of Events.
     pub identity: String,
+    /// What is put into pods.
+    pub injection: InjectionArgs,
+    /// Whether a webhook of the operator injects it.
+    pub webhook: bool,
+    /// What the installation says about stores.
+    pub stores: StoreArgs,
 }
 
 impl std::fmt::Debug for Runtime {
@@ -185,6 +192,9 @@ fn set_up(args: &RunArgs, config: Config) -> Result<(Option<Elector>, Runtime), 
         shutdown: Shutdown::default(),
         scope,
         identity,
+        injection: args.injection.clone(),
+        webhook: args.webhook.webhook_port.is_some(),
+        stores: args.stores.clone(),
     };
     Ok((elector, runtime))
 }

@@ -31,6 +31,7 @@ const fn may(group: &'static str, resource: &'static str, verbs: &'static [&'sta
 
 const FOLLOW: &[&str] = &["list", "watch"];
 const FOLLOW_AND_PATCH: &[&str] = &["get", "list", "watch", "patch"];
+const FOLLOW_AND_OWN: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 
 /// In each namespace where the operator acts.
 pub const NAMESPACED: &[Permission] = &[
@@ -40,8 +41,39 @@ pub const NAMESPACED: &[Permission] = &[
         subresource: Some("status"),
         ..may("session-operator.dev", "sessionpolicies", &["patch"])
     },
-    may("apps", "deployments", FOLLOW),
-    may("", "services", FOLLOW_AND_PATCH),
+    may(
+        "session-operator.dev",
+        "sessionstores",
+        &["get", "list", "watch", "create", "patch", "delete"],
+    ),
+    Permission {
+        subresource: Some("status"),
+        ..may("session-operator.dev", "sessionstores", &["patch"])
+    },
+    may(
+        "session-operator.dev",
+        "sessioninjections",
+        &["list", "watch", "create", "delete"],
+    ),
+    // The mark on the pod template.
+    may("apps", "deployments", FOLLOW_AND_PATCH),
+    // Which revisions a rollback could need.
+    may("apps", "replicasets", &["list"]),
+    // Created are preflights and, as dry runs, what admission makes of the target's pods.
+    may("", "pods", &["get", "list", "watch", "create", "delete"]),
+    Permission {
+        subresource: Some("eviction"),
+        ..may("", "pods", &["create"])
+    },
+    // Read by name again and again: a watch would show every Secret of the cluster.
+    may("", "secrets", &["get", "create", "patch", "delete"]),
+    // Of applications patched, of stores made and deleted.
+    may("", "services", FOLLOW_AND_OWN),
+    may("apps", "statefulsets", FOLLOW_AND_OWN),
+    may("", "persistentvolumeclaims", FOLLOW_AND_OWN),
+    may("policy", "poddisruptionbudgets", FOLLOW_AND_OWN),
+    // Why a StatefulSet cannot make its pod is said nowhere else.
+    may("", "events", &["list"]),
     may("networking.k8s.io", "ingresses", FOLLOW_AND_PATCH),
     may("traefik.io", "ingressroutes", FOLLOW_AND_PATCH),
     // Whether the namespace itself is being deleted. A request for one namespace counts as made inside it.
@@ -66,3 +98,20 @@ pub const LEASE: Permission = may("coordination.k8s.io", "leases", &["get", "upd
 
 /// In the namespace of the release, where there is no lease yet: a create has no name that a rule could match.
 pub const LEASE_CREATE: Permission = may("coordination.k8s.io", "leases", &["create"]);
+
+/// For the webhook, in each namespace where the operator acts.
+pub const WEBHOOK: &[Permission] = &[may("session-operator.dev", "sessioninjections", &["get"])];
+
+/// For the webhook, on its own configuration, at cluster scope.
+pub const WEBHOOK_CONFIGURATION: Permission = may(
+    "admissionregistration.k8s.io",
+    "mutatingwebhookconfigurations",
+    &["get", "patch"],
+);
+
+/// For the webhook, on the Secret with its key, in the namespace of the release.
+pub const WEBHOOK_SECRET: Permission = may("", "secrets", &["get", "update"]);
+
+/// For the webhook, in the namespace of the release, where the Secret was deleted: a create has no name that a rule
+/// could match.
+pub const WEBHOOK_SECRET_CREATE: Permission = may("", "secrets", &["create"]);

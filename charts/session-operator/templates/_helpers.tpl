@@ -21,6 +21,55 @@
 {{- printf "%s:%s" .Release.Namespace (include "session-operator.fullname" .) }}
 {{- end }}
 
+{{/* Names of admission policies are DNS names: no colon. */}}
+{{- define "session-operator.admissionName" -}}
+{{- printf "%s.%s.injection.session-operator.dev" (include "session-operator.fullname" .) .Release.Namespace }}
+{{- end }}
+
+{{/*
+How pods are injected: Policy or Webhook. Every real cluster lists the kind Pod; a rendering without a cluster knows
+groups and versions only, and must not guess.
+*/}}
+{{- define "session-operator.injectionMode" -}}
+{{- if ne .Values.injection.mode "Auto" }}
+{{- .Values.injection.mode }}
+{{- else if .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" }}
+{{- "Policy" }}
+{{- else if .Capabilities.APIVersions.Has "v1/Pod" }}
+{{- "Webhook" }}
+{{- else }}
+{{- fail "injection.mode is Auto, and without a cluster it cannot be seen what the API server serves: set injection.mode=Policy (Kubernetes 1.36 and newer) or injection.mode=Webhook (1.33 to 1.35)" }}
+{{- end }}
+{{- end }}
+
+{{/* Service and Secret of the webhook. */}}
+{{- define "session-operator.webhookName" -}}
+{{- printf "%s-webhook" (include "session-operator.fullname" .) }}
+{{- end }}
+
+{{/* Limits admission to the namespaces that are served, if they are named. */}}
+{{- define "session-operator.admissionNamespaces" -}}
+{{- with .Values.watchNamespaces -}}
+namespaceSelector:
+  matchExpressions:
+    - key: kubernetes.io/metadata.name
+      operator: In
+      values:
+        {{- toYaml . | nindent 8 }}
+{{- end }}
+{{- end }}
+
+{{/* The pods that ask for an injection. No other Pod ever meets our admission. */}}
+{{- define "session-operator.injectedPods" -}}
+{{- with include "session-operator.admissionNamespaces" . }}
+{{- . }}
+{{ end -}}
+objectSelector:
+  matchExpressions:
+    - key: session-operator.dev/injection
+      operator: Exists
+{{- end }}
+
 {{- define "session-operator.serviceAccountName" -}}
 {{- default (include "session-operator.fullname" .) .Values.serviceAccount.name }}
 {{- end }}
@@ -50,6 +99,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
 {{- else -}}
 {{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end }}
+{{- end }}
+
+{{/* The image with what presets bring into pods. */}}
+{{- define "session-operator.agentsImage" -}}
+{{- with .Values.agents.image }}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ default $.Chart.AppVersion .tag }}
+{{- end }}
 {{- end }}
 {{- end }}
 

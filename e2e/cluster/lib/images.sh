@@ -6,6 +6,8 @@ COREDNS_IMAGE=localhost/coredns:1
 BUSYBOX_IMAGE=localhost/busybox:1
 TRAEFIK_IMAGE=
 BASE_IMAGE=localhost/debian:bookworm-slim
+REDIS_IMAGE=localhost/redis:1
+VALKEY_IMAGE=localhost/valkey:1
 # The base's root file system in the cache. Another name makes it anew.
 BASE_ARCHIVE=bookworm-2.tar
 
@@ -15,8 +17,8 @@ IMAGE_ARCHIVES_KEPT=4
 # Images of the test cluster itself, by set.
 declare -A IMAGE_SETS=(
   [cluster]="pause coredns"
-  [demo]="pause coredns traefik base"
-  [all]="pause coredns traefik busybox base"
+  [demo]="pause coredns traefik base redis valkey"
+  [all]="pause coredns traefik busybox base redis valkey"
 )
 
 # The tag of Traefik's image is its version; the entry point calls this when the tools are known.
@@ -114,6 +116,8 @@ image_reference() {
   busybox) printf '%s' "$BUSYBOX_IMAGE" ;;
   traefik) printf '%s' "$TRAEFIK_IMAGE" ;;
   base) printf '%s' "$BASE_IMAGE" ;;
+  redis) printf '%s' "$REDIS_IMAGE" ;;
+  valkey) printf '%s' "$VALKEY_IMAGE" ;;
   *) die "there is no image named $1 among ${IMAGE_SETS[all]}" ;;
   esac
 }
@@ -146,7 +150,7 @@ image_parts() {
   {
     (cd "$CLUSTER_HOME/images/$1" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
     case $1 in
-    coredns | traefik) tool_version "$1" ;;
+    coredns | traefik | valkey) tool_version "$1" ;;
     base) printf '%s\n' "$BASE_ARCHIVE" ;;
     esac
   } | sha256sum | cut -c1-24
@@ -154,7 +158,7 @@ image_parts() {
 
 # make_image NAME: puts the parts into a folder and builds from there.
 make_image() {
-  local name=$1 context reference
+  local name=$1 context reference arguments=()
   context=$(mktemp -d)
   reference=$(image_reference "$name")
   cp "$CLUSTER_HOME/images/$name/Containerfile" "$context/"
@@ -162,9 +166,13 @@ make_image() {
   pause) cc -Os -static -o "$context/pause" "$CLUSTER_HOME/images/pause/pause.c" ;;
   busybox) cp /bin/busybox "$context/" ;;
   coredns | traefik) cp "$(tool_file "$name")" "$context/" ;;
+  valkey) cp "$(tool_file valkey)" "$context/valkey-server" ;;
   base) make_base_archive "$context/base.tar" ;;
   esac
-  build_image "$reference" "$context"
+  case $name in
+  redis | valkey) arguments=(--build-arg "BASE=$BASE_IMAGE") ;;
+  esac
+  build_image "$reference" "$context" "${arguments[@]}"
   rm -rf "$context"
   ln -sfn "$(image_parts "$name")" "$(image_link "$reference").parts"
 }

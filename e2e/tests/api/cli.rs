@@ -23,10 +23,12 @@ fn editor(world: &World) -> PathBuf {
     let rules = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "edit", "namespace": namespace},
         "rules": [
-            {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "list", "watch", "patch"]},
+            {"apiGroups": [""], "resources": ["services", "pods", "secrets", "configmaps"], "verbs": ["get", "list", "watch", "patch", "delete"]},
+            {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "list", "watch", "patch"]},
             {"apiGroups": ["networking.k8s.io"], "resources": ["ingresses"], "verbs": ["get", "list", "watch", "patch"]},
             {"apiGroups": ["traefik.io"], "resources": ["ingressroutes"], "verbs": ["get", "patch"]},
-            {"apiGroups": ["session-operator.dev"], "resources": ["sessionpolicies"], "verbs": ["get", "list", "watch", "patch"]}
+            {"apiGroups": ["session-operator.dev"], "resources": ["sessionpolicies", "sessionstores"], "verbs": ["get", "list", "watch", "patch", "delete"]},
+            {"apiGroups": ["session-operator.dev"], "resources": ["sessioninjections"], "verbs": ["get", "list", "watch", "delete"]}
         ]
     });
     world.stage.apply_manifests(&rules.to_string());

@@ -27,6 +27,8 @@ mod failures;
 #[cfg(test)]
 mod ingress_route;
 #[cfg(test)]
+mod injection;
+#[cfg(test)]
 mod invalid;
 #[cfg(test)]
 mod ownership;
@@ -40,6 +42,12 @@ mod scopes;
 mod shared_ingress;
 #[cfg(test)]
 mod steady_state;
+#[cfg(test)]
+mod store_conditions;
+#[cfg(test)]
+mod stores;
+#[cfg(test)]
+mod stores_in_use;
 #[cfg(test)]
 mod targets;
 #[cfg(test)]

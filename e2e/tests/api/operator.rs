@@ -73,6 +73,11 @@ impl Operator {
 
     /// Starts an operator with the rights of the chart installed in `namespace`, whose lease it uses.
     pub fn start(stage: &'static Stage, namespace: &str, watched: &[&str]) -> Self {
+        Self::start_with(stage, namespace, watched, &[])
+    }
+
+    /// [`Self::start`], with more arguments for the operator.
+    pub fn start_with(stage: &'static Stage, namespace: &str, watched: &[&str], more: &[String]) -> Self {
         let kubeconfig = stage.account_kubeconfig(namespace, RELEASE);
         let credential = credential(&kubeconfig);
         let port = free_port();
@@ -96,6 +101,7 @@ impl Operator {
         if !watched.is_empty() {
             command.args(["--namespaces", &watched.join(",")]);
         }
+        command.args(more);
         let child = command
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {}: {error}", binary().display()));
@@ -272,7 +278,8 @@ fn credential(kubeconfig: &std::path::Path) -> String {
         .to_owned()
 }
 
-fn free_port() -> u16 {
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
     std::iter::repeat_with(|| fastrand::u16(PORTS))
         .find(|port| std::net::TcpListener::bind(("0.0.0.0", *port)).is_ok())
         .unwrap()

@@ -107,7 +107,9 @@ async fn only_strategies_that_work_are_accepted() {
     object["spec"]["strategy"] = json!("Replicated");
     let status = refusal(&world, &object).await;
     assert!(
-        status.message.contains("supported values: \"Sticky\""),
+        status
+            .message
+            .contains("supported values: \"Sticky\", \"Shared\""),
         "{}",
         status.message
     );
@@ -302,10 +304,79 @@ async fn defaults_are_written_out() {
             "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop"},
             "strategy": "Sticky",
             "suspend": false,
+            "rollout": "Automatic",
             "sticky": {
                 "mode": "Cookie", "controller": "Auto", "drainSeconds": 0, "sharedRoutes": "Refuse",
                 "cookie": {"path": "/", "maxAgeSeconds": 0, "httpOnly": true}
             }
         })
     );
+}
+
+/// A policy with strategy Shared.
+fn sharing(shared: &Value) -> Value {
+    let mut object = policy("p", "shop", &Value::Null);
+    object["spec"]["strategy"] = json!("Shared");
+    if !shared.is_null() {
+        object["spec"]["shared"] = shared.clone();
+    }
+    object
+}
+
+#[tokio::test]
+async fn strategy_shared_needs_exactly_one_place() {
+    let world = world("shared").await;
+    for (shared, words) in [
+        (Value::Null, "strategy Shared needs spec.shared"),
+        (json!({}), "exactly one of storeRef"),
+        (
+            json!({"store": {}, "storeRef": {"name": "sessions"}}),
+            "exactly one of storeRef",
+        ),
+        (json!({"storeRef": {"name": ""}}), "storeRef.name"),
+        (
+            json!({"storeRef": {"name": "s", "keyPrefix": "a:b"}}),
+            "keyPrefix",
+        ),
+        (
+            json!({"store": {"engine": "Mongo"}}),
+            "supported values: \"Valkey\", \"Redis\"",
+        ),
+        (json!({"external": {}}), "secretRef: Required value"),
+    ] {
+        let status = refusal(&world, &sharing(&shared)).await;
+        assert!(status.message.contains(words), "{shared}: {}", status.message);
+    }
+    for shared in [
+        json!({"store": {"memory": "64Mi"}}),
+        json!({"storeRef": {"name": "sessions", "keyPrefix": "shop"}}),
+        json!({"external": {"secretRef": {"name": "mine"}}}),
+    ] {
+        world.create(&sharing(&shared)).await;
+        world.delete_policy("p").await;
+    }
+}
+
+#[tokio::test]
+async fn hostile_clients_are_refused() {
+    let world = world("client").await;
+    for (client, words) in [
+        (json!({"framework": "Cobol"}), "supported values"),
+        (
+            json!({"env": [{"name": "A B", "key": "uri"}]}),
+            "client.env[0].name",
+        ),
+        (
+            json!({"env": [{"name": "A=1", "key": "uri"}]}),
+            "client.env[0].name",
+        ),
+        (json!({"env": [{"name": "A"}]}), "key: Required value"),
+        (json!({"settingsModule": "a; import os"}), "settingsModule"),
+        (json!({"settingsModule": "../x"}), "settingsModule"),
+    ] {
+        let mut object = sharing(&json!({"store": {}}));
+        object["spec"]["client"] = client.clone();
+        let status = refusal(&world, &object).await;
+        assert!(status.message.contains(words), "{client}: {}", status.message);
+    }
 }

@@ -93,20 +93,40 @@ impl Stage {
     /// Installs the chart's objects (accounts, roles, CRD; no controller makes pods here) into a namespace of their
     /// own. `watched` empty = all namespaces.
     pub fn install_chart(&self, namespace: &str, watched: &[&str]) {
+        self.install_chart_with(namespace, watched, &[]);
+    }
+
+    /// [`Self::install_chart`], with more arguments for Helm.
+    pub fn install_chart_with(&self, namespace: &str, watched: &[&str], more: &[&str]) {
         let mut command = Command::new("helm");
         command
             .args(["template", RELEASE])
             .arg(REPOSITORY.join("charts/session-operator"))
-            .args(["--namespace", namespace, "--kube-version", "1.33.0"]);
+            .args(["--namespace", namespace, "--kube-version", "1.33.0"])
+            // What Helm finds out by itself when it has a cluster: the mode of injection follows from it.
+            .args(["--api-versions", "v1/Pod"]);
+        if self.serves_admission_policies() {
+            command.args([
+                "--api-versions",
+                "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy",
+            ]);
+        }
         if !watched.is_empty() {
             command.args(["--set", &format!("watchNamespaces={{{}}}", watched.join(","))]);
         }
+        command.args(more);
         let manifests = printed(command);
         self.apply_manifests(&format!(
             "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n"
         ));
         self.apply_manifests(&manifests);
         self.until_served(POLICY_CRD);
+    }
+
+    /// Whether this API server has MutatingAdmissionPolicies.
+    pub fn serves_admission_policies(&self) -> bool {
+        self.kubectl(&["get", "--raw", "/apis/admissionregistration.k8s.io/v1"])
+            .contains("mutatingadmissionpolicies")
     }
 
     /// Brings the custom resource back into the state that the chart gives it.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use session_operator::affinity::model::ObjectKey;
 use session_operator::policy::undo;
-use session_operator::policy::writer::{WriteError, Writer};
+use session_operator::runtime::writer::{WriteError, Writer};
 
 use crate::audit;
 use crate::world::{

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use session_operator::runtime::permissions::{CLUSTER, LEASE, LEASE_CREATE, NAMESPACED, Permission};
+use session_operator::runtime::permissions::{
+    CLUSTER, LEASE, LEASE_CREATE, NAMESPACED, Permission, WEBHOOK, WEBHOOK_CONFIGURATION, WEBHOOK_SECRET,
+    WEBHOOK_SECRET_CREATE,
+};
 
 use crate::documents::{RELEASE, SETS, annotation, identity, list, objects, of_kind, strings, text};
 
@@ -110,6 +113,14 @@ fn the_operator_may_do_what_it_does_and_no_more() {
         need("", CLUSTER, None);
         need(RELEASE, &[LEASE], Some(lease));
         need(RELEASE, &[LEASE_CREATE], None);
+        if let Some(configuration) = argument(&objects, "webhook-configuration") {
+            for namespace in &watched {
+                need(namespace, WEBHOOK, None);
+            }
+            need("", &[WEBHOOK_CONFIGURATION], Some(configuration));
+            need(RELEASE, &[WEBHOOK_SECRET], argument(&objects, "webhook-secret"));
+            need(RELEASE, &[WEBHOOK_SECRET_CREATE], None);
+        }
         let granted = grants_to(&objects, &account_of(&objects, "Deployment"));
         let missing: Vec<_> = needed.difference(&granted).collect();
         let too_much: Vec<_> = granted.difference(&needed).collect();
@@ -125,7 +136,7 @@ fn the_operator_may_do_what_it_does_and_no_more() {
 }
 
 #[test]
-fn the_uninstall_guard_only_lists_policies() {
+fn the_uninstall_guard_only_lists_policies_and_stores() {
     for set in SETS {
         let objects = objects(set);
         let account = account_of(&objects, "Job");
@@ -138,10 +149,12 @@ fn the_uninstall_guard_only_lists_policies() {
             argument(&objects, "namespaces").map_or(vec![""], |list| list.split(',').collect());
         let expected: BTreeSet<Grant> = watched
             .iter()
-            .map(|namespace| {
-                [namespace, "session-operator.dev", "sessionpolicies", "", "list"]
-                    .map(str::to_owned)
-                    .into()
+            .flat_map(|namespace| {
+                ["sessionpolicies", "sessionstores"].map(|resource| {
+                    [namespace, "session-operator.dev", resource, "", "list"]
+                        .map(str::to_owned)
+                        .into()
+                })
             })
             .collect();
         assert_eq!(grants_to(&objects, &account), expected, "{set}");
@@ -149,16 +162,21 @@ fn the_uninstall_guard_only_lists_policies() {
 }
 
 #[test]
-fn no_role_reaches_secrets_or_uses_wildcards() {
+fn no_role_lists_secrets_or_uses_wildcards() {
     for set in SETS {
-        for role in objects(set)
+        let objects = objects(set);
+        let key = argument(&objects, "webhook-secret");
+        for role in objects
             .iter()
             .filter(|object| text(object, "/kind").ends_with("Role"))
         {
-            for (_, group, resource, _, verb) in grants_of(role) {
+            for (namespace, group, resource, name, verb) in grants_of(role) {
+                let own = namespace == RELEASE && (verb == "create" || Some(name.as_str()) == key);
                 assert!(
-                    !resource.starts_with("secrets"),
-                    "{set}: {} reaches Secrets",
+                    resource != "secrets"
+                        || own
+                        || ["get", "create", "patch", "delete"].contains(&verb.as_str()),
+                    "{set}: {} lets {verb} Secrets",
                     identity(role)
                 );
                 for word in [&group, &resource, &verb] {

@@ -200,27 +200,21 @@ fn assert_closed(schema: &Value, path: &str) {
 }
 
 /// The names of all values, with dots: those of lists, scalars and of objects that users fill freely.
-fn value_names(values: &Value, schema: &Value, prefix: &str, names: &mut Vec<String>) {
+fn value_names(values: &Value, schema: &Value, definitions: &Value, prefix: &str, names: &mut Vec<String>) {
     for (key, value) in values.as_object().unwrap() {
         let name = format!("{prefix}{key}");
         let mut known = schema
             .pointer(&format!("/properties/{key}"))
             .unwrap_or_else(|| panic!("{name}: not in the schema"));
-        if text(known, "/$ref") == "#/definitions/toggle" {
-            known = schema_root_toggle();
+        if let Some(name) = text(known, "/$ref").strip_prefix("#/definitions/") {
+            known = &definitions[name];
         }
         if known.get("properties").is_some() && !name.starts_with("resources") {
-            value_names(value, known, &format!("{name}."), names);
+            value_names(value, known, definitions, &format!("{name}."), names);
         } else {
             names.push(name);
         }
     }
-}
-
-fn schema_root_toggle() -> &'static Value {
-    static TOGGLE: std::sync::LazyLock<Value> =
-        std::sync::LazyLock::new(|| serde_json::json!({"properties": {"enabled": {"type": "boolean"}}}));
-    &TOGGLE
 }
 
 #[test]
@@ -229,7 +223,7 @@ fn every_value_is_in_the_schema_and_in_the_readme() {
     assert_closed(&schema, "values");
     let values = &parse(&read("charts/session-operator/values.yaml"))[0];
     let mut names = Vec::new();
-    value_names(values, &schema, "", &mut names);
+    value_names(values, &schema, &schema["definitions"], "", &mut names);
     let readme = read("charts/session-operator/README.md");
     let documented: Vec<&str> = readme
         .lines()
@@ -268,4 +262,68 @@ fn every_alert_has_a_runbook() {
             "{name}: {url}"
         );
     }
+}
+
+/// Without a cluster Helm knows no kinds; a real one lists Pod, and MutatingAdmissionPolicy from 1.36 on.
+#[test]
+fn the_mechanism_of_injection_follows_the_cluster_and_is_never_guessed() {
+    let auto = ["--set", "injection.mode=Auto"];
+    let output = helm_with_values(&["template", "x"], "defaults", &auto);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "guessed");
+    assert!(
+        message.contains("injection.mode=Policy"),
+        "no remedy in: {message}"
+    );
+    assert!(
+        message.contains("injection.mode=Webhook"),
+        "no remedy in: {message}"
+    );
+
+    let mechanisms = |more: &[&str]| {
+        let objects = parse(&render("defaults", &[&auto[..], more].concat()));
+        [
+            "MutatingAdmissionPolicy",
+            "MutatingAdmissionPolicyBinding",
+            "MutatingWebhookConfiguration",
+        ]
+        .map(|kind| of_kind(&objects, kind).len())
+    };
+    let old = ["--api-versions", "v1/Pod"];
+    let new = [
+        "--api-versions",
+        "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy",
+    ];
+    assert_eq!(mechanisms(&old), [0, 0, 1]);
+    assert_eq!(mechanisms(&[old, new].concat()), [1, 1, 0]);
+}
+
+/// Whatever Helm or `kubectl apply` writes must not take away what the operator fills in.
+#[test]
+fn the_webhook_is_reached_by_its_service_and_filled_in_by_the_operator() {
+    let objects = objects("everything");
+    let configuration = of_kind(&objects, "MutatingWebhookConfiguration")[0];
+    let client = configuration.pointer("/webhooks/0/clientConfig").unwrap();
+    assert_eq!(client.get("caBundle"), None);
+    let name = text(client, "/service/name");
+    let service = of_kind(&objects, "Service")
+        .into_iter()
+        .find(|service| text(service, "/metadata/name") == name)
+        .expect("the webhook's Service");
+    let deployment = of_kind(&objects, "Deployment")[0];
+    let ports = list(deployment, "/spec/template/spec/containers/0/ports");
+    let port = text(service, "/spec/ports/0/targetPort");
+    assert!(ports.iter().any(|known| text(known, "/name") == port));
+    let served = format!(
+        "--webhook-names={name}.{}.svc",
+        text(client, "/service/namespace")
+    );
+    let arguments = list(deployment, "/spec/template/spec/containers/0/args");
+    assert!(
+        arguments.iter().any(|argument| argument == served.as_str()),
+        "{served}"
+    );
+    let secrets = of_kind(&objects, "Secret");
+    assert_eq!(secrets.len(), 1);
+    assert_eq!(secrets[0].get("data"), None);
 }

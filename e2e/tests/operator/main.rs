@@ -7,3 +7,5 @@ mod faults;
 mod release;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod webhook;

@@ -36,7 +36,8 @@ async fn helm(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(ended.stdout)?)
 }
 
-async fn upgrade(cluster: &Cluster, settings: &[&str]) -> Result<()> {
+/// Upgrades the release with changed values.
+pub(super) async fn upgrade(cluster: &Cluster, settings: &[&str]) -> Result<()> {
     let chart = chart();
     let chart = chart.to_string_lossy();
     let mut arguments = vec![

@@ -123,6 +123,83 @@ fn a_plain_service_needs_mode_client_ip() {
     accepts(&json!({"controller": "Traefik"}));
 }
 
+/// A policy with strategy Shared.
+fn sharing(shared: &Value) -> SessionPolicy {
+    let mut spec = json!({"targetRef": {"name": "shop"}, "strategy": "Shared"});
+    if !shared.is_null() {
+        spec["shared"] = shared.clone();
+    }
+    let object = json!({
+        "apiVersion": "session-operator.dev/v1alpha1",
+        "kind": "SessionPolicy",
+        "metadata": {"name": "shop", "namespace": "web"},
+        "spec": spec
+    });
+    serde_json::from_value(object).unwrap()
+}
+
+#[test]
+fn strategy_shared_needs_exactly_one_place() {
+    let one = "exactly one of storeRef";
+    let external = json!({"secretRef": {"name": "mine"}});
+    for (shared, words) in [
+        (Value::Null, "strategy Shared needs spec.shared"),
+        (json!({}), one),
+        (json!({"store": {}, "storeRef": {"name": "sessions"}}), one),
+        (json!({"store": {}, "external": external}), one),
+    ] {
+        let messages = broken(&sharing(&shared));
+        assert!(
+            messages.len() == 1 && messages[0].contains(words),
+            "{shared}: {messages:?}"
+        );
+    }
+    for shared in [
+        json!({"store": {}}),
+        json!({"storeRef": {"name": "sessions", "keyPrefix": "shop"}}),
+        json!({"external": external}),
+    ] {
+        assert_eq!(broken(&sharing(&shared)), Vec::<String>::new(), "{shared}");
+    }
+    // So that `strategy` alone can be edited.
+    let mut policy = sharing(&json!({"store": {}}));
+    policy.spec.strategy = Strategy::Sticky;
+    assert_eq!(broken(&policy), Vec::<String>::new());
+}
+
+#[test]
+fn a_store_keeps_its_engine_and_its_class_of_volumes() {
+    let before = sharing(
+        &json!({"store": {"engine": "Valkey", "persistence": {"size": "1Gi", "storageClassName": "a"}}}),
+    );
+    let grown = sharing(
+        &json!({"store": {"engine": "Valkey", "persistence": {"size": "2Gi", "storageClassName": "a"}}}),
+    );
+    assert!(validate_cel_update(&grown, &before).is_ok());
+    for (after, words) in [
+        (
+            json!({"store": {"engine": "Redis", "persistence": {"size": "1Gi", "storageClassName": "a"}}}),
+            "spec.engine is immutable",
+        ),
+        (
+            json!({"store": {"engine": "Valkey", "persistence": {"size": "1Gi", "storageClassName": "b"}}}),
+            "storageClassName is immutable",
+        ),
+        (
+            json!({"store": {"engine": "Valkey", "persistence": {"size": "1Gi"}}}),
+            "storageClassName is immutable",
+        ),
+    ] {
+        let errors = validate_cel_update(&sharing(&after), &before)
+            .unwrap_err()
+            .into_vec();
+        assert!(
+            errors.len() == 1 && errors[0].message.contains(words),
+            "{after}: {errors:?}"
+        );
+    }
+}
+
 #[test]
 fn every_rule_has_a_message_and_a_test() {
     let text = serde_json::to_string(&<SessionPolicy as kube::CustomResourceExt>::crd()).unwrap();
@@ -132,9 +209,9 @@ fn every_rule_has_a_message_and_a_test() {
         text.matches("\"message\":\"").count(),
         "a rule without a message"
     );
-    // name, target, two of sticky, three of cookie: the tests above.
+    // name, target, two of sticky, three of cookie, strategy, shared, three of the store: the tests above.
     assert_eq!(
-        rules, 7,
+        rules, 12,
         "a rule came or went: add or remove its tests here and in e2e/tests/api/schema.rs"
     );
 }

@@ -4,11 +4,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 
 use super::CommandError;
-use crate::api::SessionPolicy;
+use crate::api::{SessionInjection, SessionPolicy, SessionStore};
 
 /// All custom resource definitions of this version.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![SessionPolicy::crd()]
+    vec![SessionPolicy::crd(), SessionInjection::crd(), SessionStore::crd()]
 }
 
 /// The definitions as a stream of YAML documents.

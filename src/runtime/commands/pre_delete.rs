@@ -1,40 +1,58 @@
 //! `pre-delete-check`: refuses the removal of the operator while something is left to undo.
 
-use std::fmt::Write as _;
+use std::fmt::{Debug, Write as _};
 
+use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Api, ListParams};
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 
 use super::CommandError;
-use crate::api::{FINALIZER, SessionPolicy};
+use crate::api::{FINALIZER, SessionPolicy, SessionStore};
 use crate::runtime::Scope;
 use crate::runtime::args::ScopeArgs;
 use crate::runtime::client;
 use crate::runtime::leader::Leadership;
 
-/// Policies named in the message; more than these are counted.
-const NAMED_POLICIES: usize = 20;
+/// Objects named in the message; more than these are counted.
+const NAMED: usize = 20;
 
-/// Fails if a policy in the scope carries our finalizer, and says what to do.
+/// Fails if a policy or store in the scope carries our finalizer, and says what to do.
 pub async fn check(args: &ScopeArgs) -> Result<(), CommandError> {
     let client = super::command_client(Leadership::never()).await?;
+    let policies = holding::<SessionPolicy>(&client, args).await?;
+    let stores = holding::<SessionStore>(&client, args).await?;
+    match (policies.is_empty(), stores.is_empty()) {
+        (true, true) => {
+            println!("no SessionPolicy and no SessionStore needs the operator any more");
+            Ok(())
+        }
+        (false, _) => Err(refusal(&policies).into()),
+        (true, false) => Err(stores_refusal(&stores).into()),
+    }
+}
+
+/// namespace/name of all objects of a kind in the scope that carry our finalizer, sorted.
+async fn holding<K>(client: &Client, args: &ScopeArgs) -> Result<Vec<String>, CommandError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
     let mut holding = Vec::new();
-    for policies in apis(&client, &args.scope()) {
+    for api in apis::<K>(client, &args.scope()) {
         holding.extend(
-            holding_finalizer(&policies)
+            holding_finalizer(&api)
                 .await
                 .map_err(|error| client::explain(&error))?,
         );
     }
     holding.sort();
-    if holding.is_empty() {
-        println!("no SessionPolicy needs the operator any more");
-        return Ok(());
-    }
-    Err(refusal(&holding).into())
+    Ok(holding)
 }
 
-fn apis(client: &Client, scope: &Scope) -> Vec<Api<SessionPolicy>> {
+fn apis<K>(client: &Client, scope: &Scope) -> Vec<Api<K>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
     match scope {
         Scope::All => vec![Api::all(client.clone())],
         Scope::Namespaces(names) => names
@@ -44,10 +62,13 @@ fn apis(client: &Client, scope: &Scope) -> Vec<Api<SessionPolicy>> {
     }
 }
 
-/// namespace/name of the policies that carry our finalizer. None if the kind is not served: then there are none.
-async fn holding_finalizer(policies: &Api<SessionPolicy>) -> kube::Result<Vec<String>> {
-    // Metadata only: a policy that does not deserialize counts as well.
-    let list = match policies.list_metadata(&ListParams::default()).await {
+/// namespace/name of the objects that carry our finalizer. None if the kind is not served: then there are none.
+async fn holding_finalizer<K>(objects: &Api<K>) -> kube::Result<Vec<String>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    // Metadata only: an object that does not deserialize counts as well.
+    let list = match objects.list_metadata(&ListParams::default()).await {
         Err(error) if client::is_not_found(&error) => return Ok(Vec::new()),
         list => list?,
     };
@@ -55,27 +76,44 @@ async fn holding_finalizer(policies: &Api<SessionPolicy>) -> kube::Result<Vec<St
     Ok(list
         .items
         .iter()
-        .filter(|policy| holds(policy.finalizers()))
-        .map(|policy| format!("{}/{}", policy.namespace().unwrap_or_default(), policy.name_any()))
+        .filter(|object| holds(object.finalizers()))
+        .map(|object| format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()))
         .collect())
 }
 
-fn refusal(holding: &[String]) -> String {
-    let count = holding.len();
-    let named: Vec<&str> = holding.iter().take(NAMED_POLICIES).map(String::as_str).collect();
-    let mut message = format!(
-        "the operator is still needed to undo what {count} SessionPolic{} set up: {}",
+fn refusal(policies: &[String]) -> String {
+    let count = policies.len();
+    format!(
+        "the operator is still needed to undo what {count} SessionPolic{} set up: {}; run `kubectl session detach --all` \
+         (it undoes everything and keeps the policies), or delete them, then uninstall again",
         if count == 1 { "y has" } else { "ies have" },
-        named.join(", ")
-    );
-    if count > NAMED_POLICIES {
+        named(policies)
+    )
+}
+
+fn stores_refusal(stores: &[String]) -> String {
+    let count = stores.len();
+    let (are, they, them) = if count == 1 {
+        (" is", "it is", "it")
+    } else {
+        ("s are", "they are", "them")
+    };
+    format!(
+        "the operator is still needed to remove what {count} SessionStore{are} made of when {they} deleted: {}; delete \
+         {them}, or set spec.deletionPolicy: Retain, which leaves the servers running, then uninstall again",
+        named(stores)
+    )
+}
+
+/// The first names, and how many more there are.
+fn named(objects: &[String]) -> String {
+    let first: Vec<&str> = objects.iter().take(NAMED).map(String::as_str).collect();
+    let mut text = first.join(", ");
+    if objects.len() > NAMED {
         // Writing to a String cannot fail.
-        _ = write!(message, " and {} more", count - NAMED_POLICIES);
+        _ = write!(text, " and {} more", objects.len() - NAMED);
     }
-    message.push_str(
-        "; run `kubectl session detach --all` (it undoes everything and keeps the policies), or delete them, then uninstall again",
-    );
-    message
+    text
 }
 
 #[cfg(test)]
@@ -95,5 +133,10 @@ mod tests {
         assert!(message.contains("23 SessionPolicies have"), "{message}");
         assert!(message.contains("web/p19 and 3 more;"), "{message}");
         assert!(!message.contains("web/p20"), "{message}");
+        let message = stores_refusal(&["web/sessions".to_owned()]);
+        assert!(
+            message.contains("1 SessionStore is made of when it is deleted: web/sessions; delete it, or"),
+            "{message}"
+        );
     }
 }

@@ -14,7 +14,10 @@ use crate::api::{GROUP, SessionPolicy, VERSION};
 use crate::runtime::args::SelfTestArgs;
 use crate::runtime::client;
 use crate::runtime::operator::serves_policies;
-use crate::runtime::permissions::{CLUSTER, LEASE, LEASE_CREATE, NAMESPACED, Permission};
+use crate::runtime::permissions::{
+    CLUSTER, LEASE, LEASE_CREATE, NAMESPACED, Permission, WEBHOOK, WEBHOOK_CONFIGURATION, WEBHOOK_SECRET,
+    WEBHOOK_SECRET_CREATE,
+};
 use crate::runtime::{Scope, leader::Leadership};
 
 /// Name of the policies that are tried out and never stored.
@@ -82,6 +85,9 @@ async fn permissions(client: &Client, args: &SelfTestArgs, report: &mut Report) 
     };
     for namespace in &namespaces {
         check_access(client, NAMESPACED, namespace.as_deref(), None, report).await;
+        if args.webhook_configuration.is_some() {
+            check_access(client, WEBHOOK, namespace.as_deref(), None, report).await;
+        }
     }
     check_access(client, CLUSTER, None, None, report).await;
     let lease_namespace = args
@@ -97,6 +103,14 @@ async fn permissions(client: &Client, args: &SelfTestArgs, report: &mut Report) 
         report,
     )
     .await;
+    if let Some(name) = &args.webhook_configuration {
+        check_access(client, &[WEBHOOK_CONFIGURATION], None, Some(name), report).await;
+    }
+    if let Some(name) = &args.webhook_secret {
+        let namespace = Some(lease_namespace);
+        check_access(client, &[WEBHOOK_SECRET], namespace, Some(name), report).await;
+        check_access(client, &[WEBHOOK_SECRET_CREATE], namespace, None, report).await;
+    }
 }
 
 /// Asks the API server whether we may do all this; no namespace = in all of them; `only` = on that object.

@@ -1,4 +1,4 @@
-//! The only way from the policy controller to a change in the cluster.
+//! The only way from a controller to a change in the cluster.
 //!
 //! Every failure comes back as a value that says who is in the way. That only the leader writes, and that each request
 //! has a limit in time, is the client's doing ([`crate::runtime::client`]).
@@ -30,6 +30,12 @@ pub enum WriteError {
     /// The API server refused the content.
     #[error("refused by the API server: {}", .0.message)]
     Refused(Box<Status>),
+    /// Pods still run with something that is to be removed: their names.
+    #[error(
+        "pods still run with what is to be removed: {}; resume the Deployment or delete them, then try again",
+        .0.join(", ")
+    )]
+    PodsLeft(Vec<String>),
     /// No answer in time.
     #[error("the API server did not answer in time")]
     Timeout,
@@ -51,12 +57,24 @@ pub struct Conflict {
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
+    dry_run: bool,
 }
 
 impl Writer {
     /// A writer with the rights of `client`.
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self {
+            client,
+            dry_run: false,
+        }
+    }
+
+    /// A writer whose requests go through validation and admission and change nothing.
+    pub fn dry(client: Client) -> Self {
+        Self {
+            client,
+            dry_run: true,
+        }
     }
 
     /// The client, for reads.
@@ -83,6 +101,7 @@ impl Writer {
         }
         let mut params = PatchParams::apply(manager).validation_strict();
         params.force = force;
+        params.dry_run = self.dry_run;
         let body = Value::Object(body);
         let api = self.api(object);
         api.patch(&object.name, &params, &Patch::Apply(&body))
@@ -107,6 +126,7 @@ impl Writer {
             .map_err(|error| WriteError::Api(kube::Error::SerdeError(error)))?;
         let params = PatchParams {
             field_manager: Some(manager.to_owned()),
+            dry_run: self.dry_run,
             ..PatchParams::default()
         };
         let params = params.validation_strict();

@@ -1,0 +1,81 @@
+'use strict';
+// The store of a SessionPolicy, set up by the variables that it adds to the container.
+
+const fs = require('node:fs');
+const Module = require('node:module');
+const { createClient, createCluster } = require('@redis/client');
+
+/** Milliseconds for a connection, and for an answer. */
+const TIMEOUT = 5000;
+
+function needed(name) {
+  const value = process.env[name];
+  if (!value) {
+    throw new Error(`${name} is not set: the pod has the files of a SessionPolicy without its variables`);
+  }
+  return value;
+}
+
+function client() {
+  const { env } = process;
+  const host = needed('SESSION_OPERATOR_HOST');
+  const socket = { host, port: Number(needed('SESSION_OPERATOR_PORT')), connectTimeout: TIMEOUT };
+  if (env.SESSION_OPERATOR_TLS === 'true') {
+    socket.tls = true;
+    if (env.SESSION_OPERATOR_CA_FILE) {
+      socket.ca = fs.readFileSync(env.SESSION_OPERATOR_CA_FILE);
+    }
+  }
+  const options = {
+    username: env.SESSION_OPERATOR_USERNAME || undefined,
+    password: env.SESSION_OPERATOR_PASSWORD || undefined,
+    socket: { ...socket, reconnectStrategy: (retries) => Math.min(50 * 2 ** Math.min(retries, 6), 2000) },
+    // While the store is away requests wait for it no longer than this.
+    commandOptions: { timeout: TIMEOUT },
+  };
+  if (env.SESSION_OPERATOR_CLUSTER === 'true') {
+    return createCluster({ rootNodes: [{ socket }], defaults: options });
+  }
+  return createClient(options);
+}
+
+/** connect-redis extends the express-session of the application, which is not to be found from this folder. */
+function redisStore(session) {
+  const load = Module._load;
+  Module._load = function (request) {
+    return request === 'express-session' ? session : load.apply(this, arguments);
+  };
+  try {
+    return require('connect-redis').RedisStore;
+  } finally {
+    Module._load = load;
+  }
+}
+
+let shared;
+
+/** One store for all uses of express-session in this process. */
+exports.store = (session) => {
+  if (shared) {
+    return shared;
+  }
+  const redis = client();
+  let reported = 0;
+  redis.on('error', (error) => {
+    // It is tried again without end; a line every half minute is enough.
+    if (Date.now() - reported > 30000) {
+      reported = Date.now();
+      console.error(`session-operator: the session store cannot be used: ${error.message}`);
+    }
+  });
+  redis.connect().catch((error) => console.error(`session-operator: the session store cannot be reached: ${error.message}`));
+  const RedisStore = redisStore(session);
+  const seconds = Number(process.env.SESSION_OPERATOR_TTL_SECONDS || 0);
+  shared = new RedisStore({
+    client: redis,
+    prefix: `${needed('SESSION_OPERATOR_KEY_PREFIX')}:sess:`,
+    // Without a life that the policy names, that of the cookie counts.
+    ...(seconds ? { ttl: () => seconds } : {}),
+  });
+  return shared;
+};

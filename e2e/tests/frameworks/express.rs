@@ -1,0 +1,111 @@
+//! The kitchen, as a CommonJS module and as an ES module.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, ensure};
+use session_operator::api::session_policy::Framework;
+
+use crate::sandbox::{Sandbox, variable};
+use crate::store::Store;
+use crate::trial::{Folder, Trial, repository};
+
+const WORKDIR: &str = "/srv/kitchen";
+
+#[tokio::test]
+async fn a_common_js_module() -> Result<()> {
+    let folder = Folder::new("express-cjs")?;
+    let store = Store::start(folder.path()).await?;
+    let mut trial = kitchen(folder.path(), "server.cjs")?;
+    trial.ttl_seconds = Some(600);
+    trial.run(&store).await
+}
+
+/// With options of the image, which have to stay in force.
+#[tokio::test]
+async fn an_es_module() -> Result<()> {
+    let folder = Folder::new("express-esm")?;
+    let store = Store::start(folder.path()).await?;
+    let mut trial = kitchen(folder.path(), "server.mjs")?;
+    trial
+        .sandbox
+        .image
+        .insert("NODE_OPTIONS".to_owned(), "--title=kitchen".to_owned());
+    trial.run(&store).await
+}
+
+#[tokio::test]
+async fn without_a_preset_everybody_is_lost() -> Result<()> {
+    let folder = Folder::new("express-none")?;
+    kitchen(folder.path(), "server.mjs")?.run_without().await
+}
+
+/// An application with a store of its own keeps that: nothing arrives in ours.
+#[tokio::test]
+async fn a_store_of_the_application_is_left_alone() -> Result<()> {
+    let folder = Folder::new("express-own")?;
+    let store = Store::start(folder.path()).await?;
+    let mut trial = kitchen(folder.path(), "own.cjs")?;
+    fs::write(
+        folder.path().join("kitchen/own.cjs"),
+        "const session = require('express-session');
+class Own extends session.MemoryStore {}
+require('./kitchen.cjs')(require('express'), (options) => session({ ...options, store: new Own() }))
+  .listen(Number(process.env.PORT), process.env.ADDRESS);
+",
+    )?;
+    trial.inject(&store).await?;
+    trial.run_without().await?;
+    ensure!(
+        store.keys(0).await?.is_empty(),
+        "sessions are in a store that the application did not choose"
+    );
+    Ok(())
+}
+
+/// The application with its packages, in a folder of the test's own.
+fn kitchen(folder: &Path, entry: &str) -> Result<Trial> {
+    let app = folder.join("kitchen");
+    fs::create_dir_all(&app)?;
+    for file in ["kitchen.cjs", "server.cjs", "server.mjs"] {
+        fs::copy(repository().join("e2e/apps/kitchen").join(file), app.join(file))?;
+    }
+    fs::create_dir_all(app.join("node_modules"))?;
+    let mut sandbox = Sandbox::new(folder)
+        .writable(&app, WORKDIR)
+        .show(&packages()?, &format!("{WORKDIR}/node_modules"));
+    sandbox.workdir = Some(WORKDIR.to_owned());
+    let mut trial =
+        Trial::new(Framework::Express, sandbox, "e2e/apps/kitchen/drill.yaml")?.server(&["node", entry]);
+    let image = &mut trial.sandbox.image;
+    image.insert("PORT".to_owned(), trial.port.to_string());
+    image.insert("ADDRESS".to_owned(), "127.0.0.1".to_owned());
+    Ok(trial)
+}
+
+/// Express and express-session, installed once for all tests.
+fn packages() -> Result<PathBuf> {
+    static INSTALLED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let installed = INSTALLED.get_or_init(|| install().map_err(|error| format!("{error:#}")));
+    installed.clone().map_err(anyhow::Error::msg)
+}
+
+fn install() -> Result<PathBuf> {
+    let folder = PathBuf::from(variable("FRAMEWORK_TEST_PACKAGES")?).join("kitchen");
+    fs::create_dir_all(&folder)?;
+    for file in ["package.json", "package-lock.json"] {
+        fs::copy(
+            repository().join("e2e/apps/kitchen").join(file),
+            folder.join(file),
+        )?;
+    }
+    let output = Command::new("npm")
+        .args(["ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"])
+        .current_dir(&folder)
+        .output()
+        .context("npm")?;
+    ensure!(output.status.success(), "npm ci: {output:?}");
+    Ok(folder.join("node_modules"))
+}

@@ -1,0 +1,271 @@
+//! One application, one preset, one store: users log in, every process is killed and started again, and nobody is lost.
+
+use std::cell::RefCell;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use e2e::wait::eventually;
+use session_operator::api::session_policy::Framework;
+use session_operator::drill::account::Class;
+use session_operator::drill::application::Values;
+use session_operator::drill::client::Client;
+use session_operator::drill::{Application, Drill, Options, Report, Target};
+use session_operator::framework::{Endpoint, Facts, Parts, Subject, preset};
+use tokio::process::Child;
+use tokio::sync::Mutex;
+
+use crate::sandbox::Sandbox;
+use crate::store::{Store, free_port};
+
+/// How long an application may take to start on a busy machine.
+const START_LIMIT: Duration = Duration::from_mins(2);
+
+/// How long an answer may take there, in seconds that nobody would wait elsewhere.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Somebody who is not logged in.
+const NOBODY: Values<'_> = Values { user: "nobody", n: 0 };
+
+const MEMBERS: u32 = 6;
+const LEAVERS: u32 = 2;
+
+/// A folder that goes with its test; it stays where the test fails, for a look.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("frameworks-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("files of the failed test are in {}", self.0.display());
+        } else if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("{} stays: {error}", self.0.display());
+        }
+    }
+}
+
+/// What a trial needs to know.
+pub struct Trial {
+    pub framework: Framework,
+    pub sandbox: Sandbox,
+    /// The servers, in the order in which they start; `PORT` in an argument is the port on which users come.
+    pub servers: Vec<Vec<String>>,
+    /// How users use it.
+    pub application: Application,
+    pub settings_module: Option<String>,
+    pub ttl_seconds: Option<i32>,
+    /// The port, if the servers cannot take any.
+    pub port: u16,
+}
+
+impl Trial {
+    pub fn new(framework: Framework, sandbox: Sandbox, drill: &str) -> Result<Self> {
+        let application = fs::read_to_string(repository().join(drill)).with_context(|| drill.to_owned())?;
+        Ok(Self {
+            framework,
+            sandbox,
+            servers: Vec::new(),
+            application: Application::from_yaml(&application)?,
+            settings_module: None,
+            ttl_seconds: None,
+            port: free_port()?,
+        })
+    }
+
+    pub fn server(mut self, command: &[&str]) -> Self {
+        let port = self.port.to_string();
+        self.servers.push(
+            command
+                .iter()
+                .map(|argument| argument.replace("PORT", &port))
+                .collect(),
+        );
+        self
+    }
+
+    /// Injects, and lets users through the death of every process.
+    pub async fn run(mut self, store: &Store) -> Result<()> {
+        let parts = self.inject(store).await?;
+        let report = self.drill().await?;
+        let table = report.table();
+        println!("{table}");
+        ensure!(
+            report.count(Class::Kept) == MEMBERS,
+            "not everybody was kept with {parts:?}:\n{table}\nthe application logged: {}",
+            self.logged()
+        );
+        ensure!(
+            report.count(Class::LoggedOut) == LEAVERS,
+            "logouts did not last:\n{table}"
+        );
+        let keys = store.keys(MEMBERS as usize).await?;
+        if let Some(wanted) = self.ttl_seconds {
+            let ttl: i32 = store.ask(&["TTL", &keys[0]]).await?.trim().parse()?;
+            ensure!((wanted - 60..=wanted).contains(&ttl), "{}: {ttl} s", keys[0]);
+        }
+        Ok(())
+    }
+
+    /// Without a preset the same application loses everybody: else a trial would prove nothing.
+    pub async fn run_without(self) -> Result<()> {
+        let table = self.drill().await?;
+        ensure!(
+            table.count(Class::Lost) == MEMBERS,
+            "sessions survive without a store:\n{}",
+            table.table()
+        );
+        Ok(())
+    }
+
+    /// Adds what the preset asks for.
+    pub async fn inject(&mut self, store: &Store) -> Result<Parts> {
+        let preset = preset(self.framework);
+        let facts = match preset.preflight(&self.sandbox.container, self.settings_module.as_deref()) {
+            Some(preflight) => facts(&self.sandbox.preflight(&preflight).await?)?,
+            None => Facts::new(),
+        };
+        println!("facts: {facts:?}");
+        let endpoint = store.endpoint();
+        let mut binding = preset.binding_keys(&endpoint, self.ttl_seconds);
+        binding.extend(service_binding(&endpoint));
+        let shown = Endpoint {
+            password: None,
+            ..endpoint
+        };
+        let parts = preset
+            .parts(&Subject {
+                container: &self.sandbox.container,
+                volumes: &[],
+                ttl_seconds: self.ttl_seconds,
+                binding: "trial-session",
+                endpoint: &shown,
+                facts: &facts,
+                settings_module: self.settings_module.as_deref(),
+            })
+            .map_err(|refusal| anyhow!("refused: {}", refusal.message))?;
+        self.sandbox
+            .add(parts.clone(), binding, &store.authority())
+            .await?;
+        Ok(parts)
+    }
+
+    async fn drill(&self) -> Result<Report> {
+        let options = Options {
+            members: MEMBERS,
+            leavers: LEAVERS,
+            period: Duration::from_millis(200),
+            write_every: 3,
+            before: Duration::from_secs(1),
+            settle: Duration::from_secs(2),
+            timeout: ANSWER_LIMIT,
+            ..Options::default()
+        };
+        let target = self.target()?;
+        let running = Mutex::new(self.start().await?);
+        let drill = Drill::new(self.application.clone(), target, options)?;
+        let report = drill
+            .run("every process killed", async |_| {
+                let mut running = running.lock().await;
+                for mut server in running.drain(..) {
+                    server.kill().await.map_err(|error| error.to_string())?;
+                }
+                *running = self.start().await.map_err(|error| format!("{error:#}"))?;
+                Ok::<(), String>(())
+            })
+            .await;
+        report.with_context(|| format!("the application logged: {}", self.logged()))
+    }
+
+    fn target(&self) -> Result<Target> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        Ok(Target::http(address, &format!("localhost:{}", self.port))?)
+    }
+
+    /// Waits until nobody listens any more: the kernel ends what a killed sandbox contained a moment after it.
+    async fn port_is_free(&self) -> Result<()> {
+        eventually("the port of killed servers to be free", START_LIMIT, || async {
+            let listening = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, self.port));
+            Ok(listening.map(|_| ()).map_err(|error| error.to_string()))
+        })
+        .await
+    }
+
+    async fn start(&self) -> Result<Vec<Child>> {
+        self.port_is_free().await?;
+        let mut running = Vec::new();
+        for server in &self.servers {
+            running.push(self.sandbox.start(server)?);
+        }
+        let running = RefCell::new(running);
+        // Some listen long before they serve.
+        let question = self
+            .application
+            .check
+            .request
+            .call(NOBODY, &[])
+            .map_err(|reason| anyhow!(reason))?;
+        let target = self.target()?;
+        let serves = eventually("the server serves", START_LIMIT, || async {
+            for server in running.borrow_mut().iter_mut() {
+                if let Some(status) = server.try_wait()? {
+                    bail!("a server ended with {status}");
+                }
+            }
+            let answer = Client::new(target.clone(), false, ANSWER_LIMIT)
+                .send(&question)
+                .await;
+            Ok(match answer {
+                Ok(answer) if answer.status == 200 => Ok(()),
+                Ok(answer) => Err(format!("status {}", answer.status)),
+                Err(failure) => Err(failure.to_string()),
+            })
+        })
+        .await;
+        serves.with_context(|| format!("the application logged: {}", self.logged()))?;
+        Ok(running.into_inner())
+    }
+
+    /// The end of what the servers have printed.
+    fn logged(&self) -> String {
+        let log = fs::read_to_string(self.sandbox.log()).unwrap_or_else(|error| error.to_string());
+        let lines: Vec<&str> = log.lines().rev().take(40).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// The keys of the Service Binding specification that every binding Secret has.
+fn service_binding(endpoint: &Endpoint) -> impl Iterator<Item = (String, String)> + use<> {
+    [
+        ("host", Some(endpoint.host.clone())),
+        ("port", Some(endpoint.port.to_string())),
+        ("username", endpoint.username.clone()),
+        ("password", endpoint.password.clone()),
+    ]
+    .into_iter()
+    .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+}
+
+fn facts(answer: &serde_json::Value) -> Result<Facts> {
+    let facts = answer
+        .get("facts")
+        .ok_or_else(|| anyhow!("the preflight fails: {answer}"))?;
+    Ok(serde_json::from_value(facts.clone())?)
+}
+
+/// Where this repository lies.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}

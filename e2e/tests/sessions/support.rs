@@ -1,0 +1,136 @@
+//! Steps that several tests share.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::policy::Policies;
+use e2e::shop::{Manifests, Shop};
+use e2e::{Cluster, cluster};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+use serde_json::{Value, json};
+use session_operator::api::{INJECTION_LABEL, SessionPolicy};
+use session_operator::drill::{Class, Options, Report};
+
+/// Users in a drill, some of whom log out before the event.
+pub const USERS: u32 = 30;
+
+/// Users of a drill who log out before the event and have to stay out.
+pub const LEAVERS: u32 = 5;
+
+/// Until a store runs, the image was looked at and every pod is replaced, on a busy machine.
+pub const SHARED_LIMIT: Duration = Duration::from_mins(4);
+
+/// Options of a drill whose event replaces pods.
+pub fn users() -> Options {
+    Options {
+        members: USERS,
+        leavers: LEAVERS,
+        period: Duration::from_millis(500),
+        timeout: Duration::from_secs(20),
+        before: Duration::from_secs(2),
+        settle: Duration::from_secs(4),
+        ..Options::default()
+    }
+}
+
+/// The spec of a policy for the shop with a store of its own. Tests take Redis: the Valkey that the test cluster can get
+/// speaks no TLS.
+pub fn own_store(store: &Value) -> Value {
+    json!({
+        "targetRef": {"name": "shop"},
+        "strategy": "Shared",
+        "shared": {"store": store},
+        "client": {"framework": "PHP"},
+    })
+}
+
+/// The shop of a namespace behind Traefik.
+pub async fn shop(cluster: &Cluster, namespace: &str) -> Result<(Shop, SocketAddr)> {
+    let shop = Manifests::new(namespace)?
+        .create(&cluster.client, namespace)
+        .await?;
+    let entry = cluster.expose(cluster::TRAEFIK_PORT).await?;
+    shop.routed(entry).await?;
+    Ok((shop, entry))
+}
+
+/// Creates the policy `shop` and waits until every pod keeps its sessions in the store.
+pub async fn shared(policies: &Policies, spec: Value) -> Result<SessionPolicy> {
+    policies.create_with("shop", spec).await?;
+    policies.ready_within("shop", SHARED_LIMIT).await
+}
+
+/// Fails unless every member still has the session, wherever it is served now, and everybody who logged out stays out.
+pub fn nobody_lost(report: &Report) -> Result<()> {
+    ensure!(
+        report.count(Class::Kept) + report.count(Class::Moved) == USERS
+            && report.count(Class::LoggedOut) == LEAVERS,
+        "{}",
+        report.table()
+    );
+    Ok(())
+}
+
+/// Pods of a namespace by a label selector.
+pub async fn pods(cluster: &Cluster, namespace: &str, labels: &str) -> Result<Vec<Pod>> {
+    let api: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
+    Ok(api.list(&ListParams::default().labels(labels)).await?.items)
+}
+
+/// Fails if a pod of the namespace carries anything of ours.
+pub async fn nothing_in_pods(cluster: &Cluster, namespace: &str) -> Result<()> {
+    for pod in pods(cluster, namespace, "app=shop").await? {
+        let text = serde_json::to_string(&pod).context("a pod")?;
+        ensure!(
+            !pod.labels().contains_key(INJECTION_LABEL),
+            "{} is marked",
+            pod.name_any()
+        );
+        ensure!(
+            !text.contains("session-operator"),
+            "{} carries something: {text}",
+            pod.name_any()
+        );
+    }
+    Ok(())
+}
+
+/// Runs a verb of `kubectl session` and gives what it prints on standard output.
+pub async fn session(cluster: &Cluster, namespace: &str, arguments: &[&str]) -> Result<String> {
+    let program =
+        std::env::var_os("KUBECTL_SESSION").context("KUBECTL_SESSION is not set; run `make test-e2e`")?;
+    let kubeconfig = cluster.kubeconfig.clone();
+    let output = tokio::process::Command::new(program)
+        .arg("--kubeconfig")
+        .arg(kubeconfig)
+        .args(["--namespace", namespace])
+        .args(arguments)
+        .output()
+        .await?;
+    ensure!(
+        output.status.success(),
+        "kubectl session {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// What `kubectl session plan` says of a policy with another strategy.
+pub async fn plan(cluster: &Cluster, namespace: &str, name: &str, strategy: &str) -> Result<String> {
+    let policies = Policies::new(&cluster.client, namespace);
+    let mut policy = policies.api().get(name).await?;
+    policy.metadata.managed_fields = None;
+    policy.status = None;
+    let mut object = serde_json::to_value(&policy)?;
+    object["apiVersion"] = json!("session-operator.dev/v1alpha1");
+    object["kind"] = json!("SessionPolicy");
+    object["spec"]["strategy"] = json!(strategy);
+    let file = std::env::temp_dir().join(format!("{namespace}-{strategy}.yaml"));
+    tokio::fs::write(&file, serde_json::to_string(&object)?).await?;
+    let plan = session(cluster, namespace, &["plan", &file.to_string_lossy()]).await;
+    tokio::fs::remove_file(&file).await?;
+    plan
+}

@@ -1,0 +1,6 @@
+//! SessionStores with real servers: what they hold through restarts, and whom they let in.
+
+#[cfg(test)]
+mod standalone;
+#[cfg(test)]
+mod support;

@@ -1,0 +1,7 @@
+mod configured;
+mod django;
+mod express;
+mod fixture;
+mod php;
+mod preflight;
+mod tomcat;

@@ -1,0 +1,261 @@
+//! What a policy would do: the same five steps, with requests that change nothing.
+
+use kube::api::DynamicObject;
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+
+use super::apply::{Applied, AppliedRoute};
+use super::build::{Desired, build};
+use super::caches::Caches;
+use super::dereference::{Dereferenced, dereference};
+use super::restore::edit_operations;
+use super::sessions::source::{Place, Promise, place};
+use super::sessions::{Sessions, names, pods};
+use super::status;
+use super::validate::{Validated, validate};
+use crate::affinity::model::{ObjectKey, PlanOutcome, Write};
+use crate::api::session_policy::Injection;
+use crate::api::{SessionPolicy, SessionStoreSpec, Survival};
+use crate::runtime::writer::{WriteError, Writer};
+
+/// What would come of a policy.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Forecast {
+    /// Objects that would change.
+    pub changes: Vec<Change>,
+    /// What would be in the way, each a sentence with a remedy.
+    pub troubles: Vec<String>,
+    /// What to know beforehand, above all what is lost on the way.
+    pub notes: Vec<String>,
+    /// What sessions would survive once everything is set up.
+    pub survives: Vec<Survival>,
+}
+
+/// One object before and after. Without what the API server counts and dates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The object, as `Kind/name`.
+    pub object: String,
+    /// As it stands; null where there is none.
+    pub before: Value,
+    /// As it would be; null where it would be removed.
+    pub after: Value,
+}
+
+/// Looks ahead with the rights of `client`.
+///
+/// # Errors
+/// When the API server cannot be asked. What it refuses is part of the forecast.
+pub async fn forecast(
+    client: &Client,
+    caches: &Caches,
+    policy: &SessionPolicy,
+) -> Result<Forecast, WriteError> {
+    let found = dereference(caches, policy);
+    let validated = match validate(policy, &found) {
+        Ok(validated) => validated,
+        Err(unresolved) => {
+            return Ok(Forecast {
+                troubles: vec![unresolved.message],
+                ..Forecast::default()
+            });
+        }
+    };
+    let sessions = expected(&validated, &found);
+    let mark = sessions.as_ref().and_then(|sessions| sessions.mark.as_deref());
+    let desired = build(&validated, &found, mark);
+    let mut forecast = Forecast {
+        notes: notes(&validated, mark),
+        ..Forecast::default()
+    };
+    if let Some(change) = own_store(&validated, &found) {
+        forecast.changes.push(change);
+    }
+    let writer = Writer::dry(client.clone());
+    try_out(&writer, &validated, &found, &desired, &mut forecast).await?;
+    let applied = Applied {
+        routes: desired
+            .routes
+            .into_iter()
+            .map(|plan| AppliedRoute {
+                outcome: match &plan.outcome {
+                    PlanOutcome::Refused(refusal) => Err(refusal.clone()),
+                    PlanOutcome::Configured(_) | PlanOutcome::Reported(_) => Ok(()),
+                },
+                plan,
+            })
+            .collect(),
+        ..Applied::default()
+    };
+    let refusals = applied
+        .routes
+        .iter()
+        .filter_map(|route| route.outcome.as_ref().err());
+    let refusals = desired.refusal.iter().chain(refusals);
+    forecast
+        .troubles
+        .extend(refusals.map(|refusal| refusal.message.clone()));
+    forecast.survives = status::survival(&validated, &applied, sessions.as_ref());
+    Ok(forecast)
+}
+
+/// The sessions of a policy once everything that it says is set up.
+fn expected(validated: &Validated, found: &Dereferenced) -> Option<Sessions> {
+    let wish = validated.sessions.as_ref()?;
+    let promise = match place(&validated.name, &wish.shared) {
+        Place::External { .. } => Promise::External,
+        Place::Store { name, .. } => {
+            let standing = found.stores.iter().find(|store| store.name_any() == name);
+            let spec = standing
+                .map(|store| store.spec.clone())
+                .or_else(|| wish.shared.store.clone())
+                .unwrap_or_default();
+            Promise::Store {
+                persistent: spec.persistence.is_some(),
+                topology: spec.topology,
+                name,
+            }
+        }
+    };
+    let pods = replicas(validated);
+    let mark =
+        pods::mark_of(&validated.target).map_or_else(|| format!("{}-new", validated.name), str::to_owned);
+    Some(Sessions {
+        store: Some(Ok(String::new())),
+        promise: Some(promise),
+        injection: Some(Injection {
+            revision: Some(mark.clone()),
+            injected_pods: pods,
+            total_pods: pods,
+            update_available: false,
+            next_revision: None,
+            rolled_back_at: None,
+            preflight: None,
+        }),
+        mark: Some(mark),
+        ..Sessions::default()
+    })
+}
+
+fn replicas(validated: &Validated) -> i32 {
+    let spec = validated.target.spec.as_ref();
+    spec.and_then(|spec| spec.replicas).unwrap_or(1)
+}
+
+fn notes(validated: &Validated, mark: Option<&str>) -> Vec<String> {
+    let target = validated.target_name();
+    let pods = replicas(validated);
+    match (pods::mark_of(&validated.target), mark) {
+        (None, Some(_)) => vec![format!(
+            "the {pods} pods of Deployment {target} are replaced: sessions that are in these pods now end with them, later ones are in the store"
+        )],
+        (Some(_), None) => vec![format!(
+            "the {pods} pods of Deployment {target} are replaced: sessions that are in the store now are not found by the new pods, later ones are in the pods"
+        )],
+        _ => Vec::new(),
+    }
+}
+
+/// The SessionStore that would be made or changed for the policy alone.
+fn own_store(validated: &Validated, found: &Dereferenced) -> Option<Change> {
+    let wanted = validated.sessions.as_ref()?.shared.store.as_ref()?;
+    let name = names::store(&validated.name);
+    let standing = found.stores.iter().find(|store| store.name_any() == name);
+    let show =
+        |spec: &SessionStoreSpec| json!({"kind": "SessionStore", "metadata": {"name": name}, "spec": spec});
+    let before = standing.map_or(Value::Null, |store| show(&store.spec));
+    let after = show(wanted);
+    (before != after).then(|| Change {
+        object: format!("SessionStore/{name}"),
+        before,
+        after,
+    })
+}
+
+async fn try_out(
+    writer: &Writer,
+    validated: &Validated,
+    found: &Dereferenced,
+    desired: &Desired,
+    forecast: &mut Forecast,
+) -> Result<(), WriteError> {
+    for write in &desired.writes {
+        let object = write.object();
+        let outcome = match write {
+            Write::Apply { fields, .. } => writer.apply(object, &validated.manager, fields, false).await,
+            Write::Patch { edits, .. } => {
+                let Some(live) = found.live(object) else { continue };
+                let operations = edit_operations(&live.value, edits);
+                writer
+                    .patch(object, &validated.manager, live.resource_version(), operations)
+                    .await
+            }
+        };
+        note(found, object, outcome, forecast)?;
+    }
+    for object in &desired.withdraw {
+        let outcome = writer.apply(object, &validated.manager, &json!({}), false).await;
+        note(found, object, outcome, forecast)?;
+    }
+    Ok(())
+}
+
+fn note(
+    found: &Dereferenced,
+    object: &ObjectKey,
+    outcome: Result<DynamicObject, WriteError>,
+    forecast: &mut Forecast,
+) -> Result<(), WriteError> {
+    let after = match outcome {
+        Ok(after) => shown(serde_json::to_value(after).unwrap_or_default()),
+        Err(WriteError::Gone | WriteError::Changed) => return Ok(()),
+        Err(WriteError::Conflict(conflicts)) => {
+            for conflict in conflicts {
+                forecast.troubles.push(format!(
+                    "{}: {} belongs to field manager {:?} with another value; remove it there, or make the policy agree with it",
+                    object.short(),
+                    conflict.field,
+                    conflict.manager
+                ));
+            }
+            return Ok(());
+        }
+        Err(WriteError::Refused(status)) => {
+            forecast
+                .troubles
+                .push(format!("{}: {}", object.short(), status.message));
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let before = found.live(object).map_or(Value::Null, |live| shown(live.value));
+    if before != after {
+        forecast.changes.push(Change {
+            object: object.short(),
+            before,
+            after,
+        });
+    }
+    Ok(())
+}
+
+/// An object without what the API server counts and dates, and without its status.
+fn shown(mut object: Value) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        for field in ["status", "apiVersion", "kind"] {
+            fields.remove(field);
+        }
+    }
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in [
+            "managedFields",
+            "resourceVersion",
+            "generation",
+            "uid",
+            "creationTimestamp",
+        ] {
+            metadata.remove(field);
+        }
+    }
+    object
+}

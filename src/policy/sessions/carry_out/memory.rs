@@ -1,0 +1,64 @@
+//! What this process remembers between reconciles.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::preflights::PREFLIGHT_PAUSE;
+use crate::policy::sessions::Trouble;
+use crate::store::client::Reached;
+
+/// How long it is remembered that admission applied a revision.
+const FORGET: Duration = Duration::from_mins(10);
+
+/// How long the answer of an external store counts.
+const PROBE_PERIOD: Duration = Duration::from_secs(30);
+
+/// What an external store answered, and when.
+type Answered = (Instant, Result<Reached, Trouble>);
+
+/// What this process remembers between reconciles; losing it costs a few requests.
+#[derive(Default)]
+pub struct Memory {
+    /// When a revision (namespace/name) was first seen to be applied by admission.
+    admitted: Mutex<HashMap<String, Instant>>,
+    /// When a preflight (namespace/name) last gave no answer.
+    failed: Mutex<HashMap<String, (Instant, Trouble)>>,
+    /// What external stores answered last, by policy and version of the Secret.
+    reached: Mutex<HashMap<String, Answered>>,
+}
+
+impl Memory {
+    pub(super) fn admitted(&self, key: &str) {
+        let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+        admitted.retain(|_, since| since.elapsed() < FORGET);
+        admitted.entry(key.to_owned()).or_insert_with(Instant::now);
+    }
+
+    pub(super) fn admitted_since(&self, key: &str) -> Option<Duration> {
+        let admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+        admitted.get(key).map(Instant::elapsed)
+    }
+
+    pub(super) fn reached(&self, key: &str) -> Option<Result<Reached, Trouble>> {
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        reached.retain(|_, (since, _)| since.elapsed() < PROBE_PERIOD);
+        reached.get(key).map(|(_, answer)| answer.clone())
+    }
+
+    pub(super) fn remember_reached(&self, key: &str, answer: &Result<Reached, Trouble>) {
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        reached.insert(key.to_owned(), (Instant::now(), answer.clone()));
+    }
+
+    pub(super) fn failed(&self, key: &str, trouble: &Trouble) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.insert(key.to_owned(), (Instant::now(), trouble.clone()));
+    }
+
+    pub(super) fn failed_lately(&self, key: &str) -> Option<Trouble> {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.retain(|_, (since, _)| since.elapsed() < PREFLIGHT_PAUSE);
+        failed.get(key).map(|(_, trouble)| trouble.clone())
+    }
+}

@@ -1,0 +1,205 @@
+//! Reads what decides on the sessions of a policy and writes what belongs to it.
+
+mod binding;
+mod garbage;
+mod memory;
+mod preflights;
+mod rollout;
+mod store;
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, ResourceExt};
+
+pub use garbage::collect_garbage;
+pub use memory::Memory;
+use store::describe;
+
+use super::revision::{self, Images, Known};
+use super::{Sessions, Trouble, container, names, pods};
+use crate::api::conditions::reasons;
+use crate::api::session_policy::{Binding, Injection, PreflightResult};
+use crate::api::{POLICY_UID_ANNOTATION, SessionPolicy};
+use crate::framework::{self, Endpoint, Preset};
+use crate::policy::dereference::Dereferenced;
+use crate::policy::validate::{SessionsWish, Validated};
+use crate::runtime::writer::{WriteError, Writer, classify};
+
+/// Secrets are not watched; they are read again this often.
+const SECRETS_PERIOD: Duration = Duration::from_secs(45);
+
+/// Pause between looks at a preflight and at admission, which no watch tells of.
+const POLL: Duration = Duration::from_secs(1);
+
+/// What the work needs.
+pub struct Tools<'a> {
+    /// Write side, and reads of single objects.
+    pub writer: &'a Writer,
+    /// Images that are injected.
+    pub images: &'a Images,
+    /// What is known of admission and stores between reconciles.
+    pub memory: &'a Memory,
+}
+
+/// Sets up what `wish` says, as far as that is possible now.
+pub async fn carry_out(
+    tools: &Tools<'_>,
+    policy: &SessionPolicy,
+    validated: &Validated,
+    wish: &SessionsWish,
+    found: &Dereferenced,
+) -> Result<Sessions, WriteError> {
+    let work = Work {
+        tools,
+        validated,
+        wish,
+        found,
+        preset: framework::preset(wish.client.framework),
+        former: policy.status.as_ref().and_then(|status| status.injection.clone()),
+    };
+    let current = pods::mark_of(&validated.target).filter(|mark| {
+        found
+            .injections
+            .iter()
+            .any(|injection| injection.name_any() == **mark)
+    });
+    let mut sessions = Sessions {
+        // What stands stays while something else is wrong: taking it away would log everybody out.
+        mark: current.map(str::to_owned),
+        retry_after: Some(SECRETS_PERIOD),
+        ..Sessions::default()
+    };
+    let mut next = None;
+    let mut preflight = work.former.as_ref().and_then(|former| former.preflight.clone());
+    let outcome = work.steps(&mut sessions, &mut next, &mut preflight).await?;
+    let count = pods::count(&validated.target, &found.pods, &found.injections);
+    sessions.injected = Some(match outcome {
+        Ok(()) => work.judge(&sessions, next.as_deref(), &count).await?,
+        Err(trouble) => Err(trouble),
+    });
+    sessions.injection = Some(Injection {
+        revision: sessions.mark.clone(),
+        injected_pods: i32::try_from(count.injected).unwrap_or(i32::MAX),
+        total_pods: i32::try_from(count.total).unwrap_or(i32::MAX),
+        update_available: next.is_some(),
+        next_revision: next,
+        rolled_back_at: sessions.rolled_back_at.clone(),
+        preflight,
+    });
+    Ok(sessions)
+}
+
+struct Work<'a> {
+    tools: &'a Tools<'a>,
+    validated: &'a Validated,
+    wish: &'a SessionsWish,
+    found: &'a Dereferenced,
+    preset: &'static dyn Preset,
+    former: Option<Injection>,
+}
+
+impl Work<'_> {
+    /// The steps up to the mark; the trouble is that of the injection.
+    async fn steps(
+        &self,
+        sessions: &mut Sessions,
+        next: &mut Option<String>,
+        preflight: &mut Option<PreflightResult>,
+    ) -> Result<Result<(), Trouble>, WriteError> {
+        let source = match self.source().await? {
+            Ok(source) => source,
+            Err(trouble) => {
+                let waits = Trouble::new(
+                    reasons::STORE_NOT_READY,
+                    format!(
+                        "nothing new is injected until the store is ready: {}",
+                        trouble.message
+                    ),
+                );
+                sessions.store = Some(Err(trouble));
+                return Ok(Err(waits));
+            }
+        };
+        sessions.store = Some(Ok(describe(&source)));
+        sessions.promise = Some(source.promise.clone());
+        let binding_version = match self.binding(&source, sessions).await? {
+            Ok(version) => version,
+            Err(trouble) => return Ok(Err(trouble)),
+        };
+        sessions.binding = Some(Binding {
+            name: names::binding(&self.validated.name),
+        });
+        let containers = match container::chosen(&self.validated.target, &self.wish.client.containers) {
+            Ok(containers) => containers,
+            Err(trouble) => return Ok(Err(trouble)),
+        };
+        let known = match self.preflights(&containers, preflight, sessions).await? {
+            Ok(facts) => containers.into_iter().zip(facts).collect::<Vec<_>>(),
+            Err(trouble) => return Ok(Err(trouble)),
+        };
+        let public = Endpoint {
+            password: None,
+            ..source.endpoint.clone()
+        };
+        let wanted = revision::build(&Known {
+            policy: self.validated,
+            wish: self.wish,
+            preset: self.preset,
+            containers: &known,
+            endpoint: &public,
+            binding_version: &binding_version,
+            images: self.tools.images,
+        });
+        match wanted {
+            Ok(wanted) => self.take(&wanted, sessions, next).await,
+            Err(trouble) => Ok(Err(trouble)),
+        }
+    }
+
+    async fn secret(&self, name: &str) -> Result<Option<Secret>, WriteError> {
+        self.api::<Secret>().get_opt(name).await.map_err(classify)
+    }
+
+    fn is_ours(&self, meta: &ObjectMeta) -> bool {
+        meta.annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(POLICY_UID_ANNOTATION))
+            == Some(&self.validated.uid)
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.tools.writer.client().clone(), &self.validated.namespace)
+    }
+}
+
+/// Deletes this very object; one that is gone is no error.
+pub async fn remove<K>(api: &Api<K>, meta: &ObjectMeta) -> Result<(), WriteError>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: meta.uid.clone(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    match api
+        .delete(meta.name.as_deref().unwrap_or_default(), &params)
+        .await
+        .map_err(classify)
+    {
+        Ok(_) | Err(WriteError::Gone | WriteError::Changed) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn suspended(what: &str) -> Trouble {
+    Trouble::new(reasons::SUSPENDED, format!("{what} while spec.suspend is true"))
+}

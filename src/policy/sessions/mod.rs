@@ -1,0 +1,74 @@
+//! Sessions outside the pods: where they are, what the application is told of it, and how that gets into its pods.
+//!
+//! The way of one reconcile, each part of which can end it with a sentence for a condition:
+//! [`source`] (the store and its credentials) → [`binding`] (the Secret for the application) → [`preflight`] (what the
+//! image has) → [`revision`] (what admission adds, and which revision the template is to name) → the mark, which is one
+//! more field on a foreign object and is written by [`super::apply`]. [`pods`] compares what runs with what its revision
+//! says; [`garbage`] finds revisions that nothing names any more. Reads and writes are in [`carry_out`] alone.
+
+pub mod binding;
+pub mod carry_out;
+pub mod container;
+pub mod garbage;
+pub mod names;
+pub mod pods;
+pub mod preflight;
+pub mod revision;
+pub mod source;
+pub mod undo;
+
+use crate::api::session_policy::{Binding, Injection};
+use crate::framework;
+
+/// What is wrong: a reason of [`crate::api::conditions::reasons`] and a sentence that names object and remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The reason.
+    pub reason: &'static str,
+    /// The sentence.
+    pub message: String,
+}
+
+impl Trouble {
+    /// A reason and a sentence.
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<framework::Refusal> for Trouble {
+    fn from(refusal: framework::Refusal) -> Self {
+        Self::new(refusal.reason, refusal.message)
+    }
+}
+
+/// What a reconcile found and did.
+#[derive(Clone, Debug, Default)]
+pub struct Sessions {
+    /// The store: a sentence about it, or what is wrong.
+    pub store: Option<Result<String, Trouble>>,
+    /// What the store promises, once it is reached.
+    pub promise: Option<source::Promise>,
+    /// The injection: a sentence about it, or what is wrong or still under way.
+    pub injected: Option<Result<String, Trouble>>,
+    /// The binding Secret, once it stands.
+    pub binding: Option<Binding>,
+    /// For status.
+    pub injection: Option<Injection>,
+    /// See [`Injection::rolled_back_at`].
+    pub rolled_back_at: Option<String>,
+    /// Whether a webhook in the operator injects.
+    pub webhook: bool,
+    /// The revision that the pod template has to name. `None`: none yet.
+    pub mark: Option<String>,
+    /// Objects that were changed just now, as `Kind/name`.
+    pub changed: Vec<String>,
+    /// When to look again, if something is awaited that no watch tells.
+    pub retry_after: Option<std::time::Duration>,
+}
+
+#[cfg(test)]
+mod tests;

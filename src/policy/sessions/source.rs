@@ -1,0 +1,280 @@
+//! The store that a policy names, and how it is reached. Pure: what was read is given.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+
+use super::Trouble;
+use super::names;
+use crate::api::SessionStore;
+use crate::api::conditions::{reasons, types};
+use crate::api::session_policy::Shared;
+use crate::api::session_store::{Engine, SessionStoreStatus, StoreUser, Topology};
+use crate::framework::Endpoint;
+
+/// Default port of Redis and Valkey.
+const DEFAULT_PORT: u16 = 6379;
+
+/// A store that can be told to clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// Its authority (PEM), if it has one of its own.
+    pub ca: Option<String>,
+    /// What it promises.
+    pub promise: Promise,
+}
+
+/// What a store promises for the sessions in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// It is in somebody else's hands: nothing is known.
+    External,
+    /// A SessionStore.
+    Store {
+        /// Its name.
+        name: String,
+        /// Servers.
+        topology: Topology,
+        /// Whether sessions are on a volume.
+        persistent: bool,
+    },
+}
+
+/// What a policy's wish for a store comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A SessionStore and a prefix in it.
+    Store {
+        /// Its name.
+        name: String,
+        /// What keys begin with.
+        key_prefix: String,
+    },
+    /// A Secret that says where the store is.
+    External {
+        /// Its name.
+        secret: String,
+        /// What keys begin with.
+        key_prefix: String,
+    },
+}
+
+/// Where the policy's sessions are to be.
+pub fn place(policy: &str, shared: &Shared) -> Place {
+    let own = || policy.to_owned();
+    if let Some(reference) = &shared.store_ref {
+        return Place::Store {
+            name: reference.name.clone(),
+            key_prefix: reference.key_prefix.clone().unwrap_or_else(own),
+        };
+    }
+    match &shared.external {
+        Some(external) => Place::External {
+            secret: external.secret_ref.name.clone(),
+            key_prefix: own(),
+        },
+        None => Place::Store {
+            name: names::store(policy),
+            key_prefix: own(),
+        },
+    }
+}
+
+/// What has to be read of a SessionStore: its endpoint, its user for the prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreAccess {
+    /// Host and port.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Secret with the authority.
+    pub ca_secret: Option<String>,
+    /// Secret with the credentials.
+    pub user_secret: String,
+}
+
+/// How a SessionStore is reached, once it is ready and knows the prefix.
+pub fn access(
+    name: &str,
+    key_prefix: &str,
+    store: Option<&Arc<SessionStore>>,
+) -> Result<StoreAccess, Trouble> {
+    let Some(store) = store else {
+        return Err(Trouble::new(
+            reasons::STORE_NOT_FOUND,
+            format!(
+                "SessionStore {name} does not exist; create it, or name another one in spec.shared.storeRef"
+            ),
+        ));
+    };
+    let empty = SessionStoreStatus::default();
+    let status = store.status.as_ref().unwrap_or(&empty);
+    let ready = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == types::READY);
+    if let Some(ready) = ready
+        && ready.status != "True"
+    {
+        return Err(not_ready(name, &format!("{}: {}", ready.reason, ready.message)));
+    }
+    if ready.is_none() || status.observed_generation != store.metadata.generation {
+        return Err(not_ready(name, "the operator has not set it up yet"));
+    }
+    let (Some(endpoint), Some(user)) = (&status.endpoint, user(&status.users, key_prefix)) else {
+        return Err(not_ready(
+            name,
+            &format!("it does not know the key prefix {key_prefix} yet"),
+        ));
+    };
+    Ok(StoreAccess {
+        host: endpoint.host.clone(),
+        port: u16::try_from(endpoint.port).unwrap_or(DEFAULT_PORT),
+        ca_secret: endpoint.ca_secret.clone(),
+        user_secret: user.secret.clone(),
+    })
+}
+
+fn user<'a>(users: &'a [StoreUser], key_prefix: &str) -> Option<&'a StoreUser> {
+    users.iter().find(|user| user.key_prefix == key_prefix)
+}
+
+fn not_ready(name: &str, why: &str) -> Trouble {
+    Trouble::new(
+        reasons::STORE_NOT_READY,
+        format!("SessionStore {name} is not ready ({why}); see kubectl describe sessionstore {name}"),
+    )
+}
+
+/// The source that a SessionStore is.
+pub fn of_store(
+    store: &SessionStore,
+    access: &StoreAccess,
+    key_prefix: &str,
+    user: &Secret,
+    ca: Option<&Secret>,
+) -> Result<Source, Trouble> {
+    let credentials = Keys::of(user);
+    let ca = ca.map(|secret| Keys::of(secret).required("ca.crt")).transpose()?;
+    Ok(Source {
+        endpoint: Endpoint {
+            engine: store.spec.engine,
+            cluster: false,
+            host: access.host.clone(),
+            port: access.port,
+            tls: access.ca_secret.is_some(),
+            own_authority: ca.is_some(),
+            username: Some(credentials.required("username")?),
+            password: Some(credentials.required("password")?),
+            key_prefix: key_prefix.to_owned(),
+        },
+        ca,
+        promise: Promise::Store {
+            name: store.name_any(),
+            topology: store.spec.topology,
+            persistent: store.spec.persistence.is_some(),
+        },
+    })
+}
+
+/// The source that a user's own Secret describes.
+pub fn external(secret: &Secret, key_prefix: &str) -> Result<Source, Trouble> {
+    let keys = Keys::of(secret);
+    let port = match keys.optional("port")? {
+        None => DEFAULT_PORT,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(|| keys.wrong("port", "a number from 1 to 65535"))?,
+    };
+    let ca = keys.optional("ca.crt")?;
+    let tls = keys.flag("tls")?;
+    if ca.is_some() && tls == Some(false) {
+        return Err(keys.wrong("tls", "true, as there is a ca.crt"));
+    }
+    Ok(Source {
+        endpoint: Endpoint {
+            engine: match keys.optional("provider")?.as_deref() {
+                Some("valkey") => Engine::Valkey,
+                _ => Engine::Redis,
+            },
+            cluster: keys.flag("cluster")?.unwrap_or(false),
+            host: keys.required("host")?,
+            port,
+            tls: tls.unwrap_or(ca.is_some()),
+            own_authority: ca.is_some(),
+            username: keys.optional("username")?,
+            password: keys.optional("password")?,
+            key_prefix: key_prefix.to_owned(),
+        },
+        ca,
+        promise: Promise::External,
+    })
+}
+
+/// The keys of a Secret, as text.
+struct Keys<'a> {
+    name: String,
+    data: BTreeMap<&'a str, &'a [u8]>,
+}
+
+impl<'a> Keys<'a> {
+    fn of(secret: &'a Secret) -> Self {
+        let data = secret.data.iter().flatten();
+        Self {
+            name: secret.name_any(),
+            data: data
+                .map(|(key, value)| (key.as_str(), value.0.as_slice()))
+                .collect(),
+        }
+    }
+
+    fn optional(&self, key: &str) -> Result<Option<String>, Trouble> {
+        let Some(value) = self.data.get(key) else {
+            return Ok(None);
+        };
+        let text = std::str::from_utf8(value).map_err(|_| self.wrong(key, "text in UTF-8"))?;
+        // A line break at the end is the trace of an editor or of `echo`.
+        let text = text.trim_end_matches(['\r', '\n']);
+        Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
+    }
+
+    fn required(&self, key: &str) -> Result<String, Trouble> {
+        self.optional(key)?.ok_or_else(|| {
+            Trouble::new(
+                reasons::SECRET_INCOMPLETE,
+                format!("Secret {} has no key {key}; add it", self.name),
+            )
+        })
+    }
+
+    fn flag(&self, key: &str) -> Result<Option<bool>, Trouble> {
+        match self.optional(key)?.as_deref() {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(_) => Err(self.wrong(key, "true or false")),
+        }
+    }
+
+    /// Never holds the value: it may be a secret that stands under a wrong key.
+    fn wrong(&self, key: &str, expected: &str) -> Trouble {
+        Trouble::new(
+            reasons::SECRET_INCOMPLETE,
+            format!("key {key} of Secret {} has to be {expected}", self.name),
+        )
+    }
+}
+
+/// What a Secret that cannot be found means.
+pub fn secret_missing(name: &str, remedy: &str) -> Trouble {
+    Trouble::new(
+        reasons::SECRET_INCOMPLETE,
+        format!("Secret {name} does not exist; {remedy}"),
+    )
+}

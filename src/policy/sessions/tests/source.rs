@@ -1,0 +1,169 @@
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::{Value, json};
+
+use crate::api::SessionStore;
+use crate::api::conditions::reasons;
+use crate::api::session_policy::Shared;
+use crate::policy::sessions::source::{Place, access, external, of_store, place};
+
+fn secret(name: &str, data: &Value) -> Secret {
+    let encoded: serde_json::Map<String, Value> = data
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(key, value)| {
+            let bytes = k8s_openapi::ByteString(value.as_str().unwrap().as_bytes().to_vec());
+            (key.clone(), serde_json::to_value(bytes).unwrap())
+        })
+        .collect();
+    serde_json::from_value(json!({"metadata": {"name": name}, "data": encoded})).unwrap()
+}
+
+fn shared(value: &Value) -> Shared {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn store(status: &Value) -> Arc<SessionStore> {
+    Arc::new(
+        serde_json::from_value(json!({
+            "apiVersion": "session-operator.dev/v1alpha1", "kind": "SessionStore",
+            "metadata": {"name": "sessions", "namespace": "web", "generation": 2},
+            "spec": {"persistence": {"size": "1Gi"}},
+            "status": status,
+        }))
+        .unwrap(),
+    )
+}
+
+fn ready() -> Value {
+    json!({
+        "observedGeneration": 2,
+        "conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        "endpoint": {"host": "sessions.web.svc", "port": 6379, "caSecret": "sessions-ca"},
+        "users": [{"keyPrefix": "shop", "secret": "sessions-user-shop"}],
+    })
+}
+
+#[test]
+fn prefixes_are_the_policys_own_unless_it_names_another() {
+    let store = |name: &str, key_prefix: &str| Place::Store {
+        name: name.to_owned(),
+        key_prefix: key_prefix.to_owned(),
+    };
+    assert_eq!(
+        place(
+            "web",
+            &shared(&json!({"storeRef": {"name": "sessions", "keyPrefix": "shop"}}))
+        ),
+        store("sessions", "shop")
+    );
+    assert_eq!(
+        place("web", &shared(&json!({"storeRef": {"name": "sessions"}}))),
+        store("sessions", "web")
+    );
+    assert_eq!(
+        place("web", &shared(&json!({"store": {}}))),
+        store("web-sessions", "web")
+    );
+    let external = place(
+        "web",
+        &shared(&json!({"external": {"secretRef": {"name": "mine"}}})),
+    );
+    assert_eq!(
+        external,
+        Place::External {
+            secret: "mine".to_owned(),
+            key_prefix: "web".to_owned()
+        }
+    );
+}
+
+#[test]
+fn a_store_is_used_once_it_is_ready_and_knows_the_prefix() {
+    let ready_store = store(&ready());
+    let found = access("sessions", "shop", Some(&ready_store)).unwrap();
+    let user = secret(
+        "sessions-user-shop",
+        &json!({"username": "shop", "password": "geheim"}),
+    );
+    let ca = secret("sessions-ca", &json!({"ca.crt": "PEM"}));
+    let source = of_store(&ready_store, &found, "shop", &user, Some(&ca)).unwrap();
+    assert!(source.endpoint.tls && source.endpoint.own_authority);
+    assert_eq!(source.ca.as_deref(), Some("PEM"));
+    assert_eq!(source.endpoint.password.as_deref(), Some("geheim"));
+
+    for (spoil, reason, word) in [
+        (json!({"users": []}), reasons::STORE_NOT_READY, "key prefix shop"),
+        (
+            json!({"observedGeneration": 1}),
+            reasons::STORE_NOT_READY,
+            "not set it up",
+        ),
+        (
+            json!({"conditions": []}),
+            reasons::STORE_NOT_READY,
+            "not set it up",
+        ),
+        (
+            json!({"conditions": [{"type": "Ready", "status": "False", "reason": "Pending", "message": "no node", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}),
+            reasons::STORE_NOT_READY,
+            "Pending: no node",
+        ),
+    ] {
+        let mut status = ready();
+        for (key, value) in spoil.as_object().unwrap() {
+            status[key] = value.clone();
+        }
+        let trouble = access("sessions", "shop", Some(&store(&status))).unwrap_err();
+        assert_eq!(trouble.reason, reason);
+        assert!(trouble.message.contains(word), "{}", trouble.message);
+    }
+    assert_eq!(
+        access("sessions", "shop", None).unwrap_err().reason,
+        reasons::STORE_NOT_FOUND
+    );
+}
+
+#[test]
+fn a_users_own_secret_says_how_to_reach_the_store() {
+    let source = external(&secret("mine", &json!({"host": "redis.example\n"})), "shop").unwrap();
+    assert_eq!(
+        (source.endpoint.host.as_str(), source.endpoint.port),
+        ("redis.example", 6379)
+    );
+    assert!(!source.endpoint.tls && source.endpoint.password.is_none());
+    let source = external(
+        &secret(
+            "mine",
+            &json!({"host": "h", "port": "7000", "ca.crt": "PEM", "cluster": "true", "password": "p"}),
+        ),
+        "shop",
+    )
+    .unwrap();
+    assert!(source.endpoint.tls && source.endpoint.own_authority && source.endpoint.cluster);
+    assert_eq!(source.endpoint.port, 7000);
+}
+
+#[test]
+fn a_wrong_key_is_named_and_its_value_is_not() {
+    for (data, key) in [
+        (json!({}), "host"),
+        (json!({"host": ""}), "host"),
+        (json!({"host": "h", "port": "geheim"}), "port"),
+        (json!({"host": "h", "port": "0"}), "port"),
+        (json!({"host": "h", "tls": "geheim"}), "tls"),
+        (json!({"host": "h", "tls": "false", "ca.crt": "geheim"}), "tls"),
+        (json!({"host": "h", "cluster": "geheim"}), "cluster"),
+    ] {
+        let trouble = external(&secret("mine", &data), "shop").unwrap_err();
+        assert_eq!(trouble.reason, reasons::SECRET_INCOMPLETE);
+        assert!(
+            trouble.message.contains("Secret mine") && trouble.message.contains(key),
+            "{}",
+            trouble.message
+        );
+        assert!(!trouble.message.contains("geheim"), "{}", trouble.message);
+    }
+}

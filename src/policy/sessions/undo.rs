@@ -1,0 +1,95 @@
+//! Takes back what belongs to a policy, once no pod needs it any more.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+
+use super::carry_out::remove;
+use super::names;
+use crate::api::session_store::DeletionPolicy;
+use crate::api::{INJECTION_LABEL, POLICY_LABEL, SessionInjection, SessionStore};
+use crate::runtime::writer::{WriteError, Writer, classify};
+
+/// What is left after a try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing; what was removed, as `Kind/name`.
+    Done(Vec<String>),
+    /// Pods that still contain something of the policy: their names.
+    PodsLeft(Vec<String>),
+}
+
+/// Removes the revisions, the binding Secret, preflight pods and, where its deletionPolicy says so, the store that was made
+/// for the policy `name`. The mark has to be gone from the template before.
+///
+/// Pods that still run with a revision keep everything in place: their next restart must find the Secret.
+pub async fn undo(writer: &Writer, namespace: &str, name: &str) -> Result<Outcome, WriteError> {
+    let client = writer.client();
+    let of_policy = ListParams::default().labels(&format!("{POLICY_LABEL}={name}"));
+    let revisions: Api<SessionInjection> = Api::namespaced(client.clone(), namespace);
+    let revisions_there = list(&revisions, &of_policy).await?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    if !revisions_there.is_empty() {
+        let names: BTreeSet<String> = revisions_there.iter().map(ResourceExt::name_any).collect();
+        let names: Vec<String> = names.into_iter().collect();
+        let marked = ListParams::default().labels(&format!("{INJECTION_LABEL} in ({})", names.join(",")));
+        let left: Vec<String> = pods
+            .list_metadata(&marked)
+            .await
+            .map_err(classify)?
+            .items
+            .iter()
+            .map(ResourceExt::name_any)
+            .collect();
+        if !left.is_empty() {
+            return Ok(Outcome::PodsLeft(left));
+        }
+    }
+    let mut removed = Vec::new();
+    for revision in &revisions_there {
+        remove(&revisions, &revision.metadata).await?;
+        removed.push(format!("SessionInjection/{}", revision.name_any()));
+    }
+    for pod in pods.list_metadata(&of_policy).await.map_err(classify)?.items {
+        remove(&pods, &pod.metadata).await?;
+        removed.push(format!("Pod/{}", pod.name_any()));
+    }
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let binding = secrets.get_opt(&names::binding(name)).await.map_err(classify)?;
+    if let Some(secret) = binding.filter(|secret| names::is_of(&secret.metadata, name)) {
+        remove(&secrets, &secret.metadata).await?;
+        removed.push(format!("Secret/{}", secret.name_any()));
+    }
+    removed.extend(store(client, namespace, name).await?);
+    Ok(Outcome::Done(removed))
+}
+
+async fn store(client: &Client, namespace: &str, name: &str) -> Result<Option<String>, WriteError> {
+    let stores: Api<SessionStore> = Api::namespaced(client.clone(), namespace);
+    let own = match stores.get_opt(&names::store(name)).await.map_err(classify) {
+        Ok(own) => own,
+        Err(WriteError::Gone) => None,
+        Err(error) => return Err(error),
+    };
+    let Some(own) = own.filter(|store| {
+        names::is_of(&store.metadata, name) && store.spec.deletion_policy == DeletionPolicy::Delete
+    }) else {
+        return Ok(None);
+    };
+    remove(&stores, &own.metadata).await?;
+    Ok(Some(format!("SessionStore/{}", own.name_any())))
+}
+
+/// Objects of a kind; none where the kind is not served.
+async fn list<K>(api: &Api<K>, params: &ListParams) -> Result<Vec<K>, WriteError>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    match api.list(params).await.map_err(classify) {
+        Ok(list) => Ok(list.items),
+        Err(WriteError::Gone) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}

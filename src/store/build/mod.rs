@@ -1,0 +1,57 @@
+//! Step 3: what the cluster should look like. Pure: the same input gives the same output.
+
+mod objects;
+mod workload;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::material::Material;
+use super::names::Names;
+use super::validate::Validated;
+
+/// Port on which the server listens, with TLS or without.
+pub const PORT: u16 = 6379;
+
+/// The wanted state.
+#[derive(Debug)]
+pub struct Desired {
+    /// Secrets, in the order in which they are written.
+    pub secrets: Vec<Value>,
+    /// The volume claim, if there is one.
+    pub volume: Option<Value>,
+    /// The Service.
+    pub service: Value,
+    /// The disruption budget.
+    pub budget: Value,
+    /// The StatefulSet.
+    pub stateful_set: Value,
+    /// Secrets that have to go.
+    pub obsolete: Vec<String>,
+}
+
+/// Builds everything for a validated store.
+pub fn build(store: &Validated, material: &Material) -> Desired {
+    Desired {
+        secrets: objects::secrets(store, material),
+        volume: store.volume.as_ref().map(|volume| objects::volume(store, volume)),
+        service: objects::service(store),
+        budget: objects::budget(store),
+        stateful_set: workload::stateful_set(store),
+        obsolete: material
+            .obsolete
+            .iter()
+            .map(|prefix| store.names.user_secret(prefix))
+            .collect(),
+    }
+}
+
+/// Metadata of a child.
+fn metadata(names: &Names, name: &str, uid: &str) -> Value {
+    let labels: BTreeMap<String, String> = names.labels(uid);
+    serde_json::json!({"name": name, "namespace": names.namespace(), "labels": labels})
+}

@@ -1,0 +1,122 @@
+//! What is built, as a whole.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::store::certificates::Pair;
+use crate::store::client::Password;
+use crate::store::material::Certificates;
+use crate::store::testing::{nothing_but, validated};
+
+/// Material whose values can be told apart.
+fn material(store: &Validated) -> Material {
+    let pair = |name: &str| Pair {
+        certificate: format!("{name} certificate"),
+        key: format!("{name} key"),
+    };
+    let mut users = crate::store::acl::Users {
+        admin: "0a".to_owned(),
+        ..Default::default()
+    };
+    for prefix in store.prefixes.keys() {
+        users
+            .prefixes
+            .insert(prefix.clone(), BTreeSet::from(["0b".to_owned()]));
+    }
+    Material {
+        admin: Password::new("admin password"),
+        former_admin: None,
+        passwords: store
+            .prefixes
+            .keys()
+            .map(|prefix| (prefix.clone(), Password::new(format!("{prefix} password"))))
+            .collect(),
+        users,
+        tls: store.tls.then(|| Certificates {
+            authority: pair("authority"),
+            trusted: "trusted".to_owned(),
+            server: pair("server"),
+        }),
+        obsolete: BTreeSet::from(["gone".to_owned()]),
+    }
+}
+
+#[test]
+fn a_store_with_everything() {
+    let spec = "{engine: Redis, memory: 1Gi, persistence: {size: 2Gi, storageClassName: fast}}";
+    let arguments = [
+        "--store-user=999",
+        "--store-pull-secrets=registry",
+        "--redis-image=redis:test",
+    ];
+    let store = validated(spec, &nothing_but(&["shop"]), &arguments);
+    let desired = build(&store, &material(&store));
+    insta::assert_yaml_snapshot!("everything_stateful_set", desired.stateful_set);
+    insta::assert_yaml_snapshot!("everything_volume", desired.volume);
+    insta::assert_yaml_snapshot!("everything_service", desired.service);
+    insta::assert_yaml_snapshot!("everything_budget", desired.budget);
+    assert_eq!(desired.obsolete, ["larder-user-gone"]);
+}
+
+#[test]
+fn a_store_with_as_little_as_possible() {
+    let store = validated(
+        "{tls: Disabled, memory: 64Mi}",
+        &nothing_but(&[]),
+        &["--valkey-image=valkey:test"],
+    );
+    let desired = build(&store, &material(&store));
+    insta::assert_yaml_snapshot!("little_stateful_set", desired.stateful_set);
+    assert_eq!(desired.volume, None);
+    let names: Vec<_> = desired
+        .secrets
+        .iter()
+        .map(|secret| secret["metadata"]["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["larder-admin", "larder-users"]);
+}
+
+/// Nothing secret is where everybody who sees pods sees it, and the authority's key is with no Secret that a pod mounts.
+#[test]
+fn secrets_are_in_secrets() {
+    let store = validated("{}", &nothing_but(&["shop"]), &[]);
+    let desired = build(&store, &material(&store));
+    let workload = desired.stateful_set.to_string();
+    for word in [" password", " key", "0a", "0b"] {
+        assert!(!workload.contains(word), "{word} in {workload}");
+    }
+    let authority = desired
+        .secrets
+        .iter()
+        .find(|secret| secret["metadata"]["name"] == "larder-authority")
+        .unwrap();
+    assert!(authority["data"]["tls.key"].is_string());
+    assert!(!workload.contains("larder-authority"), "{workload}");
+    let names: Vec<_> = desired
+        .secrets
+        .iter()
+        .map(|secret| secret["metadata"]["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names.last(),
+        Some(&"larder-users"),
+        "the file comes after the passwords of the users that it lists"
+    );
+}
+
+#[test]
+fn the_same_store_is_built_the_same() {
+    let store = validated("{}", &nothing_but(&["shop", "blog"]), &[]);
+    let once = format!("{:?}", build(&store, &material(&store)));
+    assert_eq!(format!("{:?}", build(&store, &material(&store))), once);
+}
+
+/// The template of a store must not follow its uid or its users: pods would be replaced for nothing.
+#[test]
+fn a_store_that_takes_over_what_another_left_keeps_its_pod() {
+    let first = validated("{}", &nothing_but(&["shop"]), &[]);
+    let mut second = validated("{}", &nothing_but(&["blog"]), &[]);
+    second.uid = "u-2".to_owned();
+    let template = |store| build(store, &material(store)).stateful_set["spec"].clone();
+    assert_eq!(template(&first), template(&second));
+}

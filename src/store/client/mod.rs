@@ -1,0 +1,233 @@
+//! A client of one Redis-compatible server, for the few commands that the operator sends.
+//!
+//! The protocol is the `redis` crate's. Connecting is done here, step by step, because a person has to be told apart
+//! whether a name, a port, a certificate or a password is wrong.
+
+mod check;
+mod connect;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind};
+use tokio::task::AbortHandle;
+
+pub use check::{Reached, check};
+pub use connect::{Authority, Credentials, Endpoint, Password, connect};
+
+use crate::api::conditions::reasons;
+
+/// Limit for one command: the server answers from memory, and one that is slower serves nobody.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why a server is of no use to a client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No connection, or it broke.
+    #[error("{server} cannot be reached: {cause}")]
+    Unreachable {
+        /// Host and port.
+        server: String,
+        /// What happened.
+        cause: String,
+    },
+    /// The TLS handshake failed.
+    #[error("the TLS handshake with {server} failed: {cause}")]
+    Tls {
+        /// Host and port.
+        server: String,
+        /// What happened.
+        cause: String,
+    },
+    /// The credentials were refused.
+    #[error("{server} refused {credentials}: {cause}")]
+    Authentication {
+        /// Host and port.
+        server: String,
+        /// What was refused, without the password.
+        credentials: String,
+        /// The server's answer.
+        cause: String,
+    },
+    /// The server cannot be written to.
+    #[error("{server} refuses writes: {cause}")]
+    RefusesWrites {
+        /// Host and port.
+        server: String,
+        /// The server's answer.
+        cause: String,
+    },
+    /// The server is starting and reads its data.
+    #[error("{server} is still loading its data")]
+    Loading {
+        /// Host and port.
+        server: String,
+    },
+    /// The server refused a command for another reason.
+    #[error("{server} refused {command}: {cause}")]
+    Refused {
+        /// Host and port.
+        server: String,
+        /// Name of the command.
+        command: String,
+        /// The server's answer.
+        cause: String,
+    },
+}
+
+impl Failure {
+    /// The condition's reason.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } | Self::Loading { .. } => reasons::STORE_UNREACHABLE,
+            Self::Tls { .. } => reasons::TLS_FAILED,
+            Self::Authentication { .. } => reasons::AUTHENTICATION_FAILED,
+            Self::RefusesWrites { .. } | Self::Refused { .. } => reasons::STORE_REFUSES_WRITES,
+        }
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "check host, port and network policies, and that the server runs",
+            Self::Loading { .. } => "wait",
+            Self::Tls { .. } => {
+                "check that the server has TLS on this port exactly if it is asked for, that ca.crt is the authority of \
+                 its certificate, and that the certificate is for this host name"
+            }
+            Self::Authentication { .. } => "check username and password",
+            Self::RefusesWrites { .. } => {
+                "give the server more memory or let it evict nothing but expired keys, and name a primary, not a replica"
+            }
+            Self::Refused { .. } => "give the user the right to this command",
+        }
+    }
+
+    /// Cause and remedy in one sentence.
+    pub fn explain(&self) -> String {
+        format!("{self}; {}", self.remedy())
+    }
+}
+
+/// A connection to one server. Ends when it is dropped.
+pub struct Connection {
+    server: String,
+    credentials: String,
+    inner: MultiplexedConnection,
+    driver: AbortHandle,
+    /// The server's certificate as it presented it (DER); `None` without TLS.
+    pub certificate: Option<Vec<u8>>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("server", &self.server)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Sends a command, the name first.
+    pub async fn command<T: FromRedisValue>(&mut self, words: &[&str]) -> Result<T, Failure> {
+        self.raw(words).await.map_err(|error| self.failure(words, &error))
+    }
+
+    /// `PING`.
+    pub async fn ping(&mut self) -> Result<(), Failure> {
+        self.command(&["PING"]).await
+    }
+
+    /// `INFO`: every field of all sections.
+    pub async fn info(&mut self) -> Result<BTreeMap<String, String>, Failure> {
+        let text: String = self.command(&["INFO"]).await?;
+        Ok(text
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+            .collect())
+    }
+
+    /// `CONFIG GET` of settings by their exact names.
+    pub async fn config(&mut self, names: &[&str]) -> Result<BTreeMap<String, String>, Failure> {
+        let mut words = vec!["CONFIG", "GET"];
+        words.extend(names);
+        self.command(&words).await
+    }
+
+    /// `CONFIG SET` of one setting.
+    pub async fn set_config(&mut self, name: &str, value: &str) -> Result<(), Failure> {
+        self.command(&["CONFIG", "SET", name, value]).await
+    }
+
+    /// `ACL LIST`: one line per user, as the server prints it.
+    pub async fn acl_list(&mut self) -> Result<Vec<String>, Failure> {
+        self.command(&["ACL", "LIST"]).await
+    }
+
+    /// `ACL SETUSER` with all rules of the user.
+    pub async fn acl_set_user(&mut self, name: &str, rules: &[String]) -> Result<(), Failure> {
+        let mut words = vec!["ACL", "SETUSER", name];
+        words.extend(rules.iter().map(String::as_str));
+        self.command(&words).await
+    }
+
+    /// `ACL DELUSER`: ends the user's connections, too.
+    pub async fn acl_delete_user(&mut self, name: &str) -> Result<(), Failure> {
+        self.command::<i64>(&["ACL", "DELUSER", name]).await.map(|_| ())
+    }
+
+    /// `ACL SAVE`: writes the users to the server's file, from which it reads them when it starts again.
+    pub async fn acl_save(&mut self) -> Result<(), Failure> {
+        self.command(&["ACL", "SAVE"]).await
+    }
+
+    async fn raw<T: FromRedisValue>(&mut self, words: &[&str]) -> Result<T, RedisError> {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(*word);
+        }
+        command.query_async(&mut self.inner).await
+    }
+
+    fn failure(&self, words: &[&str], error: &RedisError) -> Failure {
+        let server = self.server.clone();
+        let cause = answer(error);
+        match (error.kind(), error.code()) {
+            (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
+                Failure::Authentication {
+                    server,
+                    credentials: self.credentials.clone(),
+                    cause,
+                }
+            }
+            (ErrorKind::Server(ServerErrorKind::BusyLoading), _) => Failure::Loading { server },
+            (ErrorKind::Server(_) | ErrorKind::Extension, _) => Failure::Refused {
+                server,
+                command: words.iter().take(2).copied().collect::<Vec<_>>().join(" "),
+                cause,
+            },
+            _ => Failure::Unreachable { server, cause },
+        }
+    }
+}
+
+/// The server's own words, or what happened to the connection.
+fn answer(error: &RedisError) -> String {
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        (_, Some(detail)) => detail.to_owned(),
+        _ if error.is_timeout() => format!("no answer within {} s", COMMAND_TIMEOUT.as_secs()),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,49 @@
+//! The `SessionStore` controller, and what it takes to talk to a store.
+//!
+//! One reconcile is five steps, as in [`crate::policy`]: [`dereference`] → [`validate`] → [`build`] → [`apply`] →
+//! [`status`]. Between apply and status stands [`server`]: what the running server has to be told, and what it says.
+//! [`material`] completes passwords and certificates, for which build needs chance and a clock.
+
+pub mod acl;
+pub mod apply;
+pub mod build;
+pub mod caches;
+pub mod certificates;
+pub mod cleanup;
+pub mod client;
+pub mod controller;
+pub mod dereference;
+pub mod material;
+pub mod memory;
+pub mod names;
+pub mod quantity;
+mod reconcile;
+pub mod server;
+pub mod settings;
+pub mod status;
+#[cfg(test)]
+mod testing;
+pub mod users;
+pub mod validate;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::DeserializeGuard;
+
+use crate::affinity::model::ObjectKey;
+use crate::api::SessionStore;
+
+/// A store as watched: one that does not deserialise must not hide the others.
+pub type GuardedStore = DeserializeGuard<SessionStore>;
+
+/// Names a store as an object to write.
+pub fn store_key(meta: &ObjectMeta) -> ObjectKey {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    ObjectKey {
+        api_version: format!("{}/{}", crate::api::GROUP, crate::api::VERSION),
+        kind: "SessionStore".into(),
+        plural: "sessionstores".into(),
+        namespace: text(&meta.namespace),
+        name: text(&meta.name),
+        uid: text(&meta.uid),
+    }
+}

@@ -1,0 +1,141 @@
+//! Names and labels of everything that belongs to a store.
+//!
+//! Children carry the store's name and uid as labels and no ownerReference: deletion in the foreground would remove
+//! them before the finalizer ran, and with them what `deletionPolicy: Retain` keeps.
+
+use std::collections::BTreeMap;
+
+use crate::api::STORE_LABEL;
+
+/// Label with the uid of the SessionStore that a child belongs to. Not on pods: a store that takes over what an earlier
+/// one left must not restart the server for it.
+pub const STORE_UID_LABEL: &str = "session-operator.dev/store-uid";
+
+/// Annotation of children: a hash of what was applied, which finds fields that are no longer wanted.
+pub const APPLIED_ANNOTATION: &str = "session-operator.dev/applied";
+
+/// Name that children have in `app.kubernetes.io/name`.
+const APP: &str = "session-store";
+
+/// Names of one store's children.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    namespace: String,
+    store: String,
+}
+
+impl Names {
+    /// Names for the store `store` in `namespace`.
+    pub fn new(namespace: &str, store: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            store: store.to_owned(),
+        }
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The store; StatefulSet, Service and PodDisruptionBudget are named after it.
+    pub fn store(&self) -> &str {
+        &self.store
+    }
+
+    /// The only pod of a Standalone store.
+    pub fn pod(&self) -> String {
+        format!("{}-0", self.store)
+    }
+
+    /// The volume.
+    pub fn volume(&self) -> String {
+        format!("{}-data", self.store)
+    }
+
+    /// Secret with name and password of the operator's own user.
+    pub fn admin_secret(&self) -> String {
+        format!("{}-admin", self.store)
+    }
+
+    /// Secret with the users' file of the server: names, hashes of passwords, rights.
+    pub fn users_secret(&self) -> String {
+        format!("{}-users", self.store)
+    }
+
+    /// Secret with the key of the authority.
+    pub fn authority_secret(&self) -> String {
+        format!("{}-authority", self.store)
+    }
+
+    /// Secret with the certificate of the authority, which clients need.
+    pub fn ca_secret(&self) -> String {
+        format!("{}-ca", self.store)
+    }
+
+    /// Secret with the server's certificate and key.
+    pub fn server_secret(&self) -> String {
+        format!("{}-tls", self.store)
+    }
+
+    /// Secret with name and password of the user of a key prefix.
+    pub fn user_secret(&self, prefix: &str) -> String {
+        format!("{}-user-{prefix}", self.store)
+    }
+
+    /// The name under which clients reach the store.
+    pub fn host(&self) -> String {
+        format!("{}.{}.svc", self.store, self.namespace)
+    }
+
+    /// Every name under which clients may reach it.
+    pub fn hosts(&self) -> Vec<String> {
+        let host = self.host();
+        vec![
+            host.clone(),
+            format!("{host}.cluster.local"),
+            format!("{}.{}", self.store, self.namespace),
+            self.store.clone(),
+        ]
+    }
+
+    /// What selects the pods. Never changes: a StatefulSet's selector cannot.
+    pub fn selector(&self) -> BTreeMap<String, String> {
+        [
+            ("app.kubernetes.io/name", APP),
+            ("app.kubernetes.io/managed-by", crate::api::FIELD_MANAGER),
+            (STORE_LABEL, &self.store),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+    }
+
+    /// Labels of the pods.
+    pub fn pod_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.selector();
+        labels.insert("app.kubernetes.io/instance".to_owned(), self.store.clone());
+        labels.insert(
+            "app.kubernetes.io/part-of".to_owned(),
+            crate::api::FIELD_MANAGER.to_owned(),
+        );
+        labels
+    }
+
+    /// Labels of every other child.
+    pub fn labels(&self, uid: &str) -> BTreeMap<String, String> {
+        let mut labels = self.pod_labels();
+        labels.insert(STORE_UID_LABEL.to_owned(), uid.to_owned());
+        labels
+    }
+
+    /// Whether labels are those of a child of a store of this name, be it this one or one before it.
+    pub fn are_ours(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
+        let selector = self.selector();
+        labels.is_some_and(|labels| {
+            selector
+                .iter()
+                .all(|(name, value)| labels.get(name) == Some(value))
+        })
+    }
+}

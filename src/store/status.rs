@@ -1,0 +1,594 @@
+//! Step 5: says what stands and what was seen. Writes only when something changed.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::apply::{Applied, Error as ApplyError};
+use super::build::PORT;
+use super::client::Failure;
+use super::dereference::Dereferenced;
+use super::server::Facts;
+use super::store_key;
+use super::validate::{Refusal, Validated};
+use crate::api::conditions::{reasons, types};
+use crate::api::session_store::{StoreEndpoint, StoreMemory, StoreUser};
+use crate::api::{STATUS_FIELD_MANAGER, SessionStore, SessionStoreStatus};
+use crate::runtime::writer::{WriteError, Writer};
+
+/// Steps in which used memory is told, of the whole.
+const MEMORY_STEPS: i64 = 20;
+
+/// What a reconcile came to.
+pub enum Verdict<'a> {
+    /// Everything is written, and the server was asked; or why it could not be.
+    Applied {
+        /// The store.
+        store: &'a Validated,
+        /// What was written.
+        applied: &'a Applied,
+        /// What the server said.
+        server: Result<Facts, Unready>,
+    },
+    /// The spec cannot be built.
+    Refused(&'a Refusal),
+    /// A request failed: a reason and a sentence.
+    Failed(&'static str, String),
+}
+
+/// Why a server is not there for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unready {
+    /// A reason of [`reasons`].
+    pub reason: &'static str,
+    /// A sentence with cause and remedy.
+    pub message: String,
+}
+
+impl From<Failure> for Unready {
+    fn from(failure: Failure) -> Self {
+        Self {
+            reason: failure.reason(),
+            message: failure.explain(),
+        }
+    }
+}
+
+impl From<&ApplyError> for Unready {
+    fn from(error: &ApplyError) -> Self {
+        match error {
+            ApplyError::Taken { kind, name } => Self {
+                reason: reasons::NAME_TAKEN,
+                message: format!(
+                    "{kind} {name} exists and does not belong to this store, so it is left alone; delete or rename it, or \
+                     give the store another name"
+                ),
+            },
+            ApplyError::Write { source, .. } => Self {
+                reason: source.reason(),
+                message: error.to_string(),
+            },
+        }
+    }
+}
+
+/// Why a server does not serve the operator itself.
+pub fn of_server(store: &Validated, failure: Failure) -> Unready {
+    match &failure {
+        Failure::Authentication { .. } => Unready {
+            reason: reasons::AUTHENTICATION_FAILED,
+            message: format!(
+                "the server does not know the password in Secret {}, which was changed or made anew while it could not be \
+                 told; clients are served as before; it learns the password when pod {} is restarted{}",
+                store.names.admin_secret(),
+                store.names.pod(),
+                if store.volume.is_some() {
+                    ""
+                } else {
+                    ", which loses the sessions"
+                }
+            ),
+        },
+        _ => failure.into(),
+    }
+}
+
+/// How long the store has not been ready; nothing if it is, or was a moment ago.
+pub fn unready_for(store: &SessionStore, now: jiff::Timestamp) -> std::time::Duration {
+    let conditions = store.status.iter().flat_map(|status| &status.conditions);
+    let ready = conditions
+        .into_iter()
+        .find(|condition| condition.type_ == types::READY && condition.status != "True");
+    let since = ready.map_or(now, |condition| condition.last_transition_time.0);
+    std::time::Duration::try_from(now.duration_since(since)).unwrap_or_default()
+}
+
+/// What a store that is to be removed waits for.
+pub fn still_used(found: &Dereferenced) -> Option<String> {
+    let policies: Vec<&str> = found.holders.iter().map(String::as_str).collect();
+    (!policies.is_empty()).then(|| {
+        format!(
+            "SessionPolicy {} still keeps sessions here; the store is removed when it no longer does",
+            policies.join(", ")
+        )
+    })
+}
+
+/// The status after a reconcile. `now` is used for conditions that change.
+pub fn compute(store: &SessionStore, verdict: &Verdict<'_>, now: &Time) -> SessionStoreStatus {
+    let former = store.status.clone().unwrap_or_default();
+    let generation = store.metadata.generation;
+    let (status, reason, message);
+    let mut next = former.clone();
+    next.observed_generation = generation;
+    match verdict {
+        Verdict::Applied {
+            store,
+            applied,
+            server,
+        } => {
+            next.endpoint = Some(StoreEndpoint {
+                host: store.names.host(),
+                port: i32::from(PORT),
+                ca_secret: store.tls.then(|| store.names.ca_secret()),
+            });
+            next.users
+                .retain(|user| store.prefixes.contains_key(&user.key_prefix));
+            match server {
+                Ok(facts) => {
+                    describe(&mut next, store, facts);
+                    (status, reason, message) = up(store, applied, facts);
+                }
+                Err(unready) => {
+                    next.clients = None;
+                    (status, reason, message) = ("False", unready.reason, unready.message.clone());
+                }
+            }
+        }
+        Verdict::Refused(refusal) => {
+            (status, reason, message) = ("False", refusal.reason, refusal.message.clone());
+        }
+        Verdict::Failed(failed, text) => (status, reason, message) = ("Unknown", *failed, text.clone()),
+    }
+    next.conditions = vec![condition(&former, status, reason, message, generation, now)];
+    next
+}
+
+fn condition(
+    former: &SessionStoreStatus,
+    status: &str,
+    reason: &str,
+    message: String,
+    generation: Option<i64>,
+    now: &Time,
+) -> Condition {
+    let since = former
+        .conditions
+        .iter()
+        .find(|known| known.type_ == types::READY && known.status == status)
+        .map_or(now, |known| &known.last_transition_time);
+    Condition {
+        type_: types::READY.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        observed_generation: generation,
+        last_transition_time: since.clone(),
+    }
+}
+
+/// What the server said, coarse enough to be the same most of the time.
+fn describe(status: &mut SessionStoreStatus, store: &Validated, facts: &Facts) {
+    status.version = Some(facts.version.clone());
+    status.users = store
+        .prefixes
+        .keys()
+        .map(|prefix| StoreUser {
+            key_prefix: prefix.clone(),
+            secret: store.names.user_secret(prefix),
+        })
+        .collect();
+    status.memory = Some(memory(status.memory.as_ref(), facts));
+    status.clients = Some(clients(status.clients, facts.clients));
+    status.evicted_keys = Some(facts.evicted);
+}
+
+fn memory(former: Option<&StoreMemory>, facts: &Facts) -> StoreMemory {
+    let max = mebibytes(facts.max);
+    let told = |step: i64| mebibytes(facts.max / MEMORY_STEPS * step);
+    let step = if facts.max > 0 {
+        (facts.used * MEMORY_STEPS + facts.max / 2) / facts.max
+    } else {
+        0
+    };
+    // A value that goes to and fro around the middle between two steps keeps the one that it has.
+    let near = |candidate: i64| {
+        let distance = (facts.used - facts.max / MEMORY_STEPS * candidate).abs();
+        distance * MEMORY_STEPS * 4 <= facts.max * 3
+    };
+    let kept = (step - 1..=step + 1)
+        .filter(|candidate| near(*candidate))
+        .map(told)
+        .find(|used| former.is_some_and(|former| former.max == max && &former.used == used));
+    StoreMemory {
+        used: kept.unwrap_or_else(|| told(step)),
+        max,
+    }
+}
+
+fn mebibytes(bytes: i64) -> String {
+    format!("{}Mi", bytes / (1 << 20))
+}
+
+/// The former count while the present one is between its half and its double.
+fn clients(former: Option<i64>, count: i64) -> i64 {
+    former
+        .filter(|former| (*former == 0) == (count == 0) && count * 2 >= *former && count <= former * 2)
+        .unwrap_or(count)
+}
+
+fn up(store: &Validated, applied: &Applied, facts: &Facts) -> (&'static str, &'static str, String) {
+    if facts.used >= facts.max && facts.max > 0 {
+        return (
+            "False",
+            reasons::STORE_REFUSES_WRITES,
+            format!(
+                "all {} for sessions are in use, and new ones are refused; raise spec.memory, or shorten the life of \
+                 sessions",
+                mebibytes(facts.max)
+            ),
+        );
+    }
+    if facts.disk_failed {
+        return (
+            "False",
+            reasons::STORE_REFUSES_WRITES,
+            format!(
+                "the server cannot write to its volume {}; raise spec.persistence.size",
+                store.names.volume()
+            ),
+        );
+    }
+    if let Some(refused) = &applied.volume_refused {
+        return (
+            "True",
+            reasons::VOLUME_CANNOT_GROW,
+            format!(
+                "the server works, but its volume {} could not be changed to spec.persistence.size: {refused}",
+                store.names.volume()
+            ),
+        );
+    }
+    let mut message = format!(
+        "{:?} {} answers at {}:{PORT} {}",
+        store.engine,
+        facts.version,
+        store.names.host(),
+        if store.tls { "with TLS" } else { "without TLS" }
+    );
+    if store.volume.is_none() {
+        message.push_str("; sessions are in memory only: a restart of the server loses them");
+    }
+    ("True", reasons::READY, message)
+}
+
+/// Why the pod does not serve, from what the cluster says of it. `refused` is why no pod could be made, if that is known.
+pub fn unready(found: &Dereferenced, refused: Option<String>) -> Unready {
+    let names = &found.names;
+    let unready = |reason: &'static str, message: String| Unready { reason, message };
+    let Some(pod) = found.pod.as_deref() else {
+        return match refused {
+            Some(text) if text.contains("quota") => unready(
+                reasons::QUOTA_EXCEEDED,
+                format!("no pod may be made: {text}; raise the quota of the namespace or lower spec.memory"),
+            ),
+            Some(text) => unready(reasons::POD_REFUSED, format!("no pod may be made: {text}")),
+            None => unready(
+                reasons::STORE_STARTING,
+                format!("pod {} is being made", names.pod()),
+            ),
+        };
+    };
+    if let Some(message) = unschedulable(pod) {
+        let pending = found
+            .volume
+            .as_deref()
+            .filter(|volume| phase(volume) == "Pending");
+        // The scheduler says whether it is the volume: "unbound immediate PersistentVolumeClaims", "didn't find available
+        // persistent volumes to bind".
+        if let (Some(volume), true) = (pending, message.to_lowercase().contains("volume")) {
+            return unbound(&names.volume(), volume, &message);
+        }
+        return unready(
+            reasons::POD_UNSCHEDULABLE,
+            format!(
+                "no node takes pod {}: {message}; add nodes or lower spec.memory",
+                names.pod()
+            ),
+        );
+    }
+    let mut statuses = pod.status.iter().flat_map(|status| {
+        status
+            .init_container_statuses
+            .iter()
+            .flatten()
+            .chain(status.container_statuses.iter().flatten())
+    });
+    statuses
+        .find_map(|container| container_trouble(container, &names.pod()))
+        .unwrap_or_else(|| {
+            unready(
+                reasons::STORE_STARTING,
+                format!("the server in pod {} is starting", names.pod()),
+            )
+        })
+}
+
+fn unbound(name: &str, volume: &PersistentVolumeClaim, said: &str) -> Unready {
+    let class = volume
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.storage_class_name.as_deref());
+    let class = class.map_or_else(
+        || "the default class".to_owned(),
+        |class| format!("class {class}"),
+    );
+    Unready {
+        reason: reasons::VOLUME_PENDING,
+        message: format!(
+            "volume claim {name} is not bound: no volume of {class} has been made for it ({said}); check that the class \
+             exists and can make volumes (kubectl describe pvc {name})"
+        ),
+    }
+}
+
+fn phase(volume: &PersistentVolumeClaim) -> &str {
+    volume
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or("Pending")
+}
+
+/// Whether the pod's probes succeed, so that its Service leads to it.
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn unschedulable(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
+        .map(|condition| condition.message.clone().unwrap_or_default())
+}
+
+fn container_trouble(container: &ContainerStatus, pod: &str) -> Option<Unready> {
+    let state = container.state.as_ref()?;
+    let ended = state
+        .terminated
+        .as_ref()
+        .or_else(|| container.last_state.as_ref()?.terminated.as_ref());
+    let waiting = state.waiting.as_ref();
+    let reason = waiting
+        .and_then(|waiting| waiting.reason.as_deref())
+        .unwrap_or_default();
+    let said = waiting
+        .and_then(|waiting| waiting.message.as_deref())
+        .unwrap_or_default();
+    if matches!(
+        reason,
+        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull"
+    ) {
+        return Some(Unready {
+            reason: reasons::IMAGE_PULL_FAILED,
+            message: format!(
+                "the image {} of pod {pod} cannot be pulled ({reason}): {said}; check the chart's values under stores, and \
+                 the pull Secrets that they name in this namespace",
+                container.image
+            ),
+        });
+    }
+    if container.ready || (state.running.is_some() && container.started == Some(true)) {
+        return None;
+    }
+    if ended.is_some_and(|ended| ended.reason.as_deref() == Some("OOMKilled")) {
+        return Some(Unready {
+            reason: reasons::OUT_OF_MEMORY,
+            message: format!(
+                "the server in pod {pod} was killed because it used more than spec.memory; raise it"
+            ),
+        });
+    }
+    let failed = ended.filter(|ended| ended.exit_code != 0);
+    if reason == "CrashLoopBackOff" || (waiting.is_some() && failed.is_some()) {
+        return Some(Unready {
+            reason: reasons::SERVER_FAILING,
+            message: format!(
+                "container {} of pod {pod} ends again and again (status {}); see kubectl logs {pod} --container {} --previous",
+                container.name,
+                failed.map_or(0, |ended| ended.exit_code),
+                container.name
+            ),
+        });
+    }
+    if matches!(
+        reason,
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError"
+    ) {
+        return Some(Unready {
+            reason: reasons::SERVER_FAILING,
+            message: format!(
+                "container {} of pod {pod} cannot be started ({reason}): {said}",
+                container.name
+            ),
+        });
+    }
+    None
+}
+
+/// Writes `status` if it differs from what stands; returns whether the summary is another one.
+pub async fn update(
+    writer: &Writer,
+    store: &SessionStore,
+    status: SessionStoreStatus,
+) -> Result<Option<Condition>, WriteError> {
+    let former = store.status.clone().unwrap_or_default();
+    if former == status {
+        return Ok(None);
+    }
+    writer
+        .apply_status(&store_key(&store.metadata), STATUS_FIELD_MANAGER, &json!(status))
+        .await?;
+    let ready = |status: &SessionStoreStatus| {
+        let condition = status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == types::READY);
+        condition.cloned()
+    };
+    let told = ready(&former).map(|condition| (condition.status, condition.reason));
+    Ok(ready(&status).filter(|now| told != Some((now.status.clone(), now.reason.clone()))))
+}
+
+/// The status of a store that cannot be read.
+pub fn invalid(generation: Option<i64>, message: String, now: &Time) -> SessionStoreStatus {
+    let nothing = SessionStoreStatus::default();
+    SessionStoreStatus {
+        observed_generation: generation,
+        conditions: vec![condition(
+            &nothing,
+            "False",
+            reasons::INVALID_SPEC,
+            message,
+            generation,
+            now,
+        )],
+        ..nothing
+    }
+}
+
+/// Name of the store for messages.
+pub fn described(store: &SessionStore) -> String {
+    format!(
+        "SessionStore {}/{}",
+        store.namespace().unwrap_or_default(),
+        store.name_any()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{nothing_but, store, validated};
+
+    const MIB: i64 = 1 << 20;
+
+    fn facts(used: i64, clients: i64) -> Facts {
+        Facts {
+            version: "9.1.2".to_owned(),
+            used: used * MIB,
+            max: 200 * MIB,
+            clients,
+            evicted: 0,
+            certificate_is_current: true,
+            disk_failed: false,
+        }
+    }
+
+    fn after(former: Option<SessionStoreStatus>, facts: Facts, applied: &Applied) -> SessionStoreStatus {
+        let mut subject = store("{}");
+        subject.status = former;
+        let verdict = Verdict::Applied {
+            store: &validated("{}", &nothing_but(&["shop"]), &[]),
+            applied,
+            server: Ok(facts),
+        };
+        compute(&subject, &verdict, &Time(jiff::Timestamp::UNIX_EPOCH))
+    }
+
+    #[test]
+    fn memory_and_clients_are_told_in_steps_that_do_not_flutter() {
+        let nothing = Applied::default();
+        let mut status = after(None, facts(42, 10), &nothing);
+        let used = |status: &SessionStoreStatus| status.memory.clone().unwrap().used;
+        assert_eq!((used(&status).as_str(), status.clients), ("40Mi", Some(10)));
+        for (megabytes, clients) in [(45, 20), (46, 5), (44, 12), (36, 19)] {
+            let next = after(Some(status.clone()), facts(megabytes, clients), &nothing);
+            assert_eq!(next, status, "{megabytes} MiB, {clients} clients");
+        }
+        status = after(Some(status), facts(52, 21), &nothing);
+        assert_eq!((used(&status).as_str(), status.clients), ("50Mi", Some(21)));
+        status = after(Some(status), facts(52, 0), &nothing);
+        assert_eq!(status.clients, Some(0));
+    }
+
+    #[test]
+    fn users_are_listed_once_the_server_knows_them_and_stay_while_it_is_away() {
+        let nothing = Applied::default();
+        let away = |former| {
+            let mut subject = store("{}");
+            subject.status = former;
+            let verdict = Verdict::Applied {
+                store: &validated("{}", &nothing_but(&["shop"]), &[]),
+                applied: &nothing,
+                server: Err(unready(&nothing_but(&["shop"]), None)),
+            };
+            compute(&subject, &verdict, &Time(jiff::Timestamp::UNIX_EPOCH))
+        };
+        assert_eq!(away(None).users, []);
+        let up = after(None, facts(1, 0), &nothing);
+        let secrets: Vec<&str> = up.users.iter().map(|user| user.secret.as_str()).collect();
+        assert_eq!(secrets, ["larder-user-shop"]);
+        assert_eq!(away(Some(up.clone())).users, up.users);
+    }
+
+    #[test]
+    fn how_long_a_store_has_not_been_ready_is_counted_from_when_it_was() {
+        let now = jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(100);
+        let mut subject = store("{}");
+        assert_eq!(unready_for(&subject, now).as_secs(), 0);
+        let refusal = Refusal {
+            reason: reasons::INVALID_SPEC,
+            message: String::new(),
+        };
+        let status = compute(
+            &subject,
+            &Verdict::Refused(&refusal),
+            &Time(jiff::Timestamp::UNIX_EPOCH),
+        );
+        subject.status = Some(status);
+        assert_eq!(unready_for(&subject, now).as_secs(), 100);
+        subject.status = Some(after(None, facts(1, 0), &Applied::default()));
+        assert_eq!(unready_for(&subject, now).as_secs(), 0);
+    }
+
+    #[test]
+    fn a_store_that_runs_and_takes_no_sessions_is_not_ready() {
+        let reason = |facts: Facts, applied: &Applied| {
+            let status = after(None, facts, applied);
+            let ready = status.conditions[0].clone();
+            (ready.status, ready.reason)
+        };
+        let pair = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+        let nothing = Applied::default();
+        assert_eq!(reason(facts(1, 0), &nothing), pair("True", "Ready"));
+        assert_eq!(
+            reason(facts(200, 0), &nothing),
+            pair("False", "StoreRefusesWrites")
+        );
+        let mut disk = facts(1, 0);
+        disk.disk_failed = true;
+        assert_eq!(reason(disk, &nothing), pair("False", "StoreRefusesWrites"));
+        let refused = Applied {
+            volume_refused: Some("the class says no".to_owned()),
+            ..Applied::default()
+        };
+        assert_eq!(reason(facts(1, 0), &refused), pair("True", "VolumeCannotGrow"));
+    }
+}

@@ -1,0 +1,157 @@
+//! A redis-server on loopback, with a folder of its own. Both go when it is dropped.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+use crate::store::client::{Authority, Endpoint};
+
+/// Ports for servers: below those that the kernel gives to outgoing connections, and the bus of a cluster (10000 above)
+/// still is a port.
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+
+/// A certificate and the authority that vouches for it.
+pub struct Certificates {
+    /// The authority, PEM.
+    pub authority: String,
+    /// The server's certificate, PEM.
+    pub certificate: String,
+    /// The same, DER.
+    pub der: Vec<u8>,
+    /// The key, PEM.
+    pub key: String,
+}
+
+impl Certificates {
+    /// A certificate for `name`, by an authority of its own.
+    pub fn new(name: &str) -> Self {
+        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority_key = KeyPair::generate().unwrap();
+        let pem = authority.self_signed(&authority_key).unwrap().pem();
+        let key = KeyPair::generate().unwrap();
+        let issuer = Issuer::new(authority, authority_key);
+        let certificate = CertificateParams::new(vec![name.to_owned()])
+            .unwrap()
+            .signed_by(&key, &issuer)
+            .unwrap();
+        Self {
+            authority: pem,
+            certificate: certificate.pem(),
+            der: certificate.der().to_vec(),
+            key: key.serialize_pem(),
+        }
+    }
+}
+
+/// A port that no other test of this process gets.
+fn free_port() -> u16 {
+    static NEXT: LazyLock<Mutex<u16>> = LazyLock::new(|| Mutex::new(fastrand::u16(PORTS)));
+    let mut next = NEXT.lock().unwrap();
+    loop {
+        *next = if PORTS.contains(&(*next + 1)) {
+            *next + 1
+        } else {
+            PORTS.start
+        };
+        let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if is_free(*next) && is_free(*next + 10_000) {
+            return *next;
+        }
+    }
+}
+
+/// A running server.
+pub struct Server {
+    child: Child,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its port.
+    pub port: u16,
+}
+
+impl Server {
+    /// Without TLS.
+    pub fn plain(arguments: &[&str]) -> Self {
+        Self::start(arguments, |_, port| vec!["--port".into(), port.to_string()])
+    }
+
+    /// With TLS only.
+    pub fn tls(certificates: &Certificates, arguments: &[&str]) -> Self {
+        Self::start(arguments, |folder, port| {
+            let mut words = vec!["--port".to_owned(), "0".to_owned()];
+            words.extend(["--tls-port".to_owned(), port.to_string()]);
+            words.extend(["--tls-auth-clients".to_owned(), "no".to_owned()]);
+            for (name, content) in [
+                ("cert", &certificates.certificate),
+                ("key", &certificates.key),
+                ("ca-cert", &certificates.authority),
+            ] {
+                let file = folder.join(name);
+                std::fs::write(&file, content).unwrap();
+                words.extend([format!("--tls-{name}-file"), file.display().to_string()]);
+            }
+            words
+        })
+    }
+
+    fn start(arguments: &[&str], listen: impl Fn(&PathBuf, u16) -> Vec<String>) -> Self {
+        let port = free_port();
+        let folder = std::env::temp_dir().join(format!("session-operator-{:016x}", fastrand::u64(..)));
+        std::fs::create_dir(&folder).unwrap();
+        let child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--dir"])
+            .arg(&folder)
+            .args(listen(&folder, port))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(std::fs::File::create(folder.join("log")).unwrap())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("cannot start redis-server: {error}; install Debian's redis-server")
+            });
+        let server = Self { child, folder, port };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < deadline, "redis-server: {}", server.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        server
+    }
+
+    /// How clients reach it, without TLS.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            host: "127.0.0.1".to_owned(),
+            port: self.port,
+            address: None,
+            tls: None,
+        }
+    }
+
+    /// How clients reach it with TLS.
+    pub fn tls_endpoint(&self, authority: &str) -> Endpoint {
+        Endpoint {
+            host: "localhost".to_owned(),
+            address: Some("127.0.0.1".to_owned()),
+            tls: Some(Authority::Own(authority.to_owned())),
+            ..self.endpoint()
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A panic in drop during unwinding would hide the test's own.
+        if self.child.kill().is_ok() && self.child.wait().is_ok() {
+            _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+}

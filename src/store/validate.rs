@@ -1,0 +1,139 @@
+//! Step 2: from what was found to what can be worked with. No client, no clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube::ResourceExt;
+
+use super::dereference::Dereferenced;
+use super::names::Names;
+use super::quantity;
+use super::settings::StoreArgs;
+use crate::api::SessionStore;
+use crate::api::conditions::reasons;
+use crate::api::session_store::{DeletionPolicy, Engine, StoreTls};
+
+/// Least memory of a server: below it Valkey and a few hundred clients hardly fit.
+const LEAST_MEMORY: i64 = 64 << 20;
+
+/// Part of the memory limit that sessions may take, in quarters. The rest is for clients' buffers, fragmentation and
+/// the copy that a rewrite of the append-only file makes.
+const QUARTERS_FOR_SESSIONS: i64 = 3;
+
+/// A store that can be built.
+#[derive(Clone, Debug)]
+pub struct Validated {
+    /// Names of its children.
+    pub names: Names,
+    /// Its uid.
+    pub uid: String,
+    /// The server.
+    pub engine: Engine,
+    /// The image of the server.
+    pub image: String,
+    /// User and group id of the server.
+    pub user: Option<i64>,
+    /// Secrets with credentials for the image.
+    pub pull_secrets: Vec<String>,
+    /// Memory limit in bytes.
+    pub memory: i64,
+    /// Where the server refuses writes, in bytes.
+    pub max_memory: i64,
+    /// The volume, if sessions are kept on one.
+    pub volume: Option<Volume>,
+    /// Whether clients talk TLS.
+    pub tls: bool,
+    /// Key prefixes in use, each with its policies.
+    pub prefixes: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Bytes.
+    pub size: i64,
+    /// Storage class; absent = the cluster's default.
+    pub class: Option<String>,
+}
+
+/// Why a store cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// A reason of [`reasons`].
+    pub reason: &'static str,
+    /// A sentence that names object and remedy.
+    pub message: String,
+}
+
+impl Refusal {
+    fn invalid(message: String) -> Self {
+        Self {
+            reason: reasons::INVALID_SPEC,
+            message,
+        }
+    }
+}
+
+/// Whether deleting the store removes what it is made of.
+pub fn removes_everything(store: &SessionStore) -> bool {
+    store.spec.deletion_policy == DeletionPolicy::Delete
+}
+
+/// Checks `store` against what was found.
+pub fn validate(
+    store: &SessionStore,
+    found: &Dereferenced,
+    settings: &StoreArgs,
+) -> Result<Validated, Refusal> {
+    let name = store.name_any();
+    let memory = quantity::bytes(&store.spec.memory)
+        .filter(|bytes| *bytes >= LEAST_MEMORY)
+        .ok_or_else(|| {
+            Refusal::invalid(format!(
+                "SessionStore {name}: spec.memory is {}; give at least 64Mi, such as 256Mi",
+                store.spec.memory.0
+            ))
+        })?;
+    let volume = match &store.spec.persistence {
+        None => None,
+        Some(persistence) => Some(Volume {
+            size: quantity::bytes(&persistence.size).ok_or_else(|| {
+                Refusal::invalid(format!(
+                    "SessionStore {name}: spec.persistence.size is {}; give a size such as 1Gi",
+                    persistence.size.0
+                ))
+            })?,
+            class: persistence.storage_class_name.clone(),
+        }),
+    };
+    if let (Some(wanted), Some(there)) = (&volume, found.volume_size())
+        && wanted.size < there
+    {
+        return Err(Refusal {
+            reason: reasons::VOLUME_CANNOT_SHRINK,
+            message: format!(
+                "SessionStore {name}: spec.persistence.size is less than the {} that the volume {} has; volumes only \
+                     grow: set it to at least that",
+                quantity::text(there),
+                found.names.volume()
+            ),
+        });
+    }
+    Ok(Validated {
+        names: found.names.clone(),
+        uid: store.uid().unwrap_or_default(),
+        engine: store.spec.engine,
+        image: settings.image(store.spec.engine).to_owned(),
+        user: settings.store_user,
+        pull_secrets: settings
+            .store_pull_secrets
+            .iter()
+            .filter(|name| !name.is_empty())
+            .cloned()
+            .collect(),
+        memory,
+        max_memory: memory / 4 * QUARTERS_FOR_SESSIONS,
+        volume,
+        tls: store.spec.tls == StoreTls::Required,
+        prefixes: found.prefixes.clone(),
+    })
+}
