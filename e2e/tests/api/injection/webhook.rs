@@ -3,6 +3,7 @@
 //! No kube-proxy runs here, so the chart's Service is made to lead to loopback: its name, which the certificate is
 //! for, stays. The cluster's tests have the real thing.
 
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -221,6 +222,9 @@ async fn the_certificate_is_replaced_while_pods_are_created() {
     let release = Release::new("webhook-rotation").await;
     let life = ["--webhook-certificate-seconds=45"];
     let replicas = [release.start(&life).await, release.start(&life).await];
+    for replica in &replicas {
+        until_certified(replica).await;
+    }
     let injection = release.injection().await;
     let first = release.bundle().await;
     let load = Load::start(&release.world, &injection);
@@ -254,11 +258,35 @@ async fn the_certificate_is_replaced_while_pods_are_created() {
     }
 }
 
+/// Waits until a replica has the certificate: the very first ones are ready before, so that one of them can lead and make it.
+async fn until_certified(replica: &Replica) {
+    let port = replica.port;
+    until("the replica to have a certificate", || async move {
+        shows_a_certificate(port)
+            .then_some(())
+            .ok_or_else(|| "the handshake fails".to_owned())
+    })
+    .await;
+}
+
+/// Whether a TLS handshake with a port of loopback succeeds, whoever is there.
+fn shows_a_certificate(port: u16) -> bool {
+    let mut openssl = Command::new("openssl");
+    openssl
+        .args(["s_client", "-connect", &format!("127.0.0.1:{port}")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    openssl.status().is_ok_and(|status| status.success())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_leaves_goes_unnoticed_and_a_dead_one_costs_what_it_was_doing() {
     let _peace = peace().await;
     let release = Release::new("webhook-loss").await;
     let [first, second] = [release.start(&[]).await, release.start(&[]).await];
+    until_certified(&first).await;
+    until_certified(&second).await;
     let injection = release.injection().await;
 
     let load = Load::start(&release.world, &injection);
@@ -276,6 +304,7 @@ async fn a_replica_that_leaves_goes_unnoticed_and_a_dead_one_costs_what_it_was_d
     );
 
     let third = release.start(&[]).await;
+    until_certified(&third).await;
     let load = Load::start(&release.world, &injection);
     load.admits(20).await;
     // Like a crash: nobody is told, and connections to it fail until its endpoint goes.
