@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use kube::runtime::controller::{self, Action, Config, Controller};
-use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
@@ -20,6 +19,7 @@ use super::reconcile::{Context, Error, RECONCILE_TIMEOUT, reconcile_guarded};
 use super::sessions::carry_out::Memory;
 use super::sessions::revision::Images;
 use crate::runtime::backoff::Backoff;
+use crate::runtime::events::Events;
 use crate::runtime::metrics::ReconcileResult;
 use crate::runtime::writer::Writer;
 use crate::runtime::{self, Runtime};
@@ -64,17 +64,13 @@ async fn run_scope(runtime: Runtime, scope: Scope, census: Arc<Census>) {
             Err(error) => return tracing::error!(%scope, %error, "a watch ended before it began"),
         },
     }
-    let reporter = Reporter {
-        controller: "session-operator".into(),
-        instance: Some(runtime.identity.clone()),
-    };
     let metrics = runtime.metrics.reconcile(CONTROLLER);
     let context = Arc::new(Context {
         caches: caches.clone(),
         writer: Writer::new(runtime.client.clone()),
         leadership: runtime.leadership.clone(),
         budget: RestoreBudget::default(),
-        recorder: Recorder::new(runtime.client.clone(), reporter),
+        events: Events::new(runtime.client.clone(), &runtime.identity),
         metrics: metrics.clone(),
         backoff: Backoff::default(),
         census: census.clone(),

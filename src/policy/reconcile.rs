@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::PartialObjectMeta;
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::events::EventType;
 use kube::{Api, Resource, ResourceExt};
 
 use super::apply::{Applied, RestoreBudget, apply};
@@ -25,6 +25,7 @@ use super::{GuardedPolicy, foreign_manager, policy_key, undo};
 use crate::api::conditions::reasons;
 use crate::api::{STATUS_FIELD_MANAGER, SessionPolicy};
 use crate::runtime::backoff::Backoff;
+use crate::runtime::events::Events;
 use crate::runtime::leader::Leadership;
 use crate::runtime::metrics::ReconcileMetrics;
 use crate::runtime::writer::{WriteError, Writer, classify};
@@ -41,9 +42,6 @@ const STALE_CACHE_RETRY: Duration = Duration::from_millis(500);
 /// Pause between looks at pods that still run with something of a policy that is being undone.
 const ROLL_PERIOD: Duration = Duration::from_secs(2);
 
-/// Longest note of an Event (`events.k8s.io/v1`: 1024 bytes; characters here may take several).
-const EVENT_NOTE_LIMIT: usize = 256;
-
 /// Everything that a reconcile needs.
 pub struct Context {
     /// Read side.
@@ -55,7 +53,7 @@ pub struct Context {
     /// Restores so far.
     pub budget: RestoreBudget,
     /// Events.
-    pub recorder: Recorder,
+    pub events: Events,
     /// Measurements.
     pub metrics: ReconcileMetrics,
     /// Failures so far, by namespace/name.
@@ -147,8 +145,10 @@ async fn reconcile_policy(policy: &SessionPolicy, context: &Context) -> Result<A
     {
         Ok(applied) => {
             announce_changes(context, policy, &applied, sessions.as_ref()).await;
-            let mark = sessions.as_ref().and_then(|sessions| sessions.mark.as_deref());
-            collect_garbage(&context.writer, &validated, &found, mark).await?;
+            let wanted = sessions.as_ref().map_or([None, None], |sessions| {
+                [sessions.mark.as_deref(), sessions.coming.as_deref()]
+            });
+            collect_garbage(&context.writer, &validated, &found, wanted).await?;
             let verdict = Verdict::Applied(&validated, &applied, sessions.as_ref());
             publish(context, policy, &verdict).await?;
             let waits = [
@@ -361,7 +361,6 @@ async fn report_invalid(context: &Context, meta: &ObjectMeta, error: &str) -> Re
     Ok(())
 }
 
-/// Events are best effort: one that cannot be written is logged and changes nothing else.
 async fn emit(
     context: &Context,
     meta: &ObjectMeta,
@@ -378,28 +377,10 @@ async fn emit(
         uid: meta.uid.clone(),
         ..Default::default()
     };
-    let note: String = note.chars().take(EVENT_NOTE_LIMIT).collect();
-    let event = Event {
-        type_,
-        reason: reason.to_owned(),
-        note: Some(note),
-        action: action.to_owned(),
-        secondary: None,
-    };
-    if let Err(error) = context
-        .recorder
-        .publish(&event, &reference)
-        .await
-        .map_err(classify)
-    {
-        tracing::warn!(
-            policy = meta.name,
-            namespace = meta.namespace,
-            error = error.explain(),
-            reason,
-            "event not written"
-        );
-    }
+    context
+        .events
+        .publish(&reference, type_, reason, action, note)
+        .await;
 }
 
 #[cfg(test)]

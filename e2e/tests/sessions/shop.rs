@@ -7,7 +7,7 @@ use serde_json::json;
 use session_operator::api::{Event as Promise, Outcome};
 use session_operator::drill::event::Event;
 
-use super::support::{nobody_lost, own_store, shared, shop, users};
+use super::support::{nobody_lost, own_store, settled_before_marking, shared, shop, users};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rollouts_lost_pods_and_scaling_log_nobody_out() -> Result<()> {
@@ -30,6 +30,7 @@ async fn rollouts_lost_pods_and_scaling_log_nobody_out() -> Result<()> {
                 policy.status
             );
         }
+        settled_before_marking(cluster, namespace).await?;
         let injection = policy.status.clone().and_then(|status| status.injection);
         let injection = injection.ok_or_else(|| anyhow!("no status.injection"))?;
         ensure!(

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
-use session_operator::api::{INJECTION_LABEL, SessionPolicy};
+use session_operator::api::{INJECTION_LABEL, SessionInjection, SessionPolicy};
 use session_operator::drill::{Class, Options, Report};
 
 /// Users in a drill, some of whom log out before the event.
@@ -61,6 +61,34 @@ pub async fn shop(cluster: &Cluster, namespace: &str) -> Result<(Shop, SocketAdd
 pub async fn shared(policies: &Policies, spec: Value) -> Result<SessionPolicy> {
     policies.create_with("shop", spec).await?;
     policies.ready_within("shop", SHARED_LIMIT).await
+}
+
+/// Fails if the pods were marked before every API server had the time to learn of the revision that the mark names.
+pub async fn settled_before_marking(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let injections: Api<SessionInjection> = Api::namespaced(cluster.client.clone(), namespace);
+    for injection in injections.list(&ListParams::default()).await? {
+        let made = injection.creation_timestamp().context("a creation time")?.0;
+        let marked = pods(
+            cluster,
+            namespace,
+            &format!("{INJECTION_LABEL}={}", injection.name_any()),
+        )
+        .await?;
+        let first = marked
+            .iter()
+            .filter_map(ResourceExt::creation_timestamp)
+            .map(|time| time.0)
+            .min();
+        let first = first.context("a pod with the mark")?;
+        // 2 s, as whole seconds may show them.
+        let waited = first.duration_since(made).as_secs();
+        ensure!(
+            waited >= 1,
+            "{}: marked {waited} s after it was written",
+            injection.name_any()
+        );
+    }
+    Ok(())
 }
 
 /// Fails unless every member still has the session, wherever it is served now, and everybody who logged out stays out.

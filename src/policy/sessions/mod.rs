@@ -64,6 +64,8 @@ pub struct Sessions {
     pub webhook: bool,
     /// The revision that the pod template has to name. `None`: none yet.
     pub mark: Option<String>,
+    /// The revision that it will have to name once admission knows it.
+    pub coming: Option<String>,
     /// Objects that were changed just now, as `Kind/name`.
     pub changed: Vec<String>,
     /// When to look again, if something is awaited that no watch tells.

@@ -13,21 +13,21 @@ use crate::policy::sessions::{garbage, pods};
 use crate::policy::validate::Validated;
 use crate::runtime::writer::{WriteError, Writer, classify};
 
-/// Removes revisions that nothing names any more. Returns their names.
+/// Removes revisions that nothing names any more. Those of `wanted` stay: the one that the template is to name, and the one
+/// that it will be once admission knows it.
 pub async fn collect_garbage(
     writer: &Writer,
     validated: &Validated,
     found: &Dereferenced,
-    mark: Option<&str>,
-) -> Result<Vec<String>, WriteError> {
-    let all: Vec<String> = found
-        .injections
-        .iter()
-        .map(|injection| injection.name_any())
-        .filter(|name| Some(name.as_str()) != mark && pods::mark_of(&validated.target) != Some(name))
+    wanted: [Option<&str>; 2],
+) -> Result<(), WriteError> {
+    let wanted = [wanted[0], wanted[1], pods::mark_of(&validated.target)];
+    let all = found.injections.iter().map(|injection| injection.name_any());
+    let all: Vec<String> = all
+        .filter(|name| !wanted.contains(&Some(name.as_str())))
         .collect();
     if all.is_empty() || validated.suspended {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let client = writer.client();
     let sets: Api<ReplicaSet> = Api::namespaced(client.clone(), &validated.namespace);
@@ -38,17 +38,12 @@ pub async fn collect_garbage(
         .chain(found.pods.iter().map(|pod| pod.labels()))
         .filter_map(|labels| labels.get(INJECTION_LABEL).cloned())
         .collect();
-    let unused = garbage::unused(all.iter().map(String::as_str), mark, &named);
+    let unused = garbage::unused(all.iter().map(String::as_str), &wanted, &named);
     let api: Api<SessionInjection> = Api::namespaced(client.clone(), &validated.namespace);
-    let mut removed = Vec::with_capacity(unused.len());
-    for name in unused {
-        let meta = found
-            .injections
-            .iter()
-            .find(|injection| injection.name_any() == name)
-            .map(|injection| injection.metadata.clone());
-        remove(&api, &meta.unwrap_or_default()).await?;
-        removed.push(name.to_owned());
+    for injection in &found.injections {
+        if unused.contains(&injection.name_any().as_str()) {
+            remove(&api, &injection.metadata).await?;
+        }
     }
-    Ok(removed)
+    Ok(())
 }

@@ -56,6 +56,7 @@ impl Work<'_> {
             }
             Choice::Take if self.validated.suspended => Ok(Err(suspended("no pod is replaced"))),
             Choice::Take => {
+                sessions.coming = Some(wanted.name.clone());
                 let injection = self.write_revision(wanted, sessions).await?;
                 match self.admitted(&injection, sessions).await? {
                     Ok(()) => {
