@@ -98,7 +98,8 @@ pub struct Extension {
     /// Name of the variable.
     #[schemars(length(min = 1, max = 256))]
     pub name: String,
-    /// Value where the container's `env` already defines the variable; holds `$(NAME)`.
+    /// Value where the container's `env` already defines the variable; mostly holds `$(NAME)`, else what is injected goes on
+    /// to the old value by itself.
     #[schemars(length(max = 4096))]
     pub when_set: String,
     /// Value where it does not (what the image itself sets is part of it).
