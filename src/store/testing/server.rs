@@ -115,7 +115,8 @@ impl Server {
             });
         let server = Self { child, folder, port };
         let deadline = Instant::now() + Duration::from_secs(20);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        // It listens before it has read its users' file, so that a connection alone tells nothing.
+        while !server.log().contains("Ready to accept connections") {
             assert!(Instant::now() < deadline, "redis-server: {}", server.log());
             std::thread::sleep(Duration::from_millis(10));
         }
