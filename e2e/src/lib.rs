@@ -2,11 +2,14 @@
 //!
 //! Everything here expects a cluster that is up (`e2e/cluster/cluster up`); `CLUSTER_SUFFIX` names the run.
 
+pub mod app;
 pub mod cluster;
 pub mod namespace;
+pub mod node;
 pub mod policy;
-pub mod shop;
 pub mod snapshot;
+pub mod store;
+pub mod users;
 pub mod wait;
 
 pub use cluster::Cluster;

@@ -11,10 +11,14 @@ use serde_json::{Value, json};
 use session_operator::api::conditions::types;
 use session_operator::api::{Affinity, Event, SessionPolicy, Survival};
 
+use crate::app::App;
 use crate::wait::eventually;
 
 /// How long the operator may take to set a policy up, or to undo it, on a busy machine.
 pub const POLICY_LIMIT: Duration = Duration::from_secs(30);
+
+/// Until a store runs, the image was looked at and every pod is replaced, on a busy machine.
+pub const SHARED_LIMIT: Duration = Duration::from_mins(4);
 
 /// The policies of one namespace.
 #[derive(Clone)]
@@ -54,6 +58,14 @@ impl Policies {
             .create(&PostParams::default(), &policy)
             .await
             .with_context(|| format!("creating policy {name}"))
+    }
+
+    /// Creates a policy called as its target, and waits until every pod keeps its sessions in the store.
+    pub async fn shared(&self, spec: Value) -> Result<SessionPolicy> {
+        let name = spec.pointer("/targetRef/name").and_then(Value::as_str);
+        let name = name.context("the spec has no targetRef.name")?.to_owned();
+        self.create_with(&name, spec).await?;
+        self.ready_within(&name, SHARED_LIMIT).await
     }
 
     /// The API, for changes.
@@ -126,6 +138,16 @@ impl Policies {
             .with_context(|| format!("policy {name} does not go"))??;
         Ok(())
     }
+}
+
+/// The spec of a policy with strategy Shared; `shared` as in the spec.
+pub fn in_store(app: App, shared: &Value) -> Value {
+    json!({
+        "targetRef": {"name": app.name},
+        "strategy": "Shared",
+        "shared": shared,
+        "client": {"framework": app.framework},
+    })
 }
 
 /// A condition of a policy.

@@ -26,9 +26,9 @@ e2e_up() {
     $cluster up
     $cluster addon traefik
     $cluster addon traefik-nginx
-    e2e/install agents php
+    e2e/install agents php tomcat
     e2e/install operator
-    e2e/install app-images demo
+    e2e/install app-images core
     e2e/install store-images
     KUBECTL_SESSION=$(realpath "$target_folder/$(rustc -vV | sed -n 's/^host: //p')/operator/kubectl-session")
     export KUBECTL_SESSION

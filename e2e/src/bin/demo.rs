@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
-use e2e::shop::{ROLLOUT_LIMIT, Shop};
+use e2e::app::{ROLLOUT_LIMIT, Running, SHOP};
 use e2e::wait::eventually;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
@@ -75,7 +75,7 @@ struct Act {
 }
 
 struct Demo {
-    shop: Shop,
+    shop: Running,
     policies: Api<SessionPolicy>,
     entry: SocketAddr,
     users: u32,
@@ -98,7 +98,7 @@ async fn play() -> Result<()> {
         .await
         .context("no cluster: set KUBECONFIG, or see `e2e/cluster/cluster env`")?;
     let demo = Demo {
-        shop: Shop::new(&client, NAMESPACE, HOST),
+        shop: Running::new(&client, SHOP, NAMESPACE, HOST),
         policies: Api::namespaced(client, NAMESPACE),
         entry: arguments.target,
         users: arguments.users,

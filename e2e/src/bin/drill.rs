@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use e2e::app::SHOP;
 use session_operator::drill::event::{Event, Workload};
 use session_operator::drill::progress::Line;
 use session_operator::drill::{Application, Drill, Options, Target};
@@ -133,7 +134,7 @@ impl Arguments {
 
     fn application(&self) -> Result<Application> {
         let Some(path) = &self.application else {
-            return e2e::shop::application();
+            return SHOP.application();
         };
         let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         Application::from_yaml(&text).with_context(|| path.display().to_string())

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use e2e::app::{Running, SHOP, host};
 use e2e::policy::Policies;
-use e2e::shop::application;
 use e2e::wait::eventually;
 use e2e::{Cluster, cluster, with_temp_namespace};
 use kube::ResourceExt;
@@ -23,10 +23,10 @@ where
     F: AsyncFnOnce() -> Result<()>,
 {
     let entry = cluster.expose(cluster::TRAEFIK_PORT).await?;
-    let shop = e2e::shop::Shop::new(&cluster.client, namespace, &e2e::shop::host(namespace));
+    let shop = Running::new(&cluster.client, SHOP, namespace, &host(SHOP, namespace));
     shop.routed(entry).await?;
     shop.sticky(entry).await?;
-    let drill = Drill::new(application()?, shop.target(entry)?, watching())?;
+    let drill = Drill::new(SHOP.application()?, shop.target(entry)?, watching())?;
     let report = drill
         .run(name, async |_| {
             fault()

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use e2e::app::{Running, SHOP};
 use e2e::policy::Policies;
-use e2e::shop::Shop;
 use e2e::{Cluster, cluster, snapshot, with_temp_namespace};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
@@ -59,11 +59,11 @@ pub(super) async fn upgrade(cluster: &Cluster, settings: &[&str]) -> Result<()> 
 }
 
 /// Upgrades the release with changed values while users go on; nobody may be lost or moved, and no request may fail.
-async fn upgrade_under_load(cluster: &Cluster, shop: &Shop) -> Result<()> {
+async fn upgrade_under_load(cluster: &Cluster, shop: &Running) -> Result<()> {
     let entry = cluster.expose(cluster::TRAEFIK_PORT).await?;
     shop.routed(entry).await?;
     shop.sticky(entry).await?;
-    let drill = Drill::new(e2e::shop::application()?, shop.target(entry)?, watching())?;
+    let drill = Drill::new(SHOP.application()?, shop.target(entry)?, watching())?;
     let report = drill
         .run("helm upgrade", async |_| {
             let upgraded = upgrade(cluster, &["log.level=debug", "podLabels.upgraded=once"]).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use e2e::Cluster;
-use e2e::shop::Manifests;
+use e2e::app::{Manifests, SHOP};
 use e2e::wait::eventually;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -146,7 +146,7 @@ pub async fn restarts(cluster: &Cluster) -> Result<BTreeMap<String, i32>> {
 
 /// The shop with one pod per node less than usual: these tests are about the operator.
 pub fn manifests(namespace: &str) -> Result<Manifests> {
-    let mut manifests = Manifests::new(namespace)?;
+    let mut manifests = SHOP.manifests(namespace)?;
     manifests.deployment.spec.get_or_insert_default().replicas = Some(2);
     Ok(manifests)
 }

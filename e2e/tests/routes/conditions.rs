@@ -1,8 +1,8 @@
 //! Order of creation, and what is said while something is missing.
 
 use anyhow::{Result, ensure};
+use e2e::app::SHOP;
 use e2e::policy::{Policies, condition_of};
-use e2e::shop::Manifests;
 use e2e::with_temp_namespace;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::Api;
@@ -26,7 +26,8 @@ async fn a_policy_may_come_before_its_target() -> Result<()> {
             "{message:?}"
         );
 
-        let shop = Manifests::new(namespace)?
+        let shop = SHOP
+            .manifests(namespace)?
             .create(&cluster.client, namespace)
             .await?;
         let entry = traefik(cluster, &shop).await?;
@@ -39,7 +40,7 @@ async fn a_policy_may_come_before_its_target() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ingress_of_an_unknown_class_is_named_and_left_alone() -> Result<()> {
     with_temp_namespace("unknown-class", async |cluster, namespace| {
-        Manifests::new(namespace)?
+        SHOP.manifests(namespace)?
             .create(&cluster.client, namespace)
             .await?;
         let ingresses: Api<Ingress> = Api::namespaced(cluster.client.clone(), namespace);

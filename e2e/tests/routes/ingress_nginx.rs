@@ -1,8 +1,8 @@
 //! ingress-nginx annotations, as Traefik's provider for them reads them.
 
 use anyhow::{Result, ensure};
+use e2e::app::{Running, SHOP};
 use e2e::policy::{Policies, condition_of, route};
-use e2e::shop::{Manifests, Shop};
 use e2e::{Cluster, cluster, snapshot, with_temp_namespace};
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, PostParams};
@@ -12,8 +12,8 @@ use session_operator::api::conditions::{reasons, types};
 
 use super::support::{merge, nobody_moves};
 
-async fn nginx_shop(cluster: &Cluster, namespace: &str, paths: &[(&str, &str)]) -> Result<Shop> {
-    let mut manifests = Manifests::new(namespace)?;
+async fn nginx_shop(cluster: &Cluster, namespace: &str, paths: &[(&str, &str)]) -> Result<Running> {
+    let mut manifests = SHOP.manifests(namespace)?;
     let spec = manifests.ingress.spec.get_or_insert_default();
     spec.ingress_class_name = Some("nginx".into());
     for rule in spec.rules.iter_mut().flatten() {

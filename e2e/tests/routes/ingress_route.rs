@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use e2e::app::{Running, SHOP, host};
 use e2e::policy::{Policies, condition_of, promise, route};
-use e2e::shop::{Manifests, Shop};
 use e2e::{Cluster, snapshot, with_temp_namespace};
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
@@ -23,7 +23,7 @@ fn ingress_route(namespace: &str) -> Value {
         "metadata": {"name": "shop", "namespace": namespace},
         "spec": {"entryPoints": ["web"], "routes": [{
             "kind": "Rule",
-            "match": format!("Host(`{namespace}.test`)"),
+            "match": format!("Host(`{}`)", host(SHOP, namespace)),
             "services": [{"name": "shop", "port": 80}],
         }]},
     })
@@ -34,8 +34,9 @@ fn routes(cluster: &Cluster, namespace: &str) -> Api<DynamicObject> {
 }
 
 /// A shop behind an `IngressRoute` instead of its Ingress, not yet routed.
-async fn shop_without_ingress(cluster: &Cluster, namespace: &str) -> Result<Shop> {
-    let shop = Manifests::new(namespace)?
+async fn shop_without_ingress(cluster: &Cluster, namespace: &str) -> Result<Running> {
+    let shop = SHOP
+        .manifests(namespace)?
         .create(&cluster.client, namespace)
         .await?;
     let ingresses: Api<Ingress> = Api::namespaced(cluster.client.clone(), namespace);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use e2e::app::SHOP;
 use e2e::policy::{Policies, condition_of};
-use e2e::shop::Manifests;
 use e2e::wait::eventually;
 use e2e::{snapshot, with_temp_namespace};
 use k8s_openapi::api::core::v1::Service;
@@ -20,7 +20,7 @@ const NAME: &str = "traefik.ingress.kubernetes.io/service.sticky.cookie.name";
 #[tokio::test(flavor = "multi_thread")]
 async fn an_annotation_that_somebody_else_set_is_a_conflict_until_both_agree() -> Result<()> {
     with_temp_namespace("conflict", async |cluster, namespace| {
-        Manifests::new(namespace)?
+        SHOP.manifests(namespace)?
             .create(&cluster.client, namespace)
             .await?;
         let services: Api<Service> = Api::namespaced(cluster.client.clone(), namespace);
@@ -72,7 +72,7 @@ async fn an_annotation_that_somebody_else_set_is_a_conflict_until_both_agree() -
 #[tokio::test(flavor = "multi_thread")]
 async fn an_annotation_that_somebody_removes_is_restored() -> Result<()> {
     with_temp_namespace("removed", async |cluster, namespace| {
-        Manifests::new(namespace)?
+        SHOP.manifests(namespace)?
             .create(&cluster.client, namespace)
             .await?;
         let services: Api<Service> = Api::namespaced(cluster.client.clone(), namespace);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use e2e::app::SHOP;
 use e2e::policy::{Policies, condition_of, route};
-use e2e::shop::Manifests;
 use e2e::{snapshot, with_temp_namespace};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::Ingress;
@@ -19,7 +19,7 @@ use super::support::{all_kept, short};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_port_keeps_an_address_on_one_pod_and_the_default_comes_back() -> Result<()> {
     with_temp_namespace("node-port", async |cluster, namespace| {
-        let mut manifests = Manifests::new(namespace)?;
+        let mut manifests = SHOP.manifests(namespace)?;
         manifests.service.spec.get_or_insert_default().type_ = Some("NodePort".into());
         let shop = manifests.create(&cluster.client, namespace).await?;
         Api::<Ingress>::namespaced(cluster.client.clone(), namespace)

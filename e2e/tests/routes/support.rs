@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::shop::Shop;
+use e2e::app::Running;
 use e2e::{Cluster, cluster};
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::Value;
@@ -27,7 +27,7 @@ pub fn short() -> Options {
 }
 
 /// An address of Traefik's entry point, and the shop's route there waited for.
-pub async fn traefik(cluster: &Cluster, shop: &Shop) -> Result<std::net::SocketAddr> {
+pub async fn traefik(cluster: &Cluster, shop: &Running) -> Result<std::net::SocketAddr> {
     let entry = cluster.expose(cluster::TRAEFIK_PORT).await?;
     shop.routed(entry).await?;
     Ok(entry)
@@ -44,7 +44,7 @@ pub fn all_kept(report: &Report) -> Result<()> {
 }
 
 /// Drills while nothing happens; everybody has to stay.
-pub async fn nobody_moves(shop: &Shop, entry: std::net::SocketAddr) -> Result<()> {
+pub async fn nobody_moves(shop: &Running, entry: std::net::SocketAddr) -> Result<()> {
     shop.sticky(entry).await?;
     let report = shop
         .drill(entry, short(), &Event::Nothing(Duration::from_secs(3)))

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use e2e::app::{Running, SHOP, host};
 use e2e::policy::{Policies, promise, route};
-use e2e::shop::Manifests;
 use e2e::{snapshot, with_temp_namespace};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::Ingress;
@@ -21,7 +21,8 @@ use super::support::{all_kept, nobody_moves, short, traefik};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cookie_keeps_users_through_scale_up_and_a_lost_pod_loses_exactly_its_own() -> Result<()> {
     with_temp_namespace("cookie", async |cluster, namespace| {
-        let shop = Manifests::new(namespace)?
+        let shop = SHOP
+            .manifests(namespace)?
             .create(&cluster.client, namespace)
             .await?;
         let entry = traefik(cluster, &shop).await?;
@@ -77,7 +78,8 @@ async fn a_cookie_keeps_users_through_scale_up_and_a_lost_pod_loses_exactly_its_
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_policy_most_users_are_logged_out() -> Result<()> {
     with_temp_namespace("control", async |cluster, namespace| {
-        let shop = Manifests::new(namespace)?
+        let shop = SHOP
+            .manifests(namespace)?
             .create(&cluster.client, namespace)
             .await?;
         let entry = traefik(cluster, &shop).await?;
@@ -94,7 +96,7 @@ async fn without_a_policy_most_users_are_logged_out() -> Result<()> {
 async fn a_terminating_pod_keeps_its_users_while_new_users_avoid_it() -> Result<()> {
     const DRAIN_SECONDS: u64 = 20;
     with_temp_namespace("drain", async |cluster, namespace| {
-        let mut manifests = Manifests::new(namespace)?;
+        let mut manifests = SHOP.manifests(namespace)?;
         let template = &mut manifests.deployment.spec.get_or_insert_default().template;
         let pod = template.spec.get_or_insert_default();
         pod.termination_grace_period_seconds = Some(60);
@@ -152,7 +154,7 @@ async fn a_terminating_pod_keeps_its_users_while_new_users_avoid_it() -> Result<
 #[tokio::test(flavor = "multi_thread")]
 async fn two_ingresses_to_one_service_get_one_cookie_by_named_and_numbered_port() -> Result<()> {
     with_temp_namespace("two-routes", async |cluster, namespace| {
-        let manifests = Manifests::new(namespace)?;
+        let manifests = SHOP.manifests(namespace)?;
         let shop = manifests.create(&cluster.client, namespace).await?;
         let mut second = manifests.ingress.clone();
         second.metadata.name = Some("by-number".into());
@@ -170,7 +172,12 @@ async fn two_ingresses_to_one_service_get_one_cookie_by_named_and_numbered_port(
         let ingresses: Api<Ingress> = Api::namespaced(cluster.client.clone(), namespace);
         ingresses.create(&PostParams::default(), &second).await?;
         let entry = traefik(cluster, &shop).await?;
-        let other = e2e::shop::Shop::new(&cluster.client, namespace, &format!("second.{namespace}.test"));
+        let other = Running::new(
+            &cluster.client,
+            SHOP,
+            namespace,
+            &format!("second.{namespace}.test"),
+        );
         other.routed(entry).await?;
 
         let policies = Policies::new(&cluster.client, namespace);
@@ -191,7 +198,7 @@ async fn two_ingresses_to_one_service_get_one_cookie_by_named_and_numbered_port(
 #[tokio::test(flavor = "multi_thread")]
 async fn one_ingress_to_two_targets_is_written_since_the_setting_is_on_the_service() -> Result<()> {
     with_temp_namespace("two-targets", async |cluster, namespace| {
-        let manifests = Manifests::new(namespace)?;
+        let manifests = SHOP.manifests(namespace)?;
         let shop = manifests.create(&cluster.client, namespace).await?;
         let other = json!({"metadata": {"name": "other"}, "spec": {"selector": {"app": "other"}, "ports": [{"port": 80}]}});
         let services: Api<Service> = Api::namespaced(cluster.client.clone(), namespace);
@@ -221,7 +228,7 @@ async fn one_ingress_to_two_targets_is_written_since_the_setting_is_on_the_servi
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cookie_is_as_the_policy_says() -> Result<()> {
     with_temp_namespace("attributes", async |cluster, namespace| {
-        let shop = Manifests::new(namespace)?.create(&cluster.client, namespace).await?;
+        let shop = SHOP.manifests(namespace)?.create(&cluster.client, namespace).await?;
         let entry = traefik(cluster, &shop).await?;
         let policies = Policies::new(&cluster.client, namespace);
         let cookie = json!({"name": "route", "path": "/", "maxAgeSeconds": 3600, "secure": true, "httpOnly": true, "sameSite": "Strict"});
@@ -230,7 +237,7 @@ async fn the_cookie_is_as_the_policy_says() -> Result<()> {
         let notes = route(&policy, "Ingress", "shop")?.notes.join(" ");
         ensure!(notes.contains("TLS"), "a Secure cookie without TLS is not warned of: {notes}");
 
-        let host = format!("Host: {namespace}.test");
+        let host = format!("Host: {}", host(SHOP, namespace));
         let url = format!("http://{entry}/whoami");
         let answer = e2e::wait::eventually("the cookie", Duration::from_secs(10), || async {
             let output = tokio::process::Command::new("curl")

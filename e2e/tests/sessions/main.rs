@@ -4,10 +4,12 @@
 //! Each test has a namespace, an application and a store of its own, so they run side by side.
 
 #[cfg(test)]
+mod applications;
+#[cfg(test)]
+mod common;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod mistakes;
-#[cfg(test)]
-mod shop;
 #[cfg(test)]
 mod support;

@@ -1,66 +1,34 @@
 //! Steps that several tests share.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::policy::Policies;
-use e2e::shop::{Manifests, Shop};
-use e2e::{Cluster, cluster};
+use e2e::Cluster;
+use e2e::app::{Running, SHOP};
+use e2e::policy::{Policies, in_store};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 use session_operator::api::{INJECTION_LABEL, SessionInjection, SessionPolicy};
-use session_operator::drill::{Class, Options, Report};
 
-/// Users in a drill, some of whom log out before the event.
-pub const USERS: u32 = 30;
-
-/// Users of a drill who log out before the event and have to stay out.
-pub const LEAVERS: u32 = 5;
-
-/// Until a store runs, the image was looked at and every pod is replaced, on a busy machine.
-pub const SHARED_LIMIT: Duration = Duration::from_mins(4);
-
-/// Options of a drill whose event replaces pods.
-pub fn users() -> Options {
-    Options {
-        members: USERS,
-        leavers: LEAVERS,
-        period: Duration::from_millis(500),
-        timeout: Duration::from_secs(20),
-        before: Duration::from_secs(2),
-        settle: Duration::from_secs(4),
-        ..Options::default()
-    }
-}
+pub use e2e::policy::SHARED_LIMIT;
+pub use e2e::users::{USERS, nobody_lost, users};
 
 /// The spec of a policy for the shop with a store of its own. Tests take Redis: the Valkey that the test cluster can get
 /// speaks no TLS.
 pub fn own_store(store: &Value) -> Value {
-    json!({
-        "targetRef": {"name": "shop"},
-        "strategy": "Shared",
-        "shared": {"store": store},
-        "client": {"framework": "PHP"},
-    })
+    in_store(SHOP, &json!({"store": store}))
 }
 
 /// The shop of a namespace behind Traefik.
-pub async fn shop(cluster: &Cluster, namespace: &str) -> Result<(Shop, SocketAddr)> {
-    let shop = Manifests::new(namespace)?
-        .create(&cluster.client, namespace)
-        .await?;
-    let entry = cluster.expose(cluster::TRAEFIK_PORT).await?;
-    shop.routed(entry).await?;
-    Ok((shop, entry))
+pub async fn shop(cluster: &Cluster, namespace: &str) -> Result<(Running, SocketAddr)> {
+    SHOP.manifests(namespace)?.behind_traefik(cluster).await
 }
 
-/// Creates the policy `shop` and waits until every pod keeps its sessions in the store.
+/// Creates a policy called as its target, and waits until every pod keeps its sessions in the store.
 pub async fn shared(policies: &Policies, spec: Value) -> Result<SessionPolicy> {
-    policies.create_with("shop", spec).await?;
-    policies.ready_within("shop", SHARED_LIMIT).await
+    policies.shared(spec).await
 }
 
 /// Fails if the pods were marked before every API server had the time to learn of the revision that the mark names.
@@ -88,17 +56,6 @@ pub async fn settled_before_marking(cluster: &Cluster, namespace: &str) -> Resul
             injection.name_any()
         );
     }
-    Ok(())
-}
-
-/// Fails unless every member still has the session, wherever it is served now, and everybody who logged out stays out.
-pub fn nobody_lost(report: &Report) -> Result<()> {
-    ensure!(
-        report.count(Class::Kept) + report.count(Class::Moved) == USERS
-            && report.count(Class::LoggedOut) == LEAVERS,
-        "{}",
-        report.table()
-    );
     Ok(())
 }
 

@@ -49,6 +49,8 @@ switch ("$method $path") {
         $shopper->logOut();
         seeOther('/');
         break;
+    // The API of the same shop: it knows a shopper by the same session, and answers with JSON only.
+    case 'GET /api/basket':
     case 'GET /whoami':
         whoami($shopper);
         break;

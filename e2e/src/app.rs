@@ -1,4 +1,4 @@
-//! The shop of `e2e/apps/shop` in a namespace of a test's choice, and drills of it.
+//! The applications of `e2e/apps` in a namespace of a test's choice, and drills of them.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -10,9 +10,9 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::serde::de::DeserializeOwned;
-use kube::Resource;
 use kube::api::{Api, PostParams};
 use kube::core::NamespaceResourceScope;
+use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde_json::Value;
 use session_operator::drill::application::Values;
@@ -21,6 +21,7 @@ use session_operator::drill::event::{Event, Workload};
 use session_operator::drill::progress::Line;
 use session_operator::drill::{Application, Drill, Options, Report, Target};
 
+use crate::cluster::{self, Cluster};
 use crate::wait::eventually;
 
 /// How long a change of a Deployment may take on a busy machine.
@@ -32,70 +33,136 @@ const SETTLED: Duration = Duration::from_secs(3);
 /// How long an ingress controller may take to serve a new route.
 const ROUTE_LIMIT: Duration = Duration::from_secs(30);
 
-/// The header in which the shop names the pod that answers.
+/// The header in which every application names the pod that answers.
 const POD_HEADER: &str = "x-served-by";
 
-/// How the drill uses the shop.
-pub fn application() -> Result<Application> {
-    Application::from_yaml(include_str!("../apps/shop/drill.yaml")).context("e2e/apps/shop/drill.yaml")
+/// An application of `e2e/apps`.
+#[derive(Clone, Copy, Debug)]
+pub struct App {
+    /// Name of its Deployment, Service and Ingress.
+    pub name: &'static str,
+    /// First label of the host under which it is served.
+    site: &'static str,
+    /// What a policy calls the framework that it is made with.
+    pub framework: &'static str,
+    drill: &'static str,
+    manifests: &'static str,
 }
 
-/// The objects of the shop, for a test to change before it creates them.
-#[derive(Clone, Debug)]
-pub struct Manifests {
-    /// The Deployment.
-    pub deployment: Deployment,
-    /// The Service.
-    pub service: Service,
-    /// The Ingress; its host is `NAMESPACE.test`.
-    pub ingress: Ingress,
+/// An application by its folder and framework.
+macro_rules! app {
+    ($name:literal, $framework:literal) => {
+        App {
+            name: $name,
+            site: $name,
+            framework: $framework,
+            drill: include_str!(concat!("../apps/", $name, "/drill.yaml")),
+            manifests: include_str!(concat!("../apps/", $name, "/k8s.yaml")),
+        }
+    };
 }
 
-impl Manifests {
-    /// The objects of `e2e/apps/shop/k8s.yaml`, without their namespace, for a namespace of a test's choice.
-    pub fn new(namespace: &str) -> Result<Self> {
-        let documents: Vec<Value> = serde_saphyr::from_multiple(include_str!("../apps/shop/k8s.yaml"))?;
-        let mut ingress: Ingress = object(&documents, "Ingress", namespace)?;
+/// PHP on Apache, sessions in files.
+pub const SHOP: App = app!("shop", "PHP");
+/// The shop's API, whose users log in at the shop.
+pub const SHOP_API: App = App {
+    name: "shop-api",
+    drill: include_str!("../apps/shop/api-drill.yaml"),
+    manifests: include_str!("../apps/shop/api.yaml"),
+    ..SHOP
+};
+/// Tomcat, sessions in its memory.
+pub const TICKETS: App = app!("tickets", "Tomcat");
+/// Django on gunicorn, sessions in a database.
+pub const LIBRARY: App = app!("library", "Django");
+/// Express, sessions in the memory of Node.js.
+pub const KITCHEN: App = app!("kitchen", "Express");
+/// Spring Boot with Spring Session.
+pub const NOTES: App = app!("notes", "Spring");
+
+impl App {
+    /// How the drill uses it.
+    pub fn application(self) -> Result<Application> {
+        Application::from_yaml(self.drill).with_context(|| format!("the drill of {}", self.name))
+    }
+
+    /// Its objects, for a namespace of a test's choice.
+    pub fn manifests(self, namespace: &str) -> Result<Manifests> {
+        let documents: Vec<Value> = serde_saphyr::from_multiple(self.manifests)?;
+        let mut ingress: Ingress = object(self, &documents, namespace)?;
         for rule in ingress
             .spec
             .iter_mut()
             .flat_map(|spec| spec.rules.iter_mut().flatten())
         {
-            rule.host = Some(host(namespace));
+            rule.host = Some(host(self, namespace));
         }
-        Ok(Self {
-            deployment: object(&documents, "Deployment", namespace)?,
-            service: object(&documents, "Service", namespace)?,
+        Ok(Manifests {
+            app: self,
+            deployment: object(self, &documents, namespace)?,
+            service: object(self, &documents, namespace)?,
             ingress,
         })
     }
 
-    /// Creates all of them and waits until the pods are ready.
-    pub async fn create(&self, client: &kube::Client, namespace: &str) -> Result<Shop> {
-        create(client, namespace, &self.deployment).await?;
-        create(client, namespace, &self.service).await?;
-        create(client, namespace, &self.ingress).await?;
-        let shop = Shop::new(client, namespace, &host(namespace));
-        shop.settled().await?;
-        Ok(shop)
+    /// The question who is logged in, from somebody who is not.
+    fn check(self) -> Result<Call> {
+        let values = Values { user: "nobody", n: 0 };
+        let request = self.application()?.check.request;
+        request.call(values, &[]).map_err(|reason| anyhow!(reason))
     }
 }
 
-/// The host under which the shop of a namespace is served.
-pub fn host(namespace: &str) -> String {
-    format!("{namespace}.test")
+/// The objects of an application, for a test to change before it creates them.
+#[derive(Clone, Debug)]
+pub struct Manifests {
+    /// Whose they are.
+    pub app: App,
+    /// The Deployment.
+    pub deployment: Deployment,
+    /// The Service.
+    pub service: Service,
+    /// The Ingress; its host is that of [`host`].
+    pub ingress: Ingress,
 }
 
-fn object<K>(documents: &[Value], kind: &str, namespace: &str) -> Result<K>
+impl Manifests {
+    /// Creates all of them and waits until the pods are ready.
+    pub async fn create(&self, client: &kube::Client, namespace: &str) -> Result<Running> {
+        create(client, namespace, &self.deployment).await?;
+        create(client, namespace, &self.service).await?;
+        create(client, namespace, &self.ingress).await?;
+        let running = Running::new(client, self.app, namespace, &host(self.app, namespace));
+        running.settled().await?;
+        Ok(running)
+    }
+
+    /// The same behind Traefik: waits for the route, and gives the address where users come in.
+    pub async fn behind_traefik(&self, cluster: &Cluster) -> Result<(Running, SocketAddr)> {
+        let namespace = self.deployment.namespace().unwrap_or_default();
+        let running = self.create(&cluster.client, &namespace).await?;
+        let entry = cluster.expose(cluster::TRAEFIK_PORT).await?;
+        running.routed(entry).await?;
+        Ok((running, entry))
+    }
+}
+
+/// The host under which an application of a namespace is served.
+pub fn host(app: App, namespace: &str) -> String {
+    format!("{}.{namespace}.test", app.site)
+}
+
+fn object<K>(app: App, documents: &[Value], namespace: &str) -> Result<K>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned,
 {
+    let kind = K::kind(&());
     let document = documents
         .iter()
-        .find(|document| document.get("kind").and_then(Value::as_str) == Some(kind));
-    let document = document.ok_or_else(|| anyhow!("e2e/apps/shop/k8s.yaml has no {kind}"))?;
+        .find(|document| document.get("kind").and_then(Value::as_str) == Some(&*kind));
+    let document = document.ok_or_else(|| anyhow!("the manifests of {} have no {kind}", app.name))?;
     let mut object: K =
-        serde_json::from_value(document.clone()).with_context(|| format!("the shop's {kind}"))?;
+        serde_json::from_value(document.clone()).with_context(|| format!("the {kind} of {}", app.name))?;
     object.meta_mut().namespace = Some(namespace.to_owned());
     Ok(object)
 }
@@ -112,17 +179,7 @@ where
     let created = api.create(&PostParams::default(), object).await;
     created
         .map(|_| ())
-        .with_context(|| format!("creating the shop's {}", K::kind(&())))
-}
-
-/// The question who is logged in, from somebody who is not.
-fn check() -> Result<Call> {
-    let values = Values { user: "nobody", n: 0 };
-    application()?
-        .check
-        .request
-        .call(values, &[])
-        .map_err(|reason| anyhow!(reason))
+        .with_context(|| format!("creating {} {}", K::kind(&()), object.name_any()))
 }
 
 /// The pod that answered.
@@ -134,19 +191,22 @@ fn pod_of(answer: &Answer) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// A running shop.
+/// A running application.
 #[derive(Clone)]
-pub struct Shop {
+pub struct Running {
+    /// Which.
+    pub app: App,
     /// Its Deployment.
     pub workload: Workload,
     host: String,
 }
 
-impl Shop {
-    /// The shop in a namespace, served under a host.
-    pub fn new(client: &kube::Client, namespace: &str, host: &str) -> Self {
+impl Running {
+    /// An application in a namespace, served under a host.
+    pub fn new(client: &kube::Client, app: App, namespace: &str, host: &str) -> Self {
         Self {
-            workload: Workload::new(client.clone(), namespace, "shop"),
+            app,
+            workload: Workload::new(client.clone(), namespace, app.name),
             host: host.to_owned(),
         }
     }
@@ -154,19 +214,20 @@ impl Shop {
     /// Waits until all pods are ready and up to date.
     pub async fn settled(&self) -> Result<()> {
         let settled = tokio::time::timeout(ROLLOUT_LIMIT, self.workload.settled()).await;
-        settled.with_context(|| format!("the shop's pods are not ready within {ROLLOUT_LIMIT:?}"))??;
+        let name = self.app.name;
+        settled.with_context(|| format!("the pods of {name} are not ready within {ROLLOUT_LIMIT:?}"))??;
         Ok(())
     }
 
-    /// Where the shop is served, if `entry` is the address of an ingress controller.
+    /// Where it is served, if `entry` is the address of an ingress controller.
     pub fn target(&self, entry: SocketAddr) -> Result<Target> {
         Ok(Target::http(entry, &self.host)?)
     }
 
-    /// Waits until an ingress controller serves the shop from all its pods: it may be ready long before its routes are, and
-    /// pods may be ready before it knows of them.
+    /// Waits until an ingress controller serves it from all its pods: it may be ready long before its routes are, and pods
+    /// may be ready before it knows of them.
     pub async fn routed(&self, entry: SocketAddr) -> Result<()> {
-        let (target, call) = (self.target(entry)?, check()?);
+        let (target, call) = (self.target(entry)?, self.app.check()?);
         let pods: BTreeSet<String> = self.workload.pods().await?.into_keys().collect();
         eventually(
             &format!("route {} to {pods:?}", target.url()),
@@ -196,7 +257,7 @@ impl Shop {
     /// Waits until users have stayed where they are for a while: an ingress controller needs a moment to take over what is
     /// written (Traefik up to 2 s, its throttle), and a user who comes before is not bound to any pod.
     pub async fn sticky(&self, entry: SocketAddr) -> Result<()> {
-        let (target, call) = (self.target(entry)?, check()?);
+        let (target, call) = (self.target(entry)?, self.app.check()?);
         let since = Cell::new(Instant::now());
         eventually(
             &format!("users of {} stay", target.url()),
@@ -227,7 +288,7 @@ impl Shop {
         .await
     }
 
-    /// Drills the shop around something that a test does.
+    /// Drills it around something that a test does.
     pub async fn drill_with<F>(
         &self,
         entry: SocketAddr,
@@ -238,18 +299,18 @@ impl Shop {
     where
         F: AsyncFnOnce() -> Result<()>,
     {
-        let drill = Drill::new(application()?, self.target(entry)?, options)?;
+        let drill = Drill::new(self.app.application()?, self.target(entry)?, options)?;
         let _line = Line::show(drill.counters());
         Ok(Box::pin(drill.run(name, async |_| event().await)).await?)
     }
 
-    /// Drills the shop around one of the drill's own events, with a line of progress on a terminal.
+    /// Drills it around one of the drill's own events, with a line of progress on a terminal.
     pub async fn drill(&self, entry: SocketAddr, options: Options, event: &Event) -> Result<Report> {
-        let drill = Drill::new(application()?, self.target(entry)?, options)?;
+        let drill = Drill::new(self.app.application()?, self.target(entry)?, options)?;
         let _line = Line::show(drill.counters());
         let name = event.to_string();
         let run = drill.run(&name, async |marks| self.workload.cause(event, &marks).await);
-        // Large, as it holds requests to Kubernetes and to the shop in all their states.
+        // Large, as it holds requests to Kubernetes and to the application in all their states.
         Ok(Box::pin(run).await?)
     }
 }
