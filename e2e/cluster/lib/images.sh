@@ -29,6 +29,19 @@ builder() {
   BUILDAH_ISOLATION=chroot buildah --root "$CACHE/containers" --runroot "/run/session-operator/containers" "$@"
 }
 
+# trust_options: where a proxy looks into TLS, packages come under an authority that only this machine knows. Builds see the
+# machine's authorities in a folder, and stages that declare the argument of their package manager are told of it; nothing
+# of it stays in the image.
+trust_options() {
+  local folder=/run/authorities
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || return 0
+  printf '%s\n' "--volume=/etc/ssl/certs:$folder:ro"
+  printf -- '--build-arg=%s\n' "PIP_CERT=$folder/ca-certificates.crt" "NODE_EXTRA_CA_CERTS=$folder/ca-certificates.crt"
+  if [ -e /etc/ssl/certs/java/cacerts ]; then
+    printf -- '--build-arg=%s\n' "MAVEN_OPTS=-Djavax.net.ssl.trustStore=$folder/java/cacerts"
+  fi
+}
+
 # image_folder REFERENCE: where the archives of this image are kept.
 image_folder() { printf '%s/images/%s' "$CACHE" "$(printf '%s' "$1" | tr -c 'A-Za-z0-9.-' '_')"; }
 
@@ -38,7 +51,7 @@ image_link() { printf '%s/%s.tar' "$(image_folder "$1")" "$SUFFIX"; }
 # build_image REFERENCE CONTEXT [--file FILE] [--build-arg NAME=VALUE]…: builds if anything in the context,
 # the arguments or the base changed since the last time; prints the archive.
 build_image() {
-  local reference=$1 context=$2 file='' arguments=() folder key archive lock
+  local reference=$1 context=$2 file='' arguments=() trust folder key archive lock
   shift 2
   while (($#)); do
     case $1 in
@@ -59,7 +72,9 @@ build_image() {
   flock "$lock"
   if [ ! -e "$archive" ]; then
     restore_bases "${arguments[@]}"
-    builder build --quiet --layers --network host --pull-never --file "$file" --tag "$reference" "${arguments[@]}" "$context" >&2
+    mapfile -t trust < <(trust_options)
+    builder build --quiet --layers --network host --pull-never --file "$file" --tag "$reference" "${trust[@]}" "${arguments[@]}" \
+      "$context" >&2
     rm -f "$archive.new"
     builder push --quiet "$reference" "docker-archive:$archive.new:$reference" >&2
     mv "$archive.new" "$archive"
