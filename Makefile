@@ -40,7 +40,7 @@ test-api: ## The operator against a real etcd and kube-apiserver. ONLY=name pick
 	@e2e/stage api $(ONLY)
 test-replicator: ## Replicators as real processes with real session handlers.
 	replicator/tests/install
-	cargo test --workspace --test process --test members --test handlers
+	cargo test --workspace --test process --test members --test upstream --test handlers
 test-frameworks: ## Presets on real servers with a real store. ONLY=name picks tests; without it, those of PHP and Tomcat.
 	@e2e/stage frameworks $(or $(ONLY),php:: tomcat:: sandbox::)
 test-e2e: ## The operator on a whole cluster with real ingress controllers. ONLY=name picks tests.

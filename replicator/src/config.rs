@@ -10,16 +10,19 @@ mod flags;
 
 pub use flags::{
     AcknowledgeName, Cli, Front, LogFormat, ModeName, OnPartition, Operations, PeerOptions, Replication,
-    Request, Serve, Verb,
+    Request, Serve, UpstreamOptions, Verb,
 };
 
 use crate::core::{Acknowledge, Config, Mode};
+use crate::front::resp::keyspace;
 use crate::front::resp::request::Limits;
 use crate::front::server::Settings;
 use crate::net::discovery::Seeds;
 use crate::net::peers::Protection;
-use crate::net::tls::Files;
-use crate::runtime::memory;
+use crate::net::tls::{self, Files};
+use crate::net::upstream::{Store, Target};
+use crate::runtime::upstream::Upstream;
+use crate::runtime::{RunError, memory};
 
 /// Flags that do not go together or name what is not there. Each is one sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +78,20 @@ pub enum ConfigError {
         "no address to serve on: set --listen, --unix-socket, --memcached-listen or --memcached-unix-socket"
     )]
     Nowhere,
+    /// No URL of a Redis.
+    #[error("--upstream is not understood: expected redis[s]://[[user]:password@]host[:port][/database]")]
+    Upstream,
+    /// TLS without a CA.
+    #[error(
+        "--upstream rediss://… needs --upstream-ca: the certificates that its certificate is checked against"
+    )]
+    UpstreamCa,
+    /// The host cannot be in a certificate.
+    #[error("--upstream {0:?} is not a host name or address")]
+    UpstreamHost(String),
+    /// The password cannot be read.
+    #[error("--upstream-password-file cannot be used: {0}")]
+    UpstreamPassword(#[source] Box<ConfigError>),
     /// Less than the smallest useful limit.
     #[error("--memory-bytes {0} is too little: at least 1048576")]
     Memory(usize),
@@ -180,6 +197,8 @@ impl Serve {
             memory_limit: self.memory_limit()?,
             evict: replication.evict,
             max_value: self.front.max_value_bytes,
+            upstream: self.upstream()?.map(|upstream| upstream.stored_prefix()),
+            upstream_timeout_ms: self.upstream.upstream_timeout_ms.max(1),
             lock_without_majority: replication.lock_on_partition == OnPartition::Local,
             ..Config::default()
         })
@@ -240,6 +259,38 @@ impl Serve {
         }))
     }
 
+    /// The upstream store; `None` without one.
+    ///
+    /// # Errors
+    /// Flags that do not go together.
+    pub fn upstream(&self) -> Result<Option<UpstreamConfig>, ConfigError> {
+        let options = &self.upstream;
+        let Some(url) = &options.upstream else {
+            return Ok(None);
+        };
+        let mut target = Target::parse(url).ok_or(ConfigError::Upstream)?;
+        if let Some(path) = &options.upstream_password_file {
+            let password =
+                read_password(path).map_err(|error| ConfigError::UpstreamPassword(Box::new(error)))?;
+            target.password = Some(String::from_utf8_lossy(&password).into_owned());
+        }
+        let tls = match (target.tls, &options.upstream_ca) {
+            (false, _) => None,
+            (true, None) => return Err(ConfigError::UpstreamCa),
+            (true, Some(ca)) => {
+                let name = ServerName::try_from(target.host.clone())
+                    .map_err(|_| ConfigError::UpstreamHost(target.host.clone()))?;
+                Some((ca.clone(), name))
+            }
+        };
+        Ok(Some(UpstreamConfig {
+            target,
+            tls,
+            prefix: options.upstream_prefix.clone().into_bytes(),
+            timeout: Duration::from_millis(options.upstream_timeout_ms.max(1)),
+        }))
+    }
+
     /// How a drain goes.
     pub fn drain(&self) -> DrainTimes {
         let operations = &self.operations;
@@ -248,6 +299,38 @@ impl Serve {
             unready: Duration::from_secs(operations.unready_seconds),
             handover: Duration::from_secs(operations.handover_seconds),
         }
+    }
+}
+
+/// The upstream store.
+#[derive(Debug, Clone)]
+pub struct UpstreamConfig {
+    target: Target,
+    /// The CA's file, and the name that the certificate has to carry.
+    tls: Option<(PathBuf, ServerName<'static>)>,
+    prefix: Vec<u8>,
+    timeout: Duration,
+}
+
+impl UpstreamConfig {
+    /// What keys of concern begin with as the core knows them.
+    fn stored_prefix(&self) -> Vec<u8> {
+        let mut stored = Vec::new();
+        keyspace::encode(self.target.database, &self.prefix, &mut stored);
+        stored
+    }
+
+    /// A client of it, that has not connected yet.
+    ///
+    /// # Errors
+    /// The CA cannot be used.
+    pub async fn open(self) -> Result<Upstream, RunError> {
+        let tls = match self.tls {
+            Some((ca, name)) => Some((tls::client(&ca).await.map_err(RunError::UpstreamTls)?, name)),
+            None => None,
+        };
+        let store = Store::new(self.target, tls, self.timeout);
+        Ok(Upstream::new(store, self.prefix, self.timeout))
     }
 }
 
@@ -321,6 +404,22 @@ mod tests {
             ),
         ] {
             let error = serve(&arguments).peer_config().unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        for (arguments, expected) in [
+            (vec!["--upstream", "store:6379"], "expected redis"),
+            (vec!["--upstream", "rediss://store"], "--upstream-ca"),
+            (
+                vec![
+                    "--upstream",
+                    "redis://store",
+                    "--upstream-password-file",
+                    "/nonexistent",
+                ],
+                "cannot be read",
+            ),
+        ] {
+            let error = serve(&arguments).upstream().unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
         let error = serve(&["--mode", "backup", "--acknowledge", "local"])

@@ -4,6 +4,8 @@
 //! A property that does not hold ends the process by a panic: that is how fuzzers are told.
 #![allow(clippy::panic, reason = "a panic is the finding")]
 
+use std::collections::BTreeSet;
+
 use crate::core::{Input, LinkId, Output};
 use crate::front::resp::request::Limits;
 use crate::front::server::Settings;
@@ -79,7 +81,9 @@ pub fn memcached(data: &[u8]) {
 /// When that does not hold.
 pub fn peer(data: &[u8]) {
     let mut member = Harness::member(settings(), 1);
-    member.step(&Input::Discovered { others: 1 });
+    member.step(&Input::Discovered {
+        addresses: &BTreeSet::from(["127.0.0.1:1".to_owned()]),
+    });
     member.step(&Input::LinkUp {
         link: LINK,
         dialled: false,
@@ -118,11 +122,15 @@ fn closed(outputs: &[Output]) -> bool {
 /// What a member sends to another that joins it, as [`peer`] takes it: a seed for fuzzers.
 pub fn conversation(requests: &[u8]) -> Vec<u8> {
     let mut first = Harness::member(Settings::default(), 2);
-    first.step(&Input::Discovered { others: 0 });
+    first.step(&Input::Discovered {
+        addresses: &BTreeSet::new(),
+    });
     first.pass(TICK_MS);
     first.resp(b"SET before-the-join x EX 600\r\nHSET hash field value\r\n");
     let mut second = Harness::member(Settings::default(), 1);
-    second.step(&Input::Discovered { others: 1 });
+    second.step(&Input::Discovered {
+        addresses: &BTreeSet::from(["127.0.0.1:1".to_owned()]),
+    });
     first.step(&Input::LinkUp {
         link: LINK,
         dialled: true,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
+use support::proxy::Proxy;
 use support::resp::{Client, Value};
 use support::{Folder, Launch, Replicator, launches, wait_linked, wait_until};
 
@@ -322,4 +323,95 @@ fn a_peer_of_another_identity_is_refused() {
     assert_eq!(second.state()["links"], 0);
     second.wait_ready();
     assert_eq!(second.client().call("GET secret"), Value::Nil);
+}
+
+#[test]
+fn members_whose_links_are_cut_find_together_again() {
+    let folder = Folder::new();
+    let starts = launches(3, &folder, &["--acknowledge", "local"]);
+    // Whoever dials a member comes through its proxy, so that no link is left when all are cut.
+    let proxies: Vec<Proxy> = starts.iter().map(|start| Proxy::to(start.peer_port)).collect();
+    let ports: Vec<u16> = proxies.iter().map(|proxy| proxy.port).collect();
+    let mut members: Vec<Replicator> = starts
+        .into_iter()
+        .zip(&ports)
+        .map(|(start, port)| {
+            let advertise = format!("127.0.0.1:{port}");
+            start
+                .with(&["--advertise", &advertise])
+                .looking_for(&ports)
+                .start()
+        })
+        .collect();
+    members.iter_mut().for_each(Replicator::wait_ready);
+    wait_linked(&members);
+    members[0].client().call("SET before 1 EX 600");
+    members[0].client().call("SET ended 1 EX 600");
+    wait_for(&members[2], "ended", &Value::Bulk(b"1".to_vec()));
+    wait_for(&members[1], "before", &Value::Bulk(b"1".to_vec()));
+
+    proxies.iter().for_each(Proxy::cut);
+    wait_until("each is alone", || {
+        let alone = |m: &Replicator| {
+            let state = m.state();
+            let mut others = state["members"].as_array().unwrap().iter();
+            others.all(|other| other["suspect"] == true)
+        };
+        members.iter().all(alone)
+    });
+    // What is there goes on, on each side; the last write and the logout win.
+    assert_eq!(members[0].client().call("SET before 2 EX 600"), ok());
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert_eq!(members[1].client().call("SET before 3 EX 600"), ok());
+    assert_eq!(members[2].client().call("DEL ended"), Value::Int(1));
+    assert_eq!(members[0].client().call("SET ended 2 EX 600"), ok());
+    assert_eq!(members[0].client().call("GET before"), Value::Bulk(b"2".to_vec()));
+
+    proxies.iter().for_each(Proxy::heal);
+    wait_linked(&members);
+    for member in &members {
+        wait_for(member, "before", &Value::Bulk(b"3".to_vec()));
+        wait_for(member, "ended", &Value::Nil);
+    }
+}
+
+#[test]
+fn nine_members_lose_two_and_nothing_else() {
+    let folder = Folder::new();
+    let mut members = start(&launches(
+        9,
+        &folder,
+        &["--mode", "backup", "--backups", "2", "--acknowledge", "all"],
+    ));
+    let mut acknowledged = BTreeMap::new();
+    for member in &members {
+        write_sessions(&mut member.client(), &member.name, 40, &mut acknowledged);
+    }
+    assert!(acknowledged.len() >= 300, "{}", acknowledged.len());
+    for member in &members {
+        assert_all_there(member, &acknowledged);
+    }
+    let mut lost = [members.remove(0), members.remove(4)];
+    for member in &mut lost {
+        member.process.kill();
+    }
+    wait_until("everything is in reach again", || {
+        let mut client = members[3].client();
+        let mut keys = acknowledged.keys();
+        keys.all(|key| !client.ask(&["GET", key]).is_error())
+    });
+    for member in &members {
+        wait_until("the losses are noticed", || {
+            lost.iter().all(|gone| is_suspected(member, gone))
+        });
+        assert_all_there(member, &acknowledged);
+    }
+    // One that leaves in order takes nothing with it.
+    let leaver = members.remove(2);
+    let answer = leaver.control("drain");
+    assert!(answer.starts_with("everything"), "{answer} {}", leaver.log());
+    drop(leaver);
+    for member in &members {
+        assert_all_there(member, &acknowledged);
+    }
 }

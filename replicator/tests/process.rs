@@ -14,10 +14,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::resp::{Value, encode};
-use support::{Folder, Launch, PATIENCE, Replicator, http_get, wait_until};
+use support::{Folder, Launch, PATIENCE, Replicator, http_get, launches, tls, wait_linked, wait_until};
 
 #[test]
 fn tcp_and_unix_sockets_serve_the_same_sessions() {
@@ -232,4 +232,113 @@ fn bad_configuration_ends_with_one_sentence() {
         assert!(text.contains(expected), "{text}");
         assert_eq!(text.trim_end().lines().count(), 1, "{text}");
     }
+}
+
+#[test]
+fn a_draining_pod_keeps_its_users_and_turns_unready_only_at_the_end() {
+    let replicator = Launch::alone()
+        .with(&["--drain-seconds", "4", "--unready-seconds", "3"])
+        .start_ready();
+    let mut client = replicator.client();
+    client.call("SET a 1");
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let drain = scope.spawn(|| replicator.control("drain"));
+        wait_until("the drain has begun", || {
+            replicator.state()["state"] == "draining"
+        });
+        let mut ready_until = start.elapsed();
+        while replicator.is_ready() {
+            assert_eq!(client.call("GET a").text(), "1");
+            ready_until = start.elapsed();
+        }
+        // Ready for the drain time, whatever the state; not much longer, for a busy machine.
+        assert!(
+            ready_until >= Duration::from_millis(3_500),
+            "unready after {ready_until:?}"
+        );
+        assert!(ready_until < Duration::from_secs(20), "ready for {ready_until:?}");
+        let response = http_get(replicator.http_port, "/readyz").unwrap();
+        assert!(
+            response.starts_with("HTTP/1.1 503") && response.contains("leaving"),
+            "{response}"
+        );
+        // Unready, and it still serves.
+        assert_eq!(client.call("SET a 2").text(), "OK");
+        assert_eq!(replicator.client().call("GET a").text(), "2");
+        assert!(!drain.is_finished());
+        assert_eq!(drain.join().unwrap(), "everything is handed over\n");
+    });
+    assert!(start.elapsed() >= Duration::from_secs(7), "{:?}", start.elapsed());
+    assert_eq!(replicator.client().call("GET a").text(), "2");
+}
+
+#[test]
+fn state_and_hints_come_with_a_certificate() {
+    let folder = Folder::new();
+    let starts = launches(2, &folder, &[]);
+    let ports: Vec<u16> = starts.iter().map(|start| start.peer_port).collect();
+    let mut members: Vec<Replicator> = starts
+        .into_iter()
+        .map(|start| start.looking_for(&ports).start())
+        .collect();
+    members.iter_mut().for_each(Replicator::wait_ready);
+    wait_linked(&members);
+    let ask = |head: &str, body: &str, prefix: &str| {
+        let request = format!(
+            "{head} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        tls::ask(
+            folder.path(),
+            prefix,
+            "shop.web.sessions",
+            members[0].peer_port,
+            &request,
+        )
+    };
+    let state = ask("GET /state", "", "").unwrap();
+    let (head, body) = state.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let state: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(
+        (&state["state"], &state["members"][0]["name"]),
+        (&"active".into(), &"shop-1".into())
+    );
+    assert!(
+        ask("PUT /pods", "shop-0", "")
+            .unwrap()
+            .starts_with("HTTP/1.1 400")
+    );
+    assert!(ask("GET /metrics", "", "").unwrap().starts_with("HTTP/1.1 404"));
+    // A certificate of the same CA for somebody else, and none at all.
+    assert!(ask("GET /state", "", "other-").is_none());
+    assert!(ask("GET /state", "", "no-").is_none());
+
+    // A pod that is lost is waited for, until the operator says that it is not there any more.
+    let lost = members.pop().unwrap();
+    drop(lost);
+    let known = || members[0].state()["members"].as_array().unwrap().len();
+    assert_eq!(known(), 1);
+    let ask = |body: &str| {
+        let request = format!(
+            "PUT /pods HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        tls::ask(
+            folder.path(),
+            "",
+            "shop.web.sessions",
+            members[0].peer_port,
+            &request,
+        )
+        .unwrap()
+    };
+    assert!(ask(r#"["shop-0","shop-1"]"#).starts_with("HTTP/1.1 200"));
+    assert_eq!(known(), 1);
+    wait_until("the link is gone", || {
+        members[0].state()["members"][0]["linked"] == false
+    });
+    assert!(ask(r#"["shop-0"]"#).starts_with("HTTP/1.1 200"));
+    assert_eq!(known(), 0);
 }

@@ -125,7 +125,13 @@ impl Cluster {
             bytes: 0,
         };
         for place in 0..members {
-            cluster.step(place, &Input::Discovered { others: members - 1 });
+            let addresses = (0..members - 1).map(|n| n.to_string()).collect();
+            cluster.step(
+                place,
+                &Input::Discovered {
+                    addresses: &addresses,
+                },
+            );
             for peer in 0..members {
                 if peer != place {
                     let link = LinkId(peer as u64);

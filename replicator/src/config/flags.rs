@@ -45,6 +45,10 @@ pub enum Verb {
 pub enum Request {
     /// Print the state as JSON
     State,
+    /// Copy all sessions that are not here yet from the upstream store; on one member. Its progress is in the state
+    CopyIn,
+    /// Copy all sessions to the upstream store; on every member. Its progress is in the state
+    CopyOut,
     /// Hand over all sessions, and return when the pod may end (for a preStop hook)
     Drain,
 }
@@ -103,9 +107,38 @@ pub struct Serve {
     /// Replication
     #[command(flatten)]
     pub replication: Replication,
+    /// Another store
+    #[command(flatten)]
+    pub upstream: UpstreamOptions,
     /// Operations
     #[command(flatten)]
     pub operations: Operations,
+}
+
+/// Another store.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Upstream store")]
+pub struct UpstreamOptions {
+    /// Redis or Valkey, also a cluster, that held the sessions before or will: redis[s]://[[user]:password@]host[:port][/database].
+    /// What is not here is looked up there, what is written here is written there
+    #[arg(long, env = "SESSION_REPLICATOR_UPSTREAM", hide_env_values = true)]
+    pub upstream: Option<String>,
+    /// File with the upstream store's password
+    #[arg(
+        long,
+        env = "SESSION_REPLICATOR_UPSTREAM_PASSWORD_FILE",
+        requires = "upstream"
+    )]
+    pub upstream_password_file: Option<PathBuf>,
+    /// CA certificates that the upstream store's certificate is checked against, PEM; needed for rediss://
+    #[arg(long, env = "SESSION_REPLICATOR_UPSTREAM_CA", requires = "upstream")]
+    pub upstream_ca: Option<PathBuf>,
+    /// What the keys of sessions begin with: no other key is looked up, written or copied there
+    #[arg(long, env = "SESSION_REPLICATOR_UPSTREAM_PREFIX", default_value = "")]
+    pub upstream_prefix: String,
+    /// Milliseconds after which a look-up or a write there has failed
+    #[arg(long, env = "SESSION_REPLICATOR_UPSTREAM_TIMEOUT_MS", default_value_t = 1_000)]
+    pub upstream_timeout_ms: u64,
 }
 
 /// Applications.

@@ -6,7 +6,9 @@ use super::config::{Acknowledge, Mode};
 use super::io::{Output, TicketId};
 use super::members::MemberState;
 use super::node::Core;
+use super::upstream::Upstream;
 use super::version::{Incarnation, NodeId};
+use crate::store::Entry;
 
 /// Who gets a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,15 +41,29 @@ pub(super) struct Waiting {
     outcome: Outcome,
     /// Confirmations still needed; `None` for all that can come.
     need: Option<usize>,
+    /// Those that can come are waited for also when they are not needed.
+    everybody: bool,
     /// Confirmations that can still come.
     outstanding: usize,
+    /// The upstream store is waited for.
+    upstream: bool,
     deadline_ms: u64,
+}
+
+impl Waiting {
+    /// Whether everything that is waited for has come, or can come no more.
+    fn is_done(&self) -> bool {
+        let enough = self.need == Some(0) && !self.everybody;
+        (enough || self.outstanding == 0) && !self.upstream
+    }
 }
 
 /// What a write of some partition needs.
 struct Need {
     /// `None`: from all of `from`.
     count: Option<usize>,
+    /// Wait for all of `from`, as long as they are in reach, also when fewer would do.
+    everybody: bool,
     from: Vec<NodeId>,
 }
 
@@ -64,8 +80,12 @@ impl Core {
         if self.changes.is_empty() {
             return Some(outcome);
         }
+        let ends = self
+            .changes
+            .iter()
+            .any(|change| self.store.entry(change.id).is_some_and(Entry::is_dead));
         let numbers = self.publish();
-        let need = self.need(partition, lock);
+        let need = self.need(partition, lock, ends);
         #[cfg(test)]
         if self.config.faults == super::config::Faults::AcknowledgeIgnored {
             return Some(outcome);
@@ -73,7 +93,8 @@ impl Core {
         let mut waits: Vec<(NodeId, u64)> = Vec::with_capacity(need.from.len());
         waits.extend(numbers.iter().filter(|(node, _)| need.from.contains(node)));
         let wanted = need.count.unwrap_or(waits.len());
-        if wanted == 0 {
+        let upstream = self.upstream.as_mut().and_then(Upstream::awaited);
+        if wanted == 0 && (waits.is_empty() || !need.everybody) && upstream.is_none() {
             return Some(outcome);
         }
         if waits.len() < wanted {
@@ -88,6 +109,9 @@ impl Core {
                 member.out.wait(*number, ticket);
             }
         }
+        if let (Some(number), Some(store)) = (upstream, &mut self.upstream) {
+            store.wait(number, ticket);
+        }
         let deadline_ms = now.mono_ms + self.config.acknowledge_timeout_ms;
         self.deadlines.insert((deadline_ms, ticket));
         let outstanding = waits.len();
@@ -97,14 +121,17 @@ impl Core {
                 asker,
                 outcome,
                 need: need.count,
+                everybody: need.everybody,
                 outstanding,
+                upstream: upstream.is_some(),
                 deadline_ms,
             },
         );
         None
     }
 
-    fn need(&mut self, partition: u16, lock: bool) -> Need {
+    /// `ends`: a session ends with it. Then nobody in reach may show it any more, whatever the level says of values.
+    fn need(&mut self, partition: u16, lock: bool, ends: bool) -> Need {
         if lock {
             // Whoever takes over must know of the lock before its owner does.
             let me = self.me.id;
@@ -116,9 +143,13 @@ impl Core {
                 .filter(|id| *id != me)
                 .take(1)
                 .collect();
-            return Need { count: None, from };
+            return Need {
+                count: None,
+                everybody: true,
+                from,
+            };
         }
-        let active: Vec<NodeId> = match self.config.mode {
+        let holders: Vec<NodeId> = match self.config.mode {
             Mode::All => self
                 .members
                 .iter()
@@ -136,24 +167,46 @@ impl Core {
             }
         };
         let (all, one) = (None, Some(1));
-        let count = match (self.config.acknowledge, self.config.mode, self.config.affinity) {
+        let affinity = self.config.affinity;
+        let count = match (self.config.acknowledge, self.config.mode, affinity) {
             (Acknowledge::Local, ..) | (Acknowledge::Auto, Mode::All, true) => Some(0),
             (Acknowledge::One, ..) => one,
-            (Acknowledge::Auto, Mode::Backup(_), true) => Some(active.len().min(1)),
+            (Acknowledge::Auto, Mode::Backup(_), true) => Some(holders.len().min(1)),
             (Acknowledge::Quorum, ..) => Some(self.holders_known() / 2),
             (Acknowledge::All, ..) | (Acknowledge::Auto, _, false) => all,
         };
-        if count.is_some() {
-            return Need { count, from: active };
+        if count.is_some() && !ends {
+            return Need {
+                count,
+                everybody: false,
+                from: holders,
+            };
+        }
+        let mut from = holders;
+        if self.config.mode != Mode::All {
+            // Whoever may answer a read: also those that hold it in the eyes of a member with an older view, and the
+            // home that a member without the entry asks.
+            let readers = self.plan(partition).readers.clone();
+            let home = self.acting_home(partition);
+            let in_reach = |id: &NodeId| self.members.get(id).is_some_and(|m| m.serves() && m.in_reach());
+            let more: Vec<NodeId> = readers
+                .into_iter()
+                .chain([home])
+                .filter(|id| !from.contains(id) && in_reach(id))
+                .collect();
+            from.extend(more);
         }
         // A member that is about to become active, unknown to us, must not serve what it has not got.
-        let mut from = active;
         let joining = self
             .members
             .iter()
             .filter(|(_, m)| m.state == MemberState::Joining && m.in_reach());
         from.extend(joining.map(|(id, _)| *id));
-        Need { count, from }
+        Need {
+            count,
+            everybody: true,
+            from,
+        }
     }
 
     /// How many holders a key has, this one included, in reach or not.
@@ -173,9 +226,9 @@ impl Core {
             };
             waiting.outstanding -= 1;
             if let Some(need) = &mut waiting.need {
-                *need -= 1;
+                *need = need.saturating_sub(1);
             }
-            if waiting.need == Some(0) || waiting.outstanding == 0 {
+            if waiting.is_done() {
                 self.finish_waiting(now, *ticket, None, out);
             }
         }
@@ -192,8 +245,21 @@ impl Core {
                 Some(need) if waiting.outstanding < need => {
                     self.finish_waiting(now, *ticket, Some(CommandError::NoReplicas), out);
                 }
-                None if waiting.outstanding == 0 => self.finish_waiting(now, *ticket, None, out),
+                _ if waiting.is_done() => self.finish_waiting(now, *ticket, None, out),
                 _ => {}
+            }
+        }
+    }
+
+    /// The upstream store has these, or is waited for no longer.
+    pub(super) fn upstream_done(&mut self, now: Now, tickets: &[TicketId], out: &mut Vec<Output>) {
+        for ticket in tickets {
+            let Some(waiting) = self.waiting.get_mut(ticket) else {
+                continue;
+            };
+            waiting.upstream = false;
+            if waiting.is_done() {
+                self.finish_waiting(now, *ticket, None, out);
             }
         }
     }
@@ -218,6 +284,16 @@ impl Core {
 
     /// The time of this ticket is over, if it still waits for confirmations.
     pub(super) fn acknowledge_timed_out(&mut self, now: Now, ticket: TicketId, out: &mut Vec<Output>) {
-        self.finish_waiting(now, ticket, Some(CommandError::NoReplicas), out);
+        let Some(waiting) = self.waiting.get(&ticket) else {
+            return;
+        };
+        let enough = waiting.need == Some(0) || (waiting.need.is_none() && waiting.outstanding == 0);
+        if waiting.upstream
+            && let Some(upstream) = &mut self.upstream
+        {
+            upstream.lags();
+        }
+        let error = (!enough).then_some(CommandError::NoReplicas);
+        self.finish_waiting(now, ticket, error, out);
     }
 }

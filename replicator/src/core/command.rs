@@ -426,10 +426,13 @@ pub enum CommandError {
     /// A frame from a member could not be understood.
     #[error("ERR internal: malformed command")]
     Malformed,
+    /// The session may be in the upstream store, which did not answer in time. Nothing was done.
+    #[error("TRYAGAIN the upstream store did not answer in time")]
+    UpstreamUnreachable,
 }
 
 /// All errors, in the order of their codes on the wire.
-const ERRORS: [CommandError; 18] = [
+const ERRORS: [CommandError; 19] = [
     CommandError::WrongType,
     CommandError::NotInteger,
     CommandError::NotFloat,
@@ -448,6 +451,7 @@ const ERRORS: [CommandError; 18] = [
     CommandError::Loading,
     CommandError::Busy,
     CommandError::Malformed,
+    CommandError::UpstreamUnreachable,
 ];
 
 impl CommandError {

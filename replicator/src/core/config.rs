@@ -98,6 +98,12 @@ pub struct Config {
     pub ring: usize,
     /// Tickets that may be open at once.
     pub max_pending: usize,
+    /// There is an upstream store for the keys that begin so (with the mark of their database).
+    pub upstream: Option<Vec<u8>>,
+    /// After this long without an answer a look-up in the upstream store has failed.
+    pub upstream_timeout_ms: u64,
+    /// Look-ups in the upstream store at once.
+    pub max_fetches: usize,
     /// Newest wire version to offer.
     pub wire_version: u8,
     /// How lock keys and satellites are recognised.
@@ -194,6 +200,9 @@ impl Default for Config {
             partitions: 4_096,
             ring: 65_536,
             max_pending: 65_536,
+            upstream: None,
+            upstream_timeout_ms: 1_000,
+            max_fetches: 1_024,
             wire_version: super::WIRE_VERSION,
             groups: GroupRules::default(),
             #[cfg(test)]

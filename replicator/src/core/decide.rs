@@ -10,7 +10,9 @@ use super::handoff::Standing;
 use super::io::Output;
 use super::node::Core;
 use super::read;
+use super::upstream::Suspended;
 use super::version::Version;
+use super::wire::{OLDEST, encode_command};
 use crate::store::{Entry, key_hash};
 
 /// How a command went at the node that decides.
@@ -80,6 +82,17 @@ impl Core {
                 }
                 Standing::Confirmed | Standing::Minority => {}
             }
+        }
+        if self.homes.acts(partition)
+            && let Some(unknown) = self.unknown_key(command)
+        {
+            let suspended = Suspended {
+                asker,
+                base,
+                retry,
+                command: encode_command(OLDEST, command),
+            };
+            return self.look_upstream(now, unknown, suspended, out);
         }
         if let Command::Rename {
             from,

@@ -115,6 +115,7 @@ impl Core {
             // What waited for the two to agree can go on.
             self.live(now, out);
         }
+        self.end_past(now, out);
     }
 
     /// Memory in use, in thousandths of the limit.

@@ -1,9 +1,12 @@
 //! What goes into the core and what comes out of it.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::client::Observed;
 use super::command::Reply;
+use super::upstream::Fetched;
 use super::version::NodeId;
 
 /// A connection to a peer, numbered by whoever made it. Numbers are not reused.
@@ -37,11 +40,11 @@ pub enum Input<'a> {
         /// The frame, without its length.
         bytes: &'a [u8],
     },
-    /// Addresses at which members may be, from discovery. `complete` says that discovery answered; an empty complete
-    /// list means there is nobody else.
+    /// Discovery has answered in full: the other addresses at which there are members. None means that there is
+    /// nobody else.
     Discovered {
-        /// Number of other addresses known.
-        others: usize,
+        /// `host:port` each.
+        addresses: &'a BTreeSet<String>,
     },
     /// Time has passed; due at the latest at [`super::Core::next_tick_ms`].
     Tick,
@@ -51,6 +54,20 @@ pub enum Input<'a> {
     Drain,
     /// No more clients: send the rest and leave. Follows `Drain`, or stands for both.
     Stop,
+    /// The upstream store has answered [`Output::Fetch`].
+    Fetched {
+        /// The look-up.
+        number: u64,
+        /// What it said.
+        fetched: &'a Fetched,
+    },
+    /// The upstream store has done what [`super::Core::next_upstream`] asked.
+    UpstreamConfirmed {
+        /// [`super::UpstreamPortion::last`]; 0 when it only is in reach.
+        upto: u64,
+    },
+    /// The upstream store is out of reach, or could not do what was asked.
+    UpstreamLost,
     /// Zone and machine of members, by name, as the operator's file says.
     Topology {
         /// `(name, zone, machine)`.
@@ -93,6 +110,13 @@ pub enum Output {
         reply: Reply,
         /// To be handed to [`super::Client::observe`] of its connection.
         observed: Option<Observed>,
+    },
+    /// Look a key up in the upstream store, and answer by [`Input::Fetched`].
+    Fetch {
+        /// The look-up.
+        number: u64,
+        /// The key, with the mark of its database.
+        key: Box<[u8]>,
     },
     /// Readiness changed.
     Ready(bool),

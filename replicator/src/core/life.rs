@@ -93,10 +93,14 @@ impl Core {
         match self.state {
             MemberState::Joining => self.join(now, out),
             MemberState::Draining => {
+                self.fill_up();
                 self.give_away();
                 self.check_drained(now, out);
             }
-            MemberState::Active => self.give_away(),
+            MemberState::Active => {
+                self.fill_up();
+                self.give_away();
+            }
             MemberState::Left => {}
         }
         self.end_doubt(now, out);
@@ -123,13 +127,17 @@ impl Core {
             self.life.comparing.clone_from(&due);
             self.life.compared.clear();
         }
+        let view = self.view_hash();
+        let everybody_told = self.config.mode == Mode::All;
         let mut missing = 0;
         for (id, in_reach) in serving {
             if self.life.compared.contains(&id) {
                 continue;
             }
             missing += 1;
-            if in_reach && !self.comparisons.is_pending(id, Purpose::Fill) {
+            // In mode Backup a member sends what it writes only if it goes by the same view.
+            let told = everybody_told || self.agrees(id, view);
+            if in_reach && told && !self.comparisons.is_pending(id, Purpose::Fill) {
                 self.comparisons.queue(id, Purpose::Fill, due.clone());
             }
         }
@@ -215,6 +223,7 @@ impl Core {
                 self.life.hold(*partition, true);
             }
         }
+        self.fill_up();
         self.seek_homes(now, out);
     }
 
@@ -224,7 +233,6 @@ impl Core {
             return;
         }
         let me = self.me.id;
-        let mut fills: BTreeMap<NodeId, Vec<u16>> = BTreeMap::new();
         let mut repairs: BTreeMap<NodeId, Vec<u16>> = BTreeMap::new();
         for partition in 0..self.config.partitions {
             let plan = self.plan(partition);
@@ -232,12 +240,16 @@ impl Core {
             if plan.writers.contains(&me) {
                 if !held && !self.life.fills.contains_key(&partition) {
                     let serving = |id: &&NodeId| self.members.get(id).is_some_and(|m| m.serves() && !m.dead);
-                    let sources: BTreeSet<NodeId> = plan.writers.iter().filter(serving).copied().collect();
+                    let home = self.acting_home(partition);
+                    let sources: BTreeSet<NodeId> = plan
+                        .writers
+                        .iter()
+                        .chain([&home])
+                        .filter(serving)
+                        .copied()
+                        .collect();
                     if sources.is_empty() {
                         self.life.hold(partition, true);
-                    }
-                    for source in &sources {
-                        fills.entry(*source).or_default().push(partition);
                     }
                     if !sources.is_empty() {
                         self.life.fills.insert(partition, sources);
@@ -262,14 +274,32 @@ impl Core {
                 }
             }
         }
-        for (id, partitions) in fills {
-            self.comparisons.queue(id, Purpose::Fill, partitions);
-        }
+        self.fill_up();
         for (id, partitions) in repairs {
             self.comparisons.queue(id, Purpose::Repair, partitions);
         }
         self.give_away();
         self.compare(now, out);
+    }
+
+    /// Gets what this member lacks from those that know that it is to hold it: what they write from then on comes by
+    /// itself, and they answer only when it is here.
+    fn fill_up(&mut self) {
+        if self.life.fills.is_empty() {
+            return;
+        }
+        let mut fills: BTreeMap<NodeId, Vec<u16>> = BTreeMap::new();
+        for (partition, sources) in &self.life.fills {
+            for source in sources {
+                fills.entry(*source).or_default().push(*partition);
+            }
+        }
+        let view = self.view_hash();
+        for (id, partitions) in fills {
+            if self.agrees(id, view) && !self.comparisons.is_pending(id, Purpose::Fill) {
+                self.comparisons.queue(id, Purpose::Fill, partitions);
+            }
+        }
     }
 
     /// Gives partitions that are here, and not to stay, to those that hold them from now on.
@@ -308,8 +338,7 @@ impl Core {
         // One that does not see yet that it is to hold them would give them away and drop them again.
         let view = self.view_hash();
         for (id, partitions) in giving {
-            let agrees = self.members.get(&id).is_some_and(|m| m.view == view);
-            if agrees && !self.comparisons.is_pending(id, Purpose::Leave) {
+            if self.agrees(id, view) && !self.comparisons.is_pending(id, Purpose::Leave) {
                 self.comparisons.queue(id, Purpose::Leave, partitions);
             }
         }
@@ -376,7 +405,11 @@ impl Core {
             .filter(|m| m.is_active())
             .all(|m| m.out.head() == m.out.acked())
             && self.waiting.is_empty()
-            && self.asked.is_empty();
+            && self.asked.is_empty()
+            && self
+                .upstream
+                .as_ref()
+                .is_none_or(super::upstream::Upstream::is_idle);
         let deciding = self.homes.acting().next().is_some();
         let done = !successors || (given && quiet && !deciding);
         #[cfg(test)]

@@ -49,6 +49,8 @@ pub(super) struct Member {
     pub(super) link: Option<LinkId>,
     /// The wire version of the link.
     pub(super) wire: u8,
+    /// Discovery has named its address.
+    pub(super) listed: bool,
     /// When it was last heard, `mono_ms`.
     pub(super) heard_ms: u64,
     /// It has not been heard for too long, or says that it does not hear us.
@@ -94,6 +96,7 @@ impl Member {
             state,
             link: None,
             wire: super::wire::OLDEST,
+            listed: false,
             heard_ms: now_ms,
             suspect: false,
             dead: false,

@@ -51,6 +51,7 @@ mod settle;
 mod stats;
 mod step;
 mod stream;
+mod upstream;
 mod version;
 mod view;
 mod wire;
@@ -66,6 +67,7 @@ pub use io::{Event, Input, KeyEvent, LinkId, Output, TicketId};
 pub use members::MemberState;
 pub use node::{Core, Counters, Executed, Lookup};
 pub use stats::{MemberStats, Stats};
+pub use upstream::{Fetched, Stored, UpstreamPortion, UpstreamStats, UpstreamWrite};
 pub use version::{Incarnation, NodeId, Version};
 
 /// The newest wire version this build speaks. It also speaks the one before.

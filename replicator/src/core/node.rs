@@ -23,7 +23,9 @@ use super::placement::Plan;
 use super::rename::Renaming;
 use super::settle::Settling;
 use super::step::Link;
+use super::upstream::Upstream;
 use super::version::{NodeId, Version};
+use super::view::Views;
 use crate::store::{Store, key_hash};
 
 /// The replication core of one process. See the module's documentation for how it is used.
@@ -40,6 +42,7 @@ pub struct Core {
     /// Members that have gone, and when: they are not to be taken up again because somebody still speaks of them.
     pub(super) gone: BTreeMap<NodeId, u64>,
     pub(super) plans: Vec<Option<Arc<Plan>>>,
+    pub(super) views: Views,
     pub(super) homes: Homes,
     pub(super) waiting: BTreeMap<TicketId, Waiting>,
     pub(super) asked: BTreeMap<TicketId, Asked>,
@@ -56,6 +59,9 @@ pub struct Core {
     pub(super) missed: Missed,
     pub(super) changes: Vec<Change>,
     pub(super) lost_tickets: Vec<TicketId>,
+    pub(super) upstream: Option<Upstream>,
+    /// Replies that wait for the upstream store no longer.
+    pub(super) upstream_released: Vec<TicketId>,
     pub(super) counters: Counters,
     pub(super) key_events: bool,
     pub(super) beat_due_ms: u64,
@@ -132,6 +138,7 @@ impl Core {
             members: BTreeMap::new(),
             gone: BTreeMap::new(),
             plans: vec![None; partitions],
+            views: Views::default(),
             homes: Homes::new(partitions),
             waiting: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -147,6 +154,11 @@ impl Core {
             missed: Missed::default(),
             changes: Vec::new(),
             lost_tickets: Vec::new(),
+            upstream: config
+                .upstream
+                .clone()
+                .map(|prefix| Upstream::new(prefix, config.ring)),
+            upstream_released: Vec::new(),
             counters: Counters::default(),
             key_events: false,
             beat_due_ms: now.mono_ms,

@@ -7,7 +7,7 @@ use super::members::MemberState;
 use super::version::NodeId;
 
 /// What placement has to know of a member.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) id: NodeId,
     pub(super) name_hash: u64,
@@ -25,6 +25,23 @@ pub(super) struct Plan {
     pub(super) holders: Vec<NodeId>,
     /// Members that writes go to in mode Backup: holders of the old view and of the coming one, suspects included.
     pub(super) writers: Vec<NodeId>,
+    /// Members that answer reads in mode Backup, as far as anybody may think: the holders of this view and of those
+    /// before it that are still in use somewhere.
+    pub(super) readers: Vec<NodeId>,
+}
+
+impl Plan {
+    /// Takes into account that some members may still go by an older plan.
+    pub(super) fn linger(&mut self, past: &Self) {
+        for (all, more) in [
+            (&mut self.writers, &past.writers),
+            (&mut self.readers, &past.readers),
+        ] {
+            all.extend(more);
+            all.sort_unstable();
+            all.dedup();
+        }
+    }
 }
 
 /// How well a member suits a partition.
@@ -52,7 +69,7 @@ pub(super) fn plan(partition: u16, candidates: &[Candidate], backups: Option<u8>
             .collect();
         return Plan {
             holders: best,
-            writers: Vec::new(),
+            ..Plan::default()
         };
     };
     let count = usize::from(backups) + 1;
@@ -70,7 +87,12 @@ pub(super) fn plan(partition: u16, candidates: &[Candidate], backups: Option<u8>
     }
     writers.sort_unstable();
     writers.dedup();
-    Plan { holders, writers }
+    let readers = holders.clone();
+    Plan {
+        holders,
+        writers,
+        readers,
+    }
 }
 
 /// The best `count` that qualify: each as far as possible in a zone, or at least on a machine, of its own.

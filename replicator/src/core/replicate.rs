@@ -7,6 +7,7 @@ use super::clock::{Hlc, Now};
 use super::config::Mode;
 use super::io::{Event, KeyEvent, Output};
 use super::node::Core;
+use super::upstream::Upstream;
 use super::version::NodeId;
 use super::wire::{PeerMessage, Writer};
 use crate::store::{Content, EntryState, Store};
@@ -33,14 +34,16 @@ impl Core {
                 Mode::All => None,
                 Mode::Backup(_) => {
                     let partition = self.store.entry(change.id).map(crate::store::Entry::partition);
-                    Some(self.plan(partition.unwrap_or_default()))
+                    let partition = partition.unwrap_or_default();
+                    Some((self.plan(partition), self.acting_home(partition)))
                 }
             };
+            self.publish_upstream(change);
             for (id, member) in &mut self.members {
-                if writers
+                let concerned = writers
                     .as_ref()
-                    .is_some_and(|plan| plan.writers.binary_search(id).is_err())
-                {
+                    .is_none_or(|(plan, home)| home == id || plan.writers.binary_search(id).is_ok());
+                if !concerned {
                     continue;
                 }
                 let (number, dropped) = member.out.push(change);
@@ -65,6 +68,10 @@ impl Core {
             let lost = std::mem::take(&mut self.lost_tickets);
             self.unconfirmed(now, &lost, out);
         }
+        if !self.upstream_released.is_empty() {
+            let released = std::mem::take(&mut self.upstream_released);
+            self.upstream_done(now, &released, out);
+        }
         let mut encoded = Encoded::default();
         let due: Vec<NodeId> = self
             .members
@@ -79,7 +86,10 @@ impl Core {
 
     /// Whether [`Input::Flush`](super::Input::Flush) has anything to do: a member that is alone has nobody to tell.
     pub fn wants_flush(&self) -> bool {
-        !self.lost_tickets.is_empty() || self.members.values().any(|m| m.in_reach() && m.out.is_due())
+        let upstream = self.upstream.as_ref().is_some_and(Upstream::is_due);
+        upstream
+            || !self.lost_tickets.is_empty()
+            || self.members.values().any(|m| m.in_reach() && m.out.is_due())
     }
 
     /// Sends what waits for one member.

@@ -119,12 +119,13 @@ impl Core {
             .retain(|id| members.get(id).is_some_and(|m| m.expelled == 0));
         let complete = self.serves() && self.life.is_complete();
         let horizon_ms = self.horizon_ms();
+        let own = self.clock.reading(now.wall_ms);
+        let upstream = self.clean_upstream(own);
         let settling = &mut self.settling;
         if settling.awaited.is_empty() {
             settling.frozen = None;
         }
         let heard = known.iter().map(|(as_of, _)| *as_of).min();
-        let own = self.clock.reading(now.wall_ms);
         let candidate = heard
             .unwrap_or(own)
             .min(own)
@@ -145,7 +146,7 @@ impl Core {
             horizon_ms
         };
         let old_enough = Hlc::from_ms(now.wall_ms.saturating_sub(least_age_ms));
-        let stable = settling.settled.min(everywhere).min(old_enough);
+        let stable = settling.settled.min(everywhere).min(old_enough).min(upstream);
         #[cfg(test)]
         let stable = if self.config.faults == super::config::Faults::TombstoneDroppedEarly {
             own

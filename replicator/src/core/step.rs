@@ -41,11 +41,14 @@ impl Core {
             }
             Input::LinkDown { link } => self.drop_link(*link),
             Input::Frame { link, bytes } => self.on_frame(now, *link, bytes, out),
-            Input::Discovered { others } => self.life.others = Some(*others),
+            Input::Discovered { addresses } => self.on_discovered(now, addresses, out),
             Input::Tick => self.tick(now, out),
             Input::Flush => {}
             Input::Drain => self.drain(now, out),
             Input::Stop => self.stop(now, out),
+            Input::Fetched { number, fetched } => self.on_fetched(now, *number, fetched, out),
+            Input::UpstreamConfirmed { upto } => self.on_upstream_confirmed(now, *upto, out),
+            Input::UpstreamLost => self.on_upstream_lost(now, out),
             Input::Topology { places } => self.on_topology(now, places, out),
             Input::Exists { names } => self.on_exists(now, names, out),
         }
@@ -77,6 +80,7 @@ impl Core {
             .min(sweep)
             .min(soon)
             .min(self.homes.next_ms())
+            .min(self.next_fetch_ms())
     }
 
     fn tick(&mut self, now: Now, out: &mut Vec<Output>) {
@@ -89,6 +93,7 @@ impl Core {
             self.acknowledge_timed_out(now, ticket, out);
         }
         self.sweep(now, out);
+        self.expire_fetches(now, out);
         self.expire_forwards(now, out);
         self.resend_overdue(now);
         if now.mono_ms >= self.beat_due_ms {

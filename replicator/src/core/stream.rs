@@ -99,6 +99,11 @@ impl Stream {
         self.waiters.drain(..).map(|(_, ticket)| ticket).collect()
     }
 
+    /// Whether items have been given up since this was last asked. For a receiver that has no digests to compare.
+    pub(super) fn take_reset(&mut self) -> bool {
+        std::mem::take(&mut self.reset)
+    }
+
     /// Registers a reply that waits until `number` is confirmed.
     pub(super) fn wait(&mut self, number: u64, ticket: TicketId) {
         self.waiters.push_back((number, ticket));

@@ -1,5 +1,6 @@
 //! The view: who is a member, in which state, in reach or not; and what follows when that changes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::clock::Now;
@@ -15,6 +16,15 @@ use crate::store::key_hash;
 /// How long a member that has gone is remembered, milliseconds.
 const REMEMBER_GONE_MS: u64 = 600_000;
 
+/// Who counts for placement.
+#[derive(Debug, Default)]
+pub(super) struct Views {
+    present: Vec<Candidate>,
+    /// By partition: the last plan, if some members in reach may not have left it, or one before it, behind yet. Nothing
+    /// when all go by the present view, and in mode All.
+    past: Vec<Option<Arc<Plan>>>,
+}
+
 impl Core {
     /// The placement of a partition in the present view.
     pub(super) fn plan(&mut self, partition: u16) -> Arc<Plan> {
@@ -25,7 +35,11 @@ impl Core {
             Mode::All => None,
             Mode::Backup(backups) => Some(backups),
         };
-        let plan = Arc::new(placement::plan(partition, &self.candidates(), backups));
+        let mut plan = placement::plan(partition, &self.views.present, backups);
+        if let Some(Some(past)) = self.views.past.get(usize::from(partition)) {
+            plan.linger(past);
+        }
+        let plan = Arc::new(plan);
         if let Some(place) = self.plans.get_mut(usize::from(partition)) {
             *place = Some(Arc::clone(&plan));
         }
@@ -58,11 +72,41 @@ impl Core {
 
     /// Everything that follows from a change of the view.
     pub(super) fn view_changed(&mut self, now: Now, out: &mut Vec<Output>) {
+        let present = self.candidates();
+        if present != self.views.present {
+            self.views.present = present;
+            if self.config.mode != Mode::All {
+                self.views.past.resize(self.plans.len(), None);
+                for (past, plan) in self.views.past.iter_mut().zip(&mut self.plans) {
+                    // It has in it what lingered before.
+                    if let Some(plan) = plan.take() {
+                        *past = Some(plan);
+                    }
+                }
+            }
+        }
         self.plans.fill(None);
         self.watch_isolation(now);
         self.rebalance(now, out);
         self.seek_homes(now, out);
         self.retry_asked(now, out);
+    }
+
+    /// Whether a member knows the same members in the same states.
+    pub(super) fn agrees(&self, id: NodeId, view: u64) -> bool {
+        self.members.get(&id).is_some_and(|m| m.view == view)
+    }
+
+    /// Forgets the views of the past when nobody in reach goes by them any more.
+    pub(super) fn end_past(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.views.past.is_empty() {
+            return;
+        }
+        let view = self.view_hash();
+        if self.members.values().all(|m| m.suspect || m.view == view) {
+            self.views.past = Vec::new();
+            self.view_changed(now, out);
+        }
     }
 
     /// Takes up a member, or news of one.
@@ -266,6 +310,24 @@ impl Core {
         }
         if changed {
             self.view_changed(now, out);
+        }
+    }
+
+    /// Discovery has answered. A member that it named before and no longer does, and that has been silent for long since
+    /// (what discovery says may be old), will not come back: its pod is gone.
+    pub(super) fn on_discovered(&mut self, now: Now, addresses: &BTreeSet<String>, out: &mut Vec<Output>) {
+        self.life.others = Some(addresses.len());
+        let silent_ms = 3 * self.config.dead_after_ms;
+        let mut lost = Vec::new();
+        for (id, member) in &mut self.members {
+            if addresses.contains(&member.info.address) {
+                member.listed = true;
+            } else if member.dead && member.listed && now.mono_ms >= member.heard_ms + silent_ms {
+                lost.push(*id);
+            }
+        }
+        for id in lost {
+            self.remove_member(now, id, false, out);
         }
     }
 

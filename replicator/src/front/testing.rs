@@ -1,5 +1,7 @@
 //! Connections without sockets, for tests and fuzzers: bytes in, bytes out, against a core of one member.
 
+use std::collections::BTreeSet;
+
 use crate::core::{Config, Core, Input, NodeId, NodeInfo, Now, Output};
 use crate::front::resp::connection::Connection;
 use crate::front::server::{Server, Settings};
@@ -24,7 +26,9 @@ impl Harness {
     /// A front with these settings, of a member that knows that it is alone.
     pub fn new(settings: Settings) -> Self {
         let mut harness = Self::member(settings, 1);
-        harness.step(&Input::Discovered { others: 0 });
+        harness.step(&Input::Discovered {
+            addresses: &BTreeSet::new(),
+        });
         harness.step(&Input::Tick);
         harness
     }

@@ -5,3 +5,4 @@ pub mod link;
 pub mod peers;
 pub mod places;
 pub mod tls;
+pub mod upstream;

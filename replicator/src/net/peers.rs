@@ -14,8 +14,9 @@ use tracing::{debug, info, warn};
 use super::discovery::Seeds;
 use super::link;
 use super::places;
-use super::tls::{Files, Material, TlsContext, TlsError};
+use super::tls::{Files, HTTP, Material, TlsContext, TlsError};
 use crate::core::Input;
+use crate::runtime::http;
 use crate::runtime::node::Shared;
 
 /// For connecting and for the handshake each: a peer on the same network needs milliseconds.
@@ -170,6 +171,10 @@ async fn accepted(stream: TcpStream, current: &Current, node: &Shared) -> io::Re
         warn!(%error, "a peer is refused");
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
     }
+    if stream.get_ref().1.alpn_protocol() == Some(HTTP) {
+        http::serve_trusted(stream, node).await;
+        return Ok(());
+    }
     link::run(stream, node, false).await
 }
 
@@ -191,7 +196,7 @@ async fn dial_all(seeds: Seeds, own: String, current: Current, node: Shared) {
                 };
             known = found.addresses;
             if found.complete {
-                node.borrow_mut().step(&Input::Discovered { others: known.len() });
+                node.borrow_mut().step(&Input::Discovered { addresses: &known });
             }
         }
         let mut wanted = known.clone();

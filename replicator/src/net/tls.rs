@@ -11,6 +11,9 @@ use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+/// The protocol (ALPN) of requests that are no link.
+pub const HTTP: &[u8] = b"http/1.1";
+
 /// Where the certificates are, and whom to expect.
 #[derive(Debug, Clone)]
 pub struct Files {
@@ -101,10 +104,12 @@ impl Files {
         };
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).build()?;
-        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)?
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain.clone(), key()?)?;
+        // Links name no protocol; who names this one asks for the state or brings hints.
+        server.alpn_protocols = vec![HTTP.to_vec()];
         let client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)?
             .with_root_certificates(roots)
@@ -123,6 +128,27 @@ impl Files {
         }
         Ok(roots)
     }
+}
+
+/// A client that checks servers against the certificates in a file, and shows none itself.
+///
+/// # Errors
+/// The file cannot be read or holds no certificates.
+pub async fn client(ca: &std::path::Path) -> Result<TlsConnector, TlsError> {
+    let pem = tokio::fs::read(ca).await.map_err(|source| TlsError::Read {
+        path: ca.to_owned(),
+        source,
+    })?;
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ca, &pem)? {
+        roots.add(certificate)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(client)))
 }
 
 fn certificates(path: &std::path::Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {

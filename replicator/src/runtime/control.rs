@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use super::drain::drain;
 use super::node::Shared;
 use super::state::State;
-use super::{RunError, listen};
+use super::{RunError, listen, upstream};
 use crate::config::{DrainTimes, Request};
 
 /// Only the user that the sidecar runs as.
@@ -23,6 +23,7 @@ const MODE: u32 = 0o600;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest request line.
 const MAX_REQUEST: u64 = 64;
+const NO_UPSTREAM: &str = "there is no upstream store: set --upstream\n";
 /// After a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -31,6 +32,8 @@ impl Request {
         match self {
             Self::State => "state",
             Self::Drain => "drain",
+            Self::CopyIn => "copy-in",
+            Self::CopyOut => "copy-out",
         }
     }
 }
@@ -84,7 +87,24 @@ async fn answer(stream: UnixStream, times: DrainTimes, node: &Shared) -> io::Res
                 "not everything was handed over in time; what is left is handed over at SIGTERM\n".to_owned()
             }
         }
-        _ => "unknown request: expected state or drain\n".to_owned(),
+        "copy-in" => match node.borrow().upstream.clone() {
+            Some(upstream) => {
+                upstream::copy_in(node, &upstream);
+                "copying from the upstream store: see upstream in the state\n".to_owned()
+            }
+            None => NO_UPSTREAM.to_owned(),
+        },
+        "copy-out" => {
+            let mut node = node.borrow_mut();
+            if let Some(upstream) = node.upstream.clone() {
+                node.core.copy_upstream();
+                upstream.written.notify_one();
+                "copying to the upstream store: see upstream in the state\n".to_owned()
+            } else {
+                NO_UPSTREAM.to_owned()
+            }
+        }
+        _ => "unknown request: expected state, drain, copy-in or copy-out\n".to_owned(),
     };
     stream.get_mut().write_all(text.as_bytes()).await?;
     stream.get_mut().shutdown().await

@@ -1,17 +1,19 @@
-//! Probes and metrics on the pod's address: nothing else, and nothing about single sessions.
+//! Probes and metrics on the pod's address: nothing else, and nothing about single sessions. State and hints only over
+//! the members' TLS, for whoever shows a certificate of the policy.
 
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
@@ -19,6 +21,8 @@ use tracing::{debug, warn};
 
 use super::metrics;
 use super::node::Shared;
+use super::state::State;
+use crate::core::Input;
 
 /// Connections at once: a kubelet and a few scrapers.
 const MAX_CONNECTIONS: usize = 64;
@@ -26,6 +30,8 @@ const MAX_CONNECTIONS: usize = 64;
 const CONNECTION_TIMEOUT: Duration = Duration::from_mins(1);
 /// For the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest body: names of pods.
+const MAX_BODY: usize = 1 << 20;
 /// After a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -61,6 +67,54 @@ async fn accept(listener: TcpListener, node: Shared) {
                 sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Answers on a connection of somebody who has shown a certificate of the policy: the operator.
+pub async fn serve_trusted<S: AsyncRead + AsyncWrite + Unpin>(stream: S, node: &Shared) {
+    let service = service_fn(|request| {
+        let node = Rc::clone(node);
+        async move { Ok::<_, Infallible>(respond_trusted(&node, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Ok(Err(error)) = timeout(CONNECTION_TIMEOUT, connection).await {
+        debug!(%error, "an HTTP connection failed");
+    }
+}
+
+async fn respond_trusted(node: &Shared, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/state") => match serde_json::to_vec_pretty(&State::of(&node.borrow())) {
+            Ok(body) => {
+                let mut response = Response::new(Full::new(Bytes::from(body)));
+                let json = HeaderValue::from_static("application/json");
+                response.headers_mut().insert(CONTENT_TYPE, json);
+                response
+            }
+            Err(error) => {
+                warn!(%error, "the state cannot be written");
+                text(StatusCode::INTERNAL_SERVER_ERROR, "the state cannot be written\n")
+            }
+        },
+        (&Method::PUT, "/pods") => {
+            let Ok(body) = Limited::new(request.into_body(), MAX_BODY).collect().await else {
+                return text(StatusCode::PAYLOAD_TOO_LARGE, "expected at most a mebibyte\n");
+            };
+            match serde_json::from_slice::<Vec<String>>(&body.to_bytes()) {
+                Ok(names) => {
+                    node.borrow_mut().step(&Input::Exists { names });
+                    text(StatusCode::OK, "ok\n")
+                }
+                Err(_) => text(
+                    StatusCode::BAD_REQUEST,
+                    "expected a JSON array with the names of all pods that exist\n",
+                ),
+            }
+        }
+        _ => text(StatusCode::NOT_FOUND, "not found: GET /state, PUT /pods\n"),
     }
 }
 

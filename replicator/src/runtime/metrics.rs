@@ -35,6 +35,7 @@ pub fn encode(node: &Node) -> Result<String, fmt::Error> {
     front(&mut registry, &node.server.stats);
     sessions(&mut registry, &core, node);
     members(&mut registry, &core, node);
+    upstream(&mut registry, node);
     let mut out = String::new();
     encode_text(&mut out, &registry)?;
     Ok(out)
@@ -274,6 +275,70 @@ fn members(registry: &mut Registry, core: &CoreStats, node: &Node) {
     ] {
         counter(registry, name, help, value);
     }
+}
+
+fn upstream(registry: &mut Registry, node: &Node) {
+    let (Some(stats), Some(shared)) = (node.core.upstream_stats(), &node.upstream) else {
+        return;
+    };
+    let copy = *shared.copy.borrow();
+    for (name, help, value) in [
+        (
+            "upstream_connected",
+            "Whether the last attempt to write to the upstream store came through",
+            u64::from(stats.connected),
+        ),
+        (
+            "upstream_pending_changes",
+            "Changes that are not in the upstream store yet",
+            stats.pending,
+        ),
+        (
+            "upstream_copy_in_running",
+            "Whether everything is being copied from the upstream store",
+            u64::from(copy.running),
+        ),
+        (
+            "upstream_copy_in_seen",
+            "Keys that the present or last copy from the upstream store has come upon",
+            copy.seen,
+        ),
+        (
+            "upstream_copy_in_present",
+            "Of those, keys that are here",
+            copy.present,
+        ),
+        (
+            "upstream_copy_out_running",
+            "Whether everything is being copied to the upstream store",
+            u64::from(stats.copying),
+        ),
+        (
+            "upstream_copy_out_entries",
+            "Entries that the present or last copy to the upstream store has put on their way",
+            stats.copied,
+        ),
+    ] {
+        gauge(registry, name, help, value);
+    }
+    counter(
+        registry,
+        "upstream_written_changes",
+        "Changes that are in the upstream store",
+        stats.written,
+    );
+    let lookups = [
+        ("found", stats.fetched),
+        ("missing", stats.missed),
+        ("failed", stats.failed),
+    ];
+    counters(
+        registry,
+        "upstream_lookups",
+        "Look-ups in the upstream store by their result",
+        "result",
+        lookups.map(|(result, count)| (result.to_owned(), count)),
+    );
 }
 
 /// A histogram that was counted elsewhere.

@@ -12,8 +12,10 @@ pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod state;
+pub mod upstream;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -48,6 +50,9 @@ pub enum RunError {
     /// The certificates for links cannot be used.
     #[error("TLS between members cannot be set up: {0}")]
     Tls(#[from] TlsError),
+    /// The CA of the upstream store cannot be used.
+    #[error("TLS to the upstream store cannot be set up: {0}")]
+    UpstreamTls(#[source] TlsError),
     /// The system gave no randomness.
     #[error("the system gives no random numbers")]
     Random,
@@ -64,6 +69,7 @@ pub async fn run(serve: Serve) -> Result<(), RunError> {
     let settings = serve.settings()?;
     let config = serve.core()?;
     let peers = serve.peer_config()?;
+    let upstream = serve.upstream()?;
     let drain = serve.drain();
     let [id, seed, run_id @ ..] = random::<5>()?;
     let run_id = run_id.map(|word| format!("{word:016x}")).concat();
@@ -101,9 +107,16 @@ pub async fn run(serve: Serve) -> Result<(), RunError> {
     if let Some(path) = &serve.operations.control_socket {
         control::start(path, drain, &node)?;
     }
+    if let Some(config) = upstream {
+        let shared = Rc::new(config.open().await?);
+        node.borrow_mut().upstream = Some(Rc::clone(&shared));
+        upstream::start(&node, shared);
+    }
     match peers {
         Some(config) => start_peers(config, serve.peers.places_file, &node).await?,
-        None => node.borrow_mut().step(&Input::Discovered { others: 0 }),
+        None => node.borrow_mut().step(&Input::Discovered {
+            addresses: &BTreeSet::new(),
+        }),
     }
     info!(id, "serving");
     drain::until_told(&node, drain).await.map_err(RunError::Signals)

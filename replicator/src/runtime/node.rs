@@ -13,6 +13,7 @@ use crate::front::mailbox::{Completion, Mailbox};
 use crate::front::resp::keyspace;
 use crate::front::server::Server;
 use crate::net::link::Links;
+use crate::runtime::upstream::Upstream;
 
 /// How often the figures that INFO tells are taken from the core, milliseconds.
 const FIGURES_MS: u64 = 1_000;
@@ -103,6 +104,12 @@ pub struct Node {
     pub links: Links,
     /// Addresses to dial that other members told.
     pub hints: BTreeSet<String>,
+    /// Look-ups that the core wants done in the upstream store.
+    pub fetches: Vec<(u64, Box<[u8]>)>,
+    /// Told when there are such look-ups.
+    pub fetch: Rc<Notify>,
+    /// The upstream store, if there is one.
+    pub upstream: Option<Rc<Upstream>>,
     /// Where the process is in its life.
     pub phase: Phase,
     /// Told when [`Node::phase`] changes.
@@ -130,6 +137,9 @@ impl Node {
             output: Vec::new(),
             links: Links::default(),
             hints: BTreeSet::new(),
+            fetches: Vec::new(),
+            fetch: Rc::default(),
+            upstream: None,
             phase: Phase {
                 started: false,
                 leaving: false,
@@ -206,6 +216,11 @@ impl Node {
         for output in std::mem::take(&mut self.outputs) {
             self.carry_out_one(now, output);
         }
+        if let Some(upstream) = &self.upstream
+            && self.core.upstream_stats().is_some_and(|stats| stats.pending > 0)
+        {
+            upstream.written.notify_one();
+        }
     }
 
     fn carry_out_one(&mut self, now: Now, output: Output) {
@@ -234,6 +249,10 @@ impl Node {
                         observed,
                     });
                 }
+            }
+            Output::Fetch { number, key } => {
+                self.fetches.push((number, key));
+                self.fetch.notify_one();
             }
             Output::Ready(ready) => {
                 self.phase.started |= ready;

@@ -4,6 +4,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 use super::node::Node;
+use super::upstream::CopyIn;
 
 /// The state of a process.
 #[derive(Debug, Serialize)]
@@ -30,6 +31,9 @@ pub struct State {
     pub links: usize,
     /// The other members.
     pub members: Vec<Member>,
+    /// The upstream store, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<UpstreamState>,
     /// Commands that clients sent and that are not spoken here: an application that uses the sidecar for more than
     /// sessions shows up in this list.
     pub unsupported_commands: BTreeMap<&'static str, u64>,
@@ -50,6 +54,29 @@ pub struct Member {
     pub linked: bool,
     /// Changes that it has not confirmed.
     pub lag: u64,
+}
+
+/// The upstream store.
+#[derive(Debug, Serialize)]
+pub struct UpstreamState {
+    /// Whether the last attempt to write there came through.
+    pub connected: bool,
+    /// Changes of this member that are not there yet.
+    pub pending: u64,
+    /// Changes of this member that are there.
+    pub written: u64,
+    /// Look-ups that found a session there.
+    pub fetched: u64,
+    /// Look-ups that found nothing there.
+    pub missed: u64,
+    /// Look-ups that got no answer.
+    pub failed: u64,
+    /// Copying everything from there (`ctl copy-in`).
+    pub copy_in: CopyIn,
+    /// Whether everything is being copied there (`ctl copy-out`).
+    pub copy_out_running: bool,
+    /// Entries that copying everything there has put on their way; they are there when `pending` is 0.
+    pub copy_out_entries: u64,
 }
 
 impl State {
@@ -79,7 +106,24 @@ impl State {
                     lag: member.lag,
                 })
                 .collect(),
+            upstream: upstream(node),
             unsupported_commands: node.server.stats.unsupported.clone(),
         }
     }
+}
+
+fn upstream(node: &Node) -> Option<UpstreamState> {
+    let stats = node.core.upstream_stats()?;
+    let copy_in = *node.upstream.as_ref()?.copy.borrow();
+    Some(UpstreamState {
+        connected: stats.connected,
+        pending: stats.pending,
+        written: stats.written,
+        fetched: stats.fetched,
+        missed: stats.missed,
+        failed: stats.failed,
+        copy_in,
+        copy_out_running: stats.copying,
+        copy_out_entries: stats.copied,
+    })
 }

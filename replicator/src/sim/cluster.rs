@@ -210,14 +210,8 @@ impl World {
     pub(super) fn operate(&mut self) {
         self.operate_leaving();
         self.operate_roll();
-        let count = self.pods.values().flatten().count();
         for process in self.pods.values().flatten().copied().collect::<Vec<_>>() {
-            self.tell(
-                process,
-                &Input::Discovered {
-                    others: count.saturating_sub(1),
-                },
-            );
+            self.discover(process);
         }
         if self.scenario.hints && self.random.per_mille(100) {
             let names: Vec<String> = self.pods.keys().map(|pod| format!("pod-{pod}")).collect();

@@ -1,5 +1,7 @@
 //! Pods and their processes: how they start, stop and stand still.
 
+use std::collections::BTreeSet;
+
 use super::world::{Event, Process, World};
 use crate::core::{Core, Input, NodeId, NodeInfo, Now, TicketId};
 
@@ -54,7 +56,7 @@ impl World {
         let others: Vec<usize> = (0..number)
             .filter(|p| self.processes.get(*p).is_some_and(|p| p.alive))
             .collect();
-        self.tell(number, &Input::Discovered { others: others.len() });
+        self.discover(number);
         for other in others {
             let delay = self.random.range(1_000, 60_000);
             self.after(delay, Event::Connect { a: number, b: other });
@@ -98,6 +100,23 @@ impl World {
             self.input(process, event);
         }
         self.schedule_tick(process);
+    }
+
+    /// Discovery answers a process: where there are other pods.
+    pub(super) fn discover(&mut self, process: usize) {
+        let own = self.processes.get(process).map(|p| p.pod);
+        let addresses: BTreeSet<String> = self
+            .pods
+            .keys()
+            .filter(|pod| Some(**pod) != own)
+            .map(|pod| format!("pod-{pod}"))
+            .collect();
+        self.tell(
+            process,
+            &Input::Discovered {
+                addresses: &addresses,
+            },
+        );
     }
 
     /// Processes that a request can come to.

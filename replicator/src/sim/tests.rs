@@ -29,6 +29,16 @@ fn properties_hold_in_all_runs() {
     );
 }
 
+/// Seeds that have broken a property before.
+#[test]
+fn what_once_failed_holds() {
+    for seed in [100_885, 101_838, 102_591] {
+        if let Err(failure) = run(seed) {
+            panic!("seed {seed}: {}\n{}", failure.property, failure.report);
+        }
+    }
+}
+
 /// Each rule that is broken on purpose is noticed within so many seeds.
 fn noticed(settings: fn(&mut Config), within: u64) {
     let found = (0..within).find_map(|seed| {

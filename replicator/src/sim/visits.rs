@@ -216,7 +216,7 @@ impl World {
         if let (Some((g, _)), Some(dead)) = (read, dead)
             && g <= dead.generation
             && self.calm_since(dead.at_us)
-            && dead.at_us + if strict { 0 } else { 1_500_000 } < started_us
+            && dead.at_us < started_us
         {
             let detail = format!("{} generation {g} read at p{process} after its logout", user.key);
             self.violate("a logout never comes back", detail);

@@ -369,7 +369,7 @@ impl World {
                         self.log(|| format!("p{from} {event}"));
                     }
                 }
-                Output::Dial { .. } | Output::KeyEvent { .. } => {}
+                Output::Dial { .. } | Output::Fetch { .. } | Output::KeyEvent { .. } => {}
             }
         }
         self.out = out;

@@ -11,10 +11,12 @@
 pub mod certificates;
 pub mod encode;
 pub mod http;
+pub mod proxy;
 pub mod random;
 pub mod redis;
 pub mod resp;
 pub mod seeds;
+pub mod tls;
 pub mod transcript;
 
 use std::fs;

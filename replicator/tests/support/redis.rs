@@ -15,8 +15,16 @@ pub struct RedisServer {
 
 impl RedisServer {
     pub fn start() -> Self {
+        let server = Self::start_with(free_port(), &[]);
+        wait_until("redis-server answers", || {
+            Client::try_connect(server.address).is_ok()
+        });
+        server
+    }
+
+    /// On this port, with more arguments; it may not answer yet.
+    pub fn start_with(port: u16, arguments: &[&str]) -> Self {
         let folder = Folder::new();
-        let port = free_port();
         let child = Command::new("redis-server")
             .args([
                 "--port",
@@ -29,6 +37,7 @@ impl RedisServer {
                 "no",
             ])
             .args(["--daemonize", "no"])
+            .args(arguments)
             .arg("--dir")
             .arg(folder.path())
             .stdin(Stdio::null())
@@ -38,7 +47,6 @@ impl RedisServer {
                 panic!("redis-server cannot be started ({error}): install Debian's redis-server")
             });
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        wait_until("redis-server answers", || Client::try_connect(address).is_ok());
         Self {
             process: Process(child),
             address,

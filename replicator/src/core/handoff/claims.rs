@@ -1,0 +1,136 @@
+//! Beginning to act as the home of partitions, and telling everybody.
+
+use super::{Home, Token};
+use crate::core::clock::Now;
+use crate::core::io::Output;
+use crate::core::node::Core;
+use crate::core::version::NodeId;
+use crate::core::wire::PeerMessage;
+
+impl Core {
+    /// The comparison with the old home is done, or the old home is gone: from now on this member decides.
+    pub(in crate::core) fn handoff_done(&mut self, now: Now, partitions: &[u16], out: &mut Vec<Output>) {
+        let taking = &mut self.homes.taking;
+        let claims: Vec<(u16, u64)> = partitions
+            .iter()
+            .filter_map(|p| taking.remove(p).map(|(_, epoch)| (*p, epoch)))
+            .collect();
+        self.claim(now, &claims, out);
+    }
+
+    /// An old home is out of reach in the middle of a handover: it has stopped deciding, that is what counts.
+    pub(in crate::core) fn handoff_lost(&mut self, now: Now, old: NodeId, out: &mut Vec<Output>) {
+        let partitions: Vec<u16> = self
+            .homes
+            .taking
+            .iter()
+            .filter(|(_, (from, _))| *from == old)
+            .map(|(p, _)| *p)
+            .collect();
+        self.handoff_done(now, &partitions, out);
+    }
+
+    pub(super) fn claim(&mut self, now: Now, claims: &[(u16, u64)], out: &mut Vec<Output>) {
+        if claims.is_empty() {
+            return;
+        }
+        let me = self.me.id;
+        for (partition, epoch) in claims {
+            if let Some(home) = self.homes.get_mut(*partition) {
+                if *epoch < home.epoch && home.claimed_by != me {
+                    continue;
+                }
+                *home = Home {
+                    token: Token::Acting,
+                    epoch: *epoch,
+                    claimed_by: me,
+                };
+                self.counters.homes_taken += 1;
+            }
+        }
+        self.announce_claims(now, out);
+        self.retry_asked(now, out);
+    }
+
+    /// Tells everybody which partitions this member acts for, until they confirm it.
+    fn announce_claims(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.homes.claims_number += 1;
+        let number = self.homes.claims_number;
+        let ids: Vec<NodeId> = self.members.keys().copied().collect();
+        for id in ids {
+            if let Some(member) = self.members.get_mut(&id) {
+                member.unconfirmed_claims = Some(number);
+            }
+            self.send_claims(now, id, out);
+        }
+    }
+
+    /// Sends the claims to a member that has been out of reach, or that is new.
+    pub(in crate::core) fn claims_for(&mut self, now: Now, id: NodeId, out: &mut Vec<Output>) {
+        let number = self.homes.claims_number;
+        if let Some(member) = self.members.get_mut(&id) {
+            member.unconfirmed_claims = Some(number);
+        }
+        self.send_claims(now, id, out);
+    }
+
+    /// Sends the claims if they are not confirmed.
+    pub(in crate::core) fn send_claims(&mut self, now: Now, id: NodeId, out: &mut Vec<Output>) {
+        let Some(member) = self.members.get_mut(&id).filter(|m| m.link.is_some()) else {
+            return;
+        };
+        let Some(number) = member.unconfirmed_claims else {
+            return;
+        };
+        member.claims_sent_ms = now.mono_ms;
+        let claims = self
+            .homes
+            .acting()
+            .map(|p| (p, self.homes.get(p).epoch))
+            .collect();
+        self.send(id, &PeerMessage::Claims { number, claims }, out);
+    }
+
+    /// A member says which partitions it acts for.
+    pub(in crate::core) fn on_claims(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        number: u64,
+        claims: &[(u16, u64)],
+        out: &mut Vec<Output>,
+    ) {
+        let mut contested = false;
+        if !claims.is_empty() {
+            self.learn_active(now, from, out);
+        }
+        for (partition, epoch) in claims {
+            let Some(home) = self.homes.get_mut(*partition) else {
+                continue;
+            };
+            let newer = *epoch > home.epoch || (*epoch == home.epoch && from <= home.claimed_by);
+            if newer || (*epoch == home.epoch && home.claimed_by == NodeId::default()) {
+                *home = Home {
+                    token: Token::None,
+                    epoch: *epoch,
+                    claimed_by: from,
+                };
+            } else if home.token == Token::Acting {
+                contested = true;
+            }
+        }
+        self.send(from, &PeerMessage::ClaimsAck { number }, out);
+        if contested {
+            self.claims_for(now, from, out);
+        }
+        self.retry_asked(now, out);
+    }
+
+    pub(in crate::core) fn on_claims_ack(&mut self, from: NodeId, number: u64) {
+        if let Some(member) = self.members.get_mut(&from)
+            && member.unconfirmed_claims.is_some_and(|wanted| wanted <= number)
+        {
+            member.unconfirmed_claims = None;
+        }
+    }
+}
