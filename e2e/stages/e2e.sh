@@ -21,7 +21,7 @@ e2e_up() {
     trap 'exit 143' TERM
     # Built first: the cluster is idle meanwhile, and two cores are few.
     e2e/install binaries
-    cargo build --locked --workspace --test routes --test sessions --test stores --test operator
+    cargo build --locked --workspace --test routes --test sessions --test nodes --test stores --test operator
     $cluster tools demo
     $cluster up
     $cluster addon traefik
@@ -40,6 +40,8 @@ e2e() {
     cargo test --locked --workspace --test routes -- "$@" --test-threads 4
     cargo test --locked --workspace --test sessions -- "$@" --test-threads 3
     cargo test --locked --workspace --test stores -- "$@" --test-threads 4
+    # These cut nodes off.
+    cargo test --locked --workspace --test nodes -- "$@" --test-threads 1
     # These stop and replace the operator that all share.
     cargo test --locked --workspace --test operator -- "$@" --test-threads 1
 }

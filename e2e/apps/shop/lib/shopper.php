@@ -10,9 +10,12 @@ require_once __DIR__ . '/catalogue.php';
  */
 final class Shopper
 {
+    /** @throws RuntimeException when PHP cannot read the session: who is there is not known, which is not the same as nobody. */
     public function __construct()
     {
-        session_start();
+        if (!session_start()) {
+            throw new RuntimeException('no session');
+        }
     }
 
     /** Name of the user who is logged in, or null. */

@@ -29,7 +29,15 @@ function seeOther(string $path): void
     header("Location: $path", true, 303);
 }
 
-$shopper = new Shopper();
+try {
+    $shopper = new Shopper();
+} catch (RuntimeException) {
+    http_response_code(503);
+    header('Content-Type: text/plain');
+    header('Retry-After: 1');
+    echo "The shop cannot find out who you are. Please try again in a moment.\n";
+    return;
+}
 
 switch ("$method $path") {
     case 'GET /':
