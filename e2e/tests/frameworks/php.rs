@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use session_operator::api::session_policy::Framework;
 
 use crate::sandbox::Sandbox;
@@ -61,6 +61,33 @@ async fn a_module_of_apache_with_ini_folders_of_the_container() -> Result<()> {
     let trial = Trial::new(Framework::Php, sandbox, DRILL)?;
     let trial = apache(trial, folder.path(), |config| config)?;
     trial.run(&store).await
+}
+
+/// An application that shows its warnings, as with the official images, and does not look whether its session started.
+#[tokio::test]
+async fn the_password_is_on_no_page_while_the_store_is_away() -> Result<()> {
+    let folder = Folder::new("php-warning")?;
+    let store = Store::start(folder.path()).await?;
+    let page = folder.path().join("page.php");
+    fs::write(&page, "<?php session_start(); echo 'a page';")?;
+    fs::create_dir(folder.path().join("ini"))?;
+    fs::write(folder.path().join("ini/own.ini"), "display_errors = On\n")?;
+    let mut sandbox = sandbox(folder.path())?
+        .show(&page, "/srv/page.php")
+        .show(&folder.path().join("ini"), "/srv/ini");
+    sandbox.container = serde_json::from_value(serde_json::json!({
+        "name": "web", "env": [{"name": "PHP_INI_SCAN_DIR", "value": ":/srv/ini"}],
+    }))?;
+    let mut trial =
+        Trial::new(Framework::Php, sandbox, DRILL)?.server(&["php", "-S", "127.0.0.1:PORT", "/srv/page.php"]);
+    trial.inject(&store).await?;
+    drop(store);
+    let shown = trial.page().await?;
+    ensure!(
+        shown.contains("a page") && !shown.contains("auth"),
+        "the page says: {shown}"
+    );
+    Ok(())
 }
 
 /// As Debian sets it up: workers without the master's environment.

@@ -194,6 +194,17 @@ impl Trial {
         Ok(Target::http(address, &format!("localhost:{}", self.port))?)
     }
 
+    /// What somebody who is not logged in gets to see.
+    pub async fn page(&self) -> Result<String> {
+        let _running = self.start().await?;
+        let question = self.application.check.request.call(NOBODY, &[]);
+        let question = question.map_err(|reason| anyhow!(reason))?;
+        let mut visitor = Client::new(self.target()?, false, ANSWER_LIMIT);
+        let answer = visitor.send(&question).await;
+        let answer = answer.map_err(|failure| anyhow!("no page: {failure}"))?;
+        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+    }
+
     /// Waits until nobody listens any more: the kernel ends what a killed sandbox contained a moment after it.
     async fn port_is_free(&self) -> Result<()> {
         eventually("the port of killed servers to be free", START_LIMIT, || async {
