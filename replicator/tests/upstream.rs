@@ -354,3 +354,138 @@ fn a_cluster_is_followed() {
     );
     assert_eq!(second.client().call("DBSIZE").text(), "300");
 }
+
+/// A user's client that connects anew when the connection ends between two requests, as session handlers do.
+struct Handler {
+    address: std::net::SocketAddr,
+    client: Client,
+    renewed: usize,
+}
+
+impl Handler {
+    fn new(port: u16) -> Self {
+        let address = ([127, 0, 0, 1], port).into();
+        Self {
+            address,
+            client: Client::connect(address),
+            renewed: 0,
+        }
+    }
+
+    fn ask(&mut self, words: &[&str]) -> String {
+        if let Ok(reply) = self.client.try_ask(words) {
+            return reply.text();
+        }
+        self.renewed += 1;
+        self.client = Client::connect(self.address);
+        self.client.ask(words).text()
+    }
+}
+
+#[test]
+fn who_follows_passes_clients_on_and_may_lead_once() {
+    let redis = RedisServer::start();
+    answers(&redis);
+    let mut direct = Client::connect(redis.address);
+    fill(&mut direct, 100);
+    let url = format!("redis://{}", redis.address);
+    let member = Launch::alone()
+        .with(&[
+            "--upstream",
+            &url,
+            "--upstream-follow",
+            "--upstream-timeout-ms",
+            "5000",
+        ])
+        .start_ready();
+    let mut user = Handler::new(member.port);
+
+    // What the store says is said here, also by commands that are not spoken here.
+    assert_eq!(member.state()["upstream"]["follows"], true);
+    assert_eq!(user.ask(&["GET", "sess:7"]), "old-7");
+    assert_eq!(user.ask(&["SET", "sess:7", "by-user", "EX", "600"]), "OK");
+    assert_eq!(direct.ask(&["GET", "sess:7"]).text(), "by-user");
+    direct.ask(&["SET", "sess:7", "by-other", "EX", "600"]);
+    assert_eq!(user.ask(&["GET", "sess:7"]), "by-other");
+    direct.ask(&["DEL", "sess:8"]);
+    assert_eq!(user.ask(&["EXISTS", "sess:8"]), "0");
+    assert_eq!(member.state()["entries"], 0);
+
+    assert!(
+        member
+            .control("lead")
+            .starts_with("clients are answered from here")
+    );
+    wait_until("the connection was ended", || {
+        user.ask(&["GET", "sess:7"]) == "by-other" && user.renewed == 1
+    });
+    assert_eq!(member.state()["entries"], 1);
+    assert_eq!(user.ask(&["SET", "sess:9", "led", "EX", "600"]), "OK");
+    assert_eq!(direct.ask(&["GET", "sess:9"]).text(), "led");
+
+    assert!(member.control("follow").starts_with("clients are passed on"));
+    wait_until("the connection was ended again", || {
+        user.ask(&["GET", "sess:9"]) == "led" && user.renewed == 2
+    });
+    direct.ask(&["SET", "sess:9", "by-other", "EX", "600"]);
+    assert_eq!(user.ask(&["GET", "sess:9"]), "by-other");
+    // What was held while leading is older than what the store has by now.
+    assert!(member.control("lead").contains("start the process anew"));
+    assert_eq!(user.ask(&["GET", "sess:9"]), "by-other");
+}
+
+#[test]
+fn nobody_notices_a_change_of_who_leads() {
+    const USERS: usize = 20;
+    let redis = RedisServer::start();
+    answers(&redis);
+    let mut direct = Client::connect(redis.address);
+    fill(&mut direct, USERS);
+    let url = format!("redis://{}", redis.address);
+    let member = Launch::alone()
+        .with(&[
+            "--upstream",
+            &url,
+            "--upstream-follow",
+            "--upstream-timeout-ms",
+            "5000",
+        ])
+        .start_ready();
+    let stop = Arc::new(AtomicBool::new(false));
+    let port = member.port;
+    let users: Vec<_> = (0..USERS)
+        .map(|number| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                let (mut handler, key) = (Handler::new(port), format!("sess:{number}"));
+                let (mut value, mut requests) = (format!("old-{number}"), 0_u32);
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(
+                        handler.ask(&["GET", &key]),
+                        value,
+                        "{key} after {requests} requests"
+                    );
+                    value = format!("new-{requests}");
+                    assert_eq!(handler.ask(&["SET", &key, &value, "EX", "1800"]), "OK");
+                    requests += 1;
+                    // Some are always at it, some rest between two requests.
+                    std::thread::sleep(Duration::from_millis(u64::try_from(number).unwrap() * 30));
+                }
+                (requests, handler.renewed)
+            })
+        })
+        .collect();
+    for request in ["lead", "follow"] {
+        std::thread::sleep(Duration::from_secs(3));
+        member.control(request);
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    stop.store(true, Ordering::Relaxed);
+    for user in users {
+        let (requests, renewed) = user.join().unwrap();
+        assert!(
+            requests > 5 && renewed >= 2,
+            "{requests} requests, {renewed} connections more"
+        );
+    }
+}

@@ -49,6 +49,10 @@ pub enum Request {
     CopyIn,
     /// Copy all sessions to the upstream store; on every member. Its progress is in the state
     CopyOut,
+    /// Pass clients on to the upstream store from now on: others speak to it by themselves
+    Follow,
+    /// Answer clients from here from now on
+    Lead,
     /// Hand over all sessions, and return when the pod may end (for a preStop hook)
     Drain,
 }
@@ -136,6 +140,10 @@ pub struct UpstreamOptions {
     /// What the keys of sessions begin with: no other key is looked up, written or copied there
     #[arg(long, env = "SESSION_REPLICATOR_UPSTREAM_PREFIX", default_value = "")]
     pub upstream_prefix: String,
+    /// Pass clients on to the upstream store, until told to lead (`ctl lead`): for as long as other pods still speak to it
+    /// by themselves. Not with a cluster; memcached clients are refused meanwhile
+    #[arg(long, env = "SESSION_REPLICATOR_UPSTREAM_FOLLOW", requires = "upstream")]
+    pub upstream_follow: bool,
     /// Milliseconds after which a look-up or a write there has failed
     #[arg(long, env = "SESSION_REPLICATOR_UPSTREAM_TIMEOUT_MS", default_value_t = 1_000)]
     pub upstream_timeout_ms: u64,

@@ -24,6 +24,8 @@ pub struct Mailbox {
     limit: usize,
     overflowed: Cell<bool>,
     closing: Cell<bool>,
+    leaving: Cell<bool>,
+    busy: Cell<bool>,
     active_ms: Cell<u64>,
     waker: RefCell<Option<Waker>>,
 }
@@ -37,6 +39,8 @@ impl Mailbox {
             limit,
             overflowed: Cell::new(false),
             closing: Cell::new(false),
+            leaving: Cell::new(false),
+            busy: Cell::new(false),
             active_ms: Cell::new(0),
             waker: RefCell::default(),
         }
@@ -66,6 +70,22 @@ impl Mailbox {
         self.wake();
     }
 
+    /// Asks the connection to end as soon as nothing is owed to the client.
+    pub fn leave(&self) {
+        self.leaving.set(true);
+        self.wake();
+    }
+
+    /// Notes whether a reply is owed to the client, or a part of a request has come.
+    pub fn set_busy(&self, busy: bool) {
+        self.busy.set(busy);
+    }
+
+    /// Whether a reply is owed to the client, or a part of a request has come.
+    pub fn is_busy(&self) -> bool {
+        self.busy.get()
+    }
+
     /// Notes that the client has sent something. Milliseconds since the Unix epoch.
     pub fn touch(&self, now_ms: u64) {
         self.active_ms.set(now_ms);
@@ -78,7 +98,7 @@ impl Mailbox {
 
     /// Whether the connection has to end.
     pub fn must_close(&self) -> bool {
-        self.closing.get() || self.overflowed.get()
+        self.closing.get() || self.overflowed.get() || (self.leaving.get() && !self.busy.get())
     }
 
     /// The reply to `ticket`, if it has come.
@@ -146,6 +166,16 @@ mod tests {
         assert!(mailbox.has(TicketId(1)));
         assert_eq!(mailbox.take(TicketId(1)).map(|c| c.reply), Some(Reply::Ok));
         assert!(mailbox.take(TicketId(1)).is_none());
+    }
+
+    #[test]
+    fn who_is_to_leave_does_so_when_nothing_is_owed() {
+        let mailbox = Mailbox::new(10);
+        mailbox.set_busy(true);
+        mailbox.leave();
+        assert!(!mailbox.must_close());
+        mailbox.set_busy(false);
+        assert!(mailbox.must_close());
     }
 
     #[test]

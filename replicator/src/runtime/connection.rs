@@ -68,11 +68,13 @@ where
         if let Step::End = poll_fn(|context| driver.poll_step(context)).await? {
             break;
         }
+        driver.note_busy();
         driver.send_what_waits().await?;
         // A long pipeline is worked on in pieces, so that its replies do not pile up.
         while driver.progress == Progress::Flush {
             driver.work();
             driver.send_what_waits().await?;
+            driver.note_busy();
         }
         if driver.progress == Progress::Close || driver.mailbox.must_close() {
             break;
@@ -86,6 +88,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect + Unpin,
 {
+    /// Notes whether the client waits for something.
+    fn note_busy(&self) {
+        let idle = self.left.is_empty() && matches!(self.progress, Progress::Read { .. });
+        self.mailbox.set_busy(!idle);
+    }
+
     /// Ends the connection in good order, but does not wait long for a client that does not read.
     async fn end(mut self) -> io::Result<()> {
         timeout(END_TIMEOUT, async {

@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::drain::drain;
 use super::node::Shared;
 use super::state::State;
+use super::upstream::UpstreamRequest;
 use super::{RunError, listen, upstream};
 use crate::config::{DrainTimes, Request};
 
@@ -23,7 +24,6 @@ const MODE: u32 = 0o600;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest request line.
 const MAX_REQUEST: u64 = 64;
-const NO_UPSTREAM: &str = "there is no upstream store: set --upstream\n";
 /// After a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -34,6 +34,8 @@ impl Request {
             Self::Drain => "drain",
             Self::CopyIn => "copy-in",
             Self::CopyOut => "copy-out",
+            Self::Follow => "follow",
+            Self::Lead => "lead",
         }
     }
 }
@@ -87,24 +89,10 @@ async fn answer(stream: UnixStream, times: DrainTimes, node: &Shared) -> io::Res
                 "not everything was handed over in time; what is left is handed over at SIGTERM\n".to_owned()
             }
         }
-        "copy-in" => match node.borrow().upstream.clone() {
-            Some(upstream) => {
-                upstream::copy_in(node, &upstream);
-                "copying from the upstream store: see upstream in the state\n".to_owned()
-            }
-            None => NO_UPSTREAM.to_owned(),
+        word => match UpstreamRequest::parse(word) {
+            Some(request) => format!("{}\n", upstream::ask(node, request)),
+            None => "unknown request: expected state, drain, copy-in, copy-out, follow or lead\n".to_owned(),
         },
-        "copy-out" => {
-            let mut node = node.borrow_mut();
-            if let Some(upstream) = node.upstream.clone() {
-                node.core.copy_upstream();
-                upstream.written.notify_one();
-                "copying to the upstream store: see upstream in the state\n".to_owned()
-            } else {
-                NO_UPSTREAM.to_owned()
-            }
-        }
-        _ => "unknown request: expected state, drain, copy-in or copy-out\n".to_owned(),
     };
     stream.get_mut().write_all(text.as_bytes()).await?;
     stream.get_mut().shutdown().await

@@ -22,6 +22,7 @@ use tracing::{debug, warn};
 use super::metrics;
 use super::node::Shared;
 use super::state::State;
+use super::upstream::{self, UpstreamRequest};
 use crate::core::Input;
 
 /// Connections at once: a kubelet and a few scrapers.
@@ -32,6 +33,8 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_mins(1);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest body: names of pods.
 const MAX_BODY: usize = 1 << 20;
+/// What there is for those who are trusted.
+const TRUSTED: &str = "not found: GET /state, PUT /pods, POST /upstream/copy-in, /upstream/copy-out, /upstream/follow, /upstream/lead\n";
 /// After a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -99,6 +102,13 @@ async fn respond_trusted(node: &Shared, request: Request<Incoming>) -> Response<
                 text(StatusCode::INTERNAL_SERVER_ERROR, "the state cannot be written\n")
             }
         },
+        (&Method::POST, path) => {
+            let request = path.strip_prefix("/upstream/").and_then(UpstreamRequest::parse);
+            match request {
+                Some(request) => text(StatusCode::OK, upstream::ask(node, request)),
+                None => text(StatusCode::NOT_FOUND, TRUSTED),
+            }
+        }
         (&Method::PUT, "/pods") => {
             let Ok(body) = Limited::new(request.into_body(), MAX_BODY).collect().await else {
                 return text(StatusCode::PAYLOAD_TOO_LARGE, "expected at most a mebibyte\n");
@@ -114,7 +124,7 @@ async fn respond_trusted(node: &Shared, request: Request<Incoming>) -> Response<
                 ),
             }
         }
-        _ => text(StatusCode::NOT_FOUND, "not found: GET /state, PUT /pods\n"),
+        _ => text(StatusCode::NOT_FOUND, TRUSTED),
     }
 }
 

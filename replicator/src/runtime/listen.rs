@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::node::Shared;
-use super::{RunError, bind, connection};
+use super::{RunError, bind, connection, follow};
 use crate::config::Front;
 use crate::front::{memcached, resp};
 
@@ -159,9 +159,19 @@ where
     let node = Rc::clone(node);
     spawn_local(async move {
         let ended = match protocol {
+            Protocol::Resp if node.borrow().follows => {
+                let upstream = node.borrow().upstream.clone();
+                match upstream {
+                    Some(upstream) => follow::serve(stream, upstream, Rc::clone(&node), mailbox).await,
+                    None => Ok(()),
+                }
+            }
             Protocol::Resp => {
                 let dialect = resp::connection::Connection::new(id, &node.borrow().server);
                 connection::serve(stream, dialect, Rc::clone(&node), mailbox).await
+            }
+            Protocol::Memcached if node.borrow().follows => {
+                follow::refuse(stream, b"SERVER_ERROR sessions are in another store\r\n").await
             }
             Protocol::Memcached => {
                 let dialect = memcached::Connection::default();

@@ -6,6 +6,7 @@
 pub mod connection;
 pub mod control;
 pub mod drain;
+pub mod follow;
 pub mod http;
 pub mod listen;
 pub mod memory;
@@ -100,17 +101,21 @@ pub async fn run(serve: Serve) -> Result<(), RunError> {
     spawn_local(flush(Rc::clone(&node)));
     spawn_local(tick(Rc::clone(&node)));
     spawn_local(listen::end_idle(Rc::clone(&node)));
+    if let Some(config) = upstream {
+        let shared = Rc::new(config.open().await?);
+        {
+            let mut node = node.borrow_mut();
+            node.upstream = Some(Rc::clone(&shared));
+            node.follows = serve.upstream.upstream_follow;
+        }
+        upstream::start(&node, shared);
+    }
     listen::start(&serve.front, &node).await?;
     if let Some(address) = serve.operations.http_listen {
         http::start(bind(address).await?, &node);
     }
     if let Some(path) = &serve.operations.control_socket {
         control::start(path, drain, &node)?;
-    }
-    if let Some(config) = upstream {
-        let shared = Rc::new(config.open().await?);
-        node.borrow_mut().upstream = Some(Rc::clone(&shared));
-        upstream::start(&node, shared);
     }
     match peers {
         Some(config) => start_peers(config, serve.peers.places_file, &node).await?,

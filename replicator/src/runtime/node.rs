@@ -110,6 +110,8 @@ pub struct Node {
     pub fetch: Rc<Notify>,
     /// The upstream store, if there is one.
     pub upstream: Option<Rc<Upstream>>,
+    /// Whether clients are passed on to it instead of being answered from here.
+    pub follows: bool,
     /// Where the process is in its life.
     pub phase: Phase,
     /// Told when [`Node::phase`] changes.
@@ -140,6 +142,7 @@ impl Node {
             fetches: Vec::new(),
             fetch: Rc::default(),
             upstream: None,
+            follows: false,
             phase: Phase {
                 started: false,
                 leaving: false,

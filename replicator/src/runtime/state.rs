@@ -59,6 +59,8 @@ pub struct Member {
 /// The upstream store.
 #[derive(Debug, Serialize)]
 pub struct UpstreamState {
+    /// Whether clients are passed on to it instead of being answered from here.
+    pub follows: bool,
     /// Whether the last attempt to write there came through.
     pub connected: bool,
     /// Changes of this member that are not there yet.
@@ -116,6 +118,7 @@ fn upstream(node: &Node) -> Option<UpstreamState> {
     let stats = node.core.upstream_stats()?;
     let copy_in = *node.upstream.as_ref()?.copy.borrow();
     Some(UpstreamState {
+        follows: node.follows,
         connected: stats.connected,
         pending: stats.pending,
         written: stats.written,

@@ -11,6 +11,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use super::follow;
 use super::node::Shared;
 use crate::core::{Client, Command, CommandError, Executed, Fetched, Input, Op, Reply};
 use crate::front::mailbox::Mailbox;
@@ -71,6 +72,11 @@ impl Upstream {
             copy: RefCell::default(),
             timeout,
         }
+    }
+
+    /// The store itself.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     fn is_paused(&self) -> bool {
@@ -180,6 +186,61 @@ async fn write(node: Shared, upstream: Rc<Upstream>) {
         if portion.is_none() {
             // What came meanwhile has left a permit.
             drop(timeout(INTERVAL, upstream.written.notified()).await);
+        }
+    }
+}
+
+/// What a process can be asked about its upstream store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamRequest {
+    /// Copy everything from there.
+    CopyIn,
+    /// Copy everything to there.
+    CopyOut,
+    /// Pass clients on to it.
+    Follow,
+    /// Answer clients from here.
+    Lead,
+}
+
+impl UpstreamRequest {
+    /// The request that a word stands for.
+    pub fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "copy-in" => Self::CopyIn,
+            "copy-out" => Self::CopyOut,
+            "follow" => Self::Follow,
+            "lead" => Self::Lead,
+            _ => return None,
+        })
+    }
+}
+
+/// Does what is asked, or begins to; gives a sentence about it.
+pub fn ask(node: &Shared, request: UpstreamRequest) -> &'static str {
+    let Some(upstream) = node.borrow().upstream.clone() else {
+        return "there is no upstream store: set --upstream";
+    };
+    match request {
+        UpstreamRequest::CopyIn => {
+            copy_in(node, &upstream);
+            "copying from the upstream store: see upstream in the state"
+        }
+        UpstreamRequest::CopyOut => {
+            node.borrow_mut().core.copy_upstream();
+            upstream.written.notify_one();
+            "copying to the upstream store: see upstream in the state"
+        }
+        UpstreamRequest::Follow => {
+            follow::change(node, true);
+            "clients are passed on to the upstream store"
+        }
+        UpstreamRequest::Lead if node.borrow().follows && node.borrow().core.stats().entries > 0 => {
+            "what is held here may be older than what the upstream store has: start the process anew"
+        }
+        UpstreamRequest::Lead => {
+            follow::change(node, false);
+            "clients are answered from here"
         }
     }
 }

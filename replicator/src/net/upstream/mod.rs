@@ -52,10 +52,12 @@ pub enum UpstreamError {
     Unexpected(&'static str),
 }
 
-trait Stream: AsyncRead + AsyncWrite + Unpin {}
+/// A stream, with or without TLS.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
-type Connection = BufReader<Box<dyn Stream>>;
+/// A connection to a server.
+pub type Connection = BufReader<Box<dyn Stream>>;
 
 /// See the module.
 pub struct Store {
@@ -290,6 +292,14 @@ impl Store {
             Ok(replies)
         })
         .await?
+    }
+
+    /// A connection of its own to the server that the URL names, logged in; nothing has been asked on it.
+    ///
+    /// # Errors
+    /// It is not in reach, or does not let us in.
+    pub async fn open(&self) -> Result<Connection, UpstreamError> {
+        timeout(self.timeout, self.connect(&self.target.address())).await?
     }
 
     async fn connect(&self, server: &str) -> Result<Connection, UpstreamError> {

@@ -1,0 +1,128 @@
+//! Following the upstream store: what clients send goes there, byte for byte, and so do its replies.
+//!
+//! While some pods still speak to that store by themselves, or do so already, no other pod may answer from what it holds.
+//! Whether a process follows or leads can be changed at any time: connections of the other kind are then ended between two
+//! requests, and clients connect anew.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::node::Shared;
+use super::upstream::Upstream;
+use crate::front::mailbox::Mailbox;
+
+/// Bytes that are passed on at once.
+const PORTION: usize = 16 << 10;
+/// For what is passed on to be taken.
+const TAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that has been silent for so long is between two requests of the application.
+const QUIET_MS: u64 = 200;
+/// After so long a connection is ended between two commands, however busy it is.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks for connections to end.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Passes a client's connection on to the upstream store until either side ends it.
+///
+/// # Errors
+/// The store is not in reach, or one of the two connections failed.
+pub async fn serve<S>(client: S, upstream: Rc<Upstream>, node: Shared, mailbox: Rc<Mailbox>) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let store = match upstream.store().open().await {
+        Ok(store) => store,
+        Err(error) => {
+            warn!(%error, "a client cannot be passed on: the upstream store is not in reach");
+            return refuse(client, b"-TRYAGAIN the store is not in reach\r\n").await;
+        }
+    };
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_store, mut to_store) = tokio::io::split(store);
+    let (mut up, mut down) = (vec![0; PORTION], vec![0; PORTION]);
+    loop {
+        tokio::select! {
+            read = from_client.read(&mut up) => {
+                let portion = up.get(..read?).unwrap_or_default();
+                if portion.is_empty() {
+                    break;
+                }
+                mailbox.touch(node.borrow().now().wall_ms);
+                mailbox.set_busy(true);
+                timeout(TAKE_TIMEOUT, to_store.write_all(portion)).await??;
+                to_store.flush().await?;
+            }
+            read = from_store.read(&mut down) => {
+                let portion = down.get(..read?).unwrap_or_default();
+                if portion.is_empty() {
+                    break;
+                }
+                timeout(TAKE_TIMEOUT, to_client.write_all(portion)).await??;
+                to_client.flush().await?;
+                mailbox.touch(node.borrow().now().wall_ms);
+                mailbox.set_busy(false);
+            }
+            () = poll_fn(|context| mailbox.poll_ready(context, |_| false)) => break,
+        }
+    }
+    to_client.shutdown().await
+}
+
+/// Tells a client why it cannot be served, and ends the connection.
+///
+/// # Errors
+/// The client is gone.
+pub async fn refuse<S: AsyncWrite + Unpin>(mut client: S, why: &[u8]) -> io::Result<()> {
+    timeout(TAKE_TIMEOUT, client.write_all(why)).await??;
+    client.shutdown().await
+}
+
+/// Follows the upstream store from now on, or leads. Connections that began otherwise are ended before long.
+pub fn change(node: &Shared, follows: bool) {
+    let others: Vec<Rc<Mailbox>> = {
+        let mut node = node.borrow_mut();
+        if node.follows == follows {
+            return;
+        }
+        node.follows = follows;
+        let clients = node.server.clients.values();
+        clients.map(|client| Rc::clone(&client.mailbox)).collect()
+    };
+    info!(
+        follows,
+        connections = others.len(),
+        "clients are answered from elsewhere from now on"
+    );
+    spawn_local(end(Rc::clone(node), others));
+}
+
+/// Ends connections: first those whose application is between two requests, then the others between two commands.
+async fn end(node: Shared, mut connections: Vec<Rc<Mailbox>>) {
+    let patient = sleep(PATIENCE);
+    tokio::pin!(patient);
+    while !connections.is_empty() && !patient.is_elapsed() {
+        let now_ms = node.borrow().now().wall_ms;
+        connections.retain(|mailbox| {
+            let silent_ms = now_ms.saturating_sub(mailbox.active_ms());
+            let quiet = !mailbox.is_busy() && silent_ms > QUIET_MS;
+            if quiet {
+                mailbox.leave();
+            }
+            !quiet
+        });
+        tokio::select! {
+            () = sleep(LOOK) => {}
+            () = &mut patient => {}
+        }
+    }
+    for mailbox in connections {
+        mailbox.leave();
+    }
+}
