@@ -2,6 +2,7 @@
 
 pub mod affinity;
 pub mod api;
+pub mod certificates;
 pub mod cli;
 pub mod drill;
 pub mod framework;

@@ -13,6 +13,9 @@ use session_operator::policy::caches::ingress_route_resource;
 /// Set by the Deployment controller itself at each rollout.
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
+/// Set in the pod template by whoever restarts a Deployment, which drills do.
+const RESTARTED: &str = "kube.kubernetes.io/restartedAt";
+
 /// The same without what belongs to a SessionStore.
 pub async fn without_stores(client: &Client, namespace: &str) -> Result<Map<String, Value>> {
     let mut snapshot = of(client, namespace).await?;
@@ -40,8 +43,10 @@ pub async fn of(client: &Client, namespace: &str) -> Result<Map<String, Value>> 
             let name = object.metadata.name.clone().unwrap_or_default();
             let mut annotations = object.metadata.annotations.unwrap_or_default();
             annotations.remove(REVISION);
+            let mut spec = object.data.get("spec").cloned().unwrap_or_default();
+            forget_restart(&mut spec);
             let seen = json!({
-                "spec": object.data.get("spec"),
+                "spec": spec,
                 "labels": object.metadata.labels.unwrap_or_default(),
                 "annotations": annotations,
                 "ownerReferences": object.metadata.owner_references.unwrap_or_default(),
@@ -50,4 +55,17 @@ pub async fn of(client: &Client, namespace: &str) -> Result<Map<String, Value>> 
         }
     }
     Ok(snapshot)
+}
+
+/// Takes the mark of a restart from the pod template of a Deployment's spec.
+fn forget_restart(spec: &mut Value) {
+    let Some(Value::Object(metadata)) = spec.pointer_mut("/template/metadata") else {
+        return;
+    };
+    if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
+        annotations.remove(RESTARTED);
+        if annotations.is_empty() {
+            metadata.remove("annotations");
+        }
+    }
 }

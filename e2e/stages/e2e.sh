@@ -27,6 +27,7 @@ e2e_up() {
     $cluster addon traefik
     $cluster addon traefik-nginx
     e2e/install agents php tomcat
+    e2e/install replicator
     e2e/install operator
     e2e/install app-images core
     e2e/install store-images

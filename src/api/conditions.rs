@@ -111,6 +111,16 @@ pub mod reasons {
     pub const ROLLOUT_NEEDED: &str = "RolloutNeeded";
     /// Injected: pods are being replaced.
     pub const ROLLOUT_RUNNING: &str = "RolloutRunning";
+    /// Injected: old and new pods never run at the same time, so nobody is there to take the sessions.
+    pub const NO_OVERLAP: &str = "NoOverlap";
+    /// Injected: the pods use the network of their nodes.
+    pub const HOST_NETWORK: &str = "HostNetwork";
+    /// Injected: pods have less time to end than handing over their sessions may take.
+    pub const GRACE_PERIOD_TOO_SHORT: &str = "GracePeriodTooShort";
+    /// Injected: the Deployment's selector cannot be that of a Service.
+    pub const PEERS_NOT_SELECTABLE: &str = "PeersNotSelectable";
+    /// Injected: each session is to be on more pods than there are.
+    pub const TOO_FEW_REPLICAS: &str = "TooFewReplicas";
     /// Injected: pods run without what their revision says.
     pub const PODS_NOT_INJECTED: &str = "PodsNotInjected";
 

@@ -84,6 +84,11 @@ pub struct ContainerInjection {
     #[schemars(length(max = 16))]
     pub extend: Vec<Extension>,
 
+    /// Seconds that the container goes on serving while its pod terminates. Added where it has no preStop hook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub pre_stop_sleep_seconds: Option<i64>,
+
     /// Mounts (core/v1 VolumeMount) that are added; one whose mountPath the container already uses is left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), schema_with = "objects")]

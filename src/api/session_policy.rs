@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -61,6 +62,10 @@ pub struct SessionPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<Sticky>,
 
+    /// How strategy Replicated copies sessions between pods. Ignored under the others, so that `strategy` alone can be edited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicated: Option<Replicated>,
+
     /// Where strategy Shared keeps the sessions. Ignored under the others, so that `strategy` alone can be edited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared: Option<Shared>,
@@ -117,8 +122,119 @@ pub enum DeploymentKind {
 pub enum Strategy {
     /// Users are routed to the same pod.
     Sticky,
+    /// Pods copy their sessions to each other.
+    Replicated,
     /// Sessions are in a store that all pods reach.
     Shared,
+}
+
+/// How pods copy their sessions to each other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.mode != 'Backup' || self.acknowledge != 'Local'").message(
+    "with replicated.mode Backup an acknowledge of Local would confirm a write that one pod alone has: set replicated.acknowledge to Auto, One, Quorum or All"
+))]
+pub struct Replicated {
+    /// Which pods hold a session. All: every one. Backup: one and its backups.
+    #[serde(default)]
+    pub mode: ReplicationMode,
+    /// Pods that hold a copy of each session beside its own (mode Backup).
+    #[serde(default = "one_backup")]
+    #[schemars(range(min = 1, max = 8))]
+    pub backups: i32,
+    /// Whose copy is waited for before a write is confirmed. Auto: where users are bound to pods none (mode All) or one
+    /// (mode Backup), elsewhere all that can be reached.
+    #[serde(default)]
+    pub acknowledge: Acknowledge,
+    /// What becomes of session locks while most pods cannot be reached. Absent: Fail; with two pods or fewer Local.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_on_partition: Option<LockOnPartition>,
+    /// How long, in seconds, a starting pod waits for the sessions of the others before it serves with what it has.
+    #[serde(default = "join_timeout")]
+    #[schemars(range(min = 1, max = 600))]
+    pub join_timeout_seconds: i32,
+    /// Protocols that the sidecar speaks to the application.
+    #[serde(default = "resp_only")]
+    #[schemars(length(min = 1, max = 2))]
+    pub protocols: Vec<Protocol>,
+    /// Memory limit of the sidecar, at least 32Mi; about three quarters of it hold sessions.
+    #[serde(default = "sidecar_memory")]
+    pub memory: Quantity,
+}
+
+impl Default for Replicated {
+    fn default() -> Self {
+        Self {
+            mode: ReplicationMode::default(),
+            backups: one_backup(),
+            acknowledge: Acknowledge::default(),
+            lock_on_partition: None,
+            join_timeout_seconds: join_timeout(),
+            protocols: resp_only(),
+            memory: sidecar_memory(),
+        }
+    }
+}
+
+const fn one_backup() -> i32 {
+    1
+}
+
+const fn join_timeout() -> i32 {
+    60
+}
+
+fn resp_only() -> Vec<Protocol> {
+    vec![Protocol::Resp]
+}
+
+fn sidecar_memory() -> Quantity {
+    Quantity("128Mi".to_owned())
+}
+
+/// Which pods hold a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReplicationMode {
+    /// Every one.
+    #[default]
+    All,
+    /// One and its backups.
+    Backup,
+}
+
+/// Whose copy is waited for before a write is confirmed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Acknowledge {
+    /// By mode and affinity.
+    #[default]
+    Auto,
+    /// Nobody's.
+    Local,
+    /// One other pod's.
+    One,
+    /// That of most pods that hold the session.
+    Quorum,
+    /// That of all pods that hold the session and can be reached.
+    All,
+}
+
+/// What becomes of session locks while most pods cannot be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LockOnPartition {
+    /// They are not granted.
+    Fail,
+    /// They are granted on each side.
+    Local,
+}
+
+/// A protocol of session handlers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Protocol {
+    /// Redis.
+    #[serde(rename = "RESP")]
+    Resp,
+    /// memcached.
+    Memcached,
 }
 
 /// Where sessions are shared: exactly one of its fields.

@@ -63,7 +63,17 @@ fn missing_of(container: &Container, wanted: &ContainerInjection) -> Vec<String>
         let mut has = container.volume_mounts.iter().flatten();
         !has.any(|mount| mount.mount_path == **path)
     });
-    variables.chain(mounts.map(|path| of("mount at", path))).collect()
+    let mut missing: Vec<String> = variables.chain(mounts.map(|path| of("mount at", path))).collect();
+    if wanted.pre_stop_sleep_seconds.is_some() && !has_pre_stop(container) {
+        missing.push(format!("preStop hook of container {}", container.name));
+    }
+    missing
+}
+
+/// Whether a container has a preStop hook, whatever it does.
+pub(super) fn has_pre_stop(container: &Container) -> bool {
+    let lifecycle = container.lifecycle.as_ref();
+    lifecycle.is_some_and(|lifecycle| lifecycle.pre_stop.is_some())
 }
 
 /// Whether a container's `env` has a variable of that name.

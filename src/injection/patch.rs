@@ -6,8 +6,9 @@ use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation};
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec, VolumeMount};
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::contents::{defines, extends, names_of, pull_secrets_of, volumes_of};
+use super::contents::{defines, extends, has_pre_stop, names_of, pull_secrets_of, volumes_of};
 use crate::api::session_injection::ContainerInjection;
 use crate::api::{INJECTION_LABEL, SessionInjectionSpec};
 
@@ -36,6 +37,14 @@ pub fn patch(pod: &Pod, injection: &SessionInjectionSpec) -> Result<Patch, serde
             additions.append(&at("env"), container.env.is_some(), env(container, wanted))?;
             let mounts = container.volume_mounts.is_some();
             additions.append(&at("volumeMounts"), mounts, new_mounts(container, wanted))?;
+            if let Some(seconds) = wanted.pre_stop_sleep_seconds.filter(|_| !has_pre_stop(container)) {
+                let hook = json!({"sleep": {"seconds": seconds}});
+                if container.lifecycle.is_some() {
+                    additions.add(&["spec", "containers", &index, "lifecycle", "preStop"], hook);
+                } else {
+                    additions.add(&at("lifecycle"), json!({"preStop": hook}));
+                }
+            }
         }
     }
     let taken = volumes_of(pod);
@@ -107,6 +116,12 @@ fn new_init_containers<'a>(pod: &PodSpec, injection: &'a SessionInjectionSpec) -
 struct Additions(Vec<PatchOperation>);
 
 impl Additions {
+    /// Adds one value.
+    fn add(&mut self, path: &[&str], value: Value) {
+        let path = PointerBuf::from_tokens(path.iter().copied());
+        self.0.push(PatchOperation::Add(AddOperation { path, value }));
+    }
+
     /// Adds elements to the end of a list, which is made where it does not exist.
     fn append<T: Serialize>(
         &mut self,

@@ -76,6 +76,7 @@ async fn run_scope(runtime: Runtime, scope: Scope, census: Arc<Census>) {
         census: census.clone(),
         images: Images {
             agents: runtime.injection.agents_image.clone(),
+            replicator: runtime.injection.replicator_image.clone(),
             pull_policy: runtime.injection.agents_image_pull_policy.clone(),
         },
         webhook: runtime.webhook,

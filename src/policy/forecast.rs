@@ -9,10 +9,10 @@ use super::build::{Desired, build};
 use super::caches::Caches;
 use super::dereference::{Dereferenced, dereference};
 use super::restore::edit_operations;
-use super::sessions::source::{Place, Promise, place};
-use super::sessions::{Sessions, names, pods};
+use super::sessions::source::{Place, Promise, of_pods, place};
+use super::sessions::{Sessions, Trouble, names, pods};
 use super::status;
-use super::validate::{Validated, validate};
+use super::validate::{Kept, Validated, validate};
 use crate::affinity::model::{ObjectKey, PlanOutcome, Write};
 use crate::api::session_policy::Injection;
 use crate::api::{SessionPolicy, SessionStoreSpec, Survival};
@@ -102,13 +102,27 @@ pub async fn forecast(
 /// The sessions of a policy once everything that it says is set up.
 fn expected(validated: &Validated, found: &Dereferenced) -> Option<Sessions> {
     let wish = validated.sessions.as_ref()?;
-    let promise = match place(&validated.name, &wish.shared) {
+    let shared = match &wish.kept {
+        Kept::Shared(shared) => shared,
+        Kept::Replicated(replicated) => {
+            let bound = validated.sticky.is_some();
+            let source = of_pods(
+                &validated.name,
+                replicated,
+                bound,
+                usize::MAX,
+                replicas(validated),
+            );
+            return Some(with(validated, source.promise, None));
+        }
+    };
+    let promise = match place(&validated.name, shared) {
         Place::External { .. } => Promise::External,
         Place::Store { name, .. } => {
             let standing = found.stores.iter().find(|store| store.name_any() == name);
             let spec = standing
                 .map(|store| store.spec.clone())
-                .or_else(|| wish.shared.store.clone())
+                .or_else(|| shared.store.clone())
                 .unwrap_or_default();
             Promise::Store {
                 persistent: spec.persistence.is_some(),
@@ -117,11 +131,15 @@ fn expected(validated: &Validated, found: &Dereferenced) -> Option<Sessions> {
             }
         }
     };
+    Some(with(validated, promise, Some(Ok(String::new()))))
+}
+
+fn with(validated: &Validated, promise: Promise, store: Option<Result<String, Trouble>>) -> Sessions {
     let pods = replicas(validated);
     let mark =
         pods::mark_of(&validated.target).map_or_else(|| format!("{}-new", validated.name), str::to_owned);
-    Some(Sessions {
-        store: Some(Ok(String::new())),
+    Sessions {
+        store,
         promise: Some(promise),
         injection: Some(Injection {
             revision: Some(mark.clone()),
@@ -134,7 +152,7 @@ fn expected(validated: &Validated, found: &Dereferenced) -> Option<Sessions> {
         }),
         mark: Some(mark),
         ..Sessions::default()
-    })
+    }
 }
 
 fn replicas(validated: &Validated) -> i32 {
@@ -158,7 +176,10 @@ fn notes(validated: &Validated, mark: Option<&str>) -> Vec<String> {
 
 /// The SessionStore that would be made or changed for the policy alone.
 fn own_store(validated: &Validated, found: &Dereferenced) -> Option<Change> {
-    let wanted = validated.sessions.as_ref()?.shared.store.as_ref()?;
+    let Kept::Shared(shared) = &validated.sessions.as_ref()?.kept else {
+        return None;
+    };
+    let wanted = shared.store.as_ref()?;
     let name = names::store(&validated.name);
     let standing = found.stores.iter().find(|store| store.name_any() == name);
     let show =

@@ -22,8 +22,9 @@ use super::sessions::{self, Sessions};
 use super::status::{self, Announcement, Verdict};
 use super::validate::{Validated, validate};
 use super::{GuardedPolicy, foreign_manager, policy_key, undo};
-use crate::api::conditions::reasons;
-use crate::api::{STATUS_FIELD_MANAGER, SessionPolicy};
+use crate::affinity::model::{PlanOutcome, RoutePlan};
+use crate::api::conditions::{reasons, types};
+use crate::api::{Binds, STATUS_FIELD_MANAGER, SessionPolicy};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::events::Events;
 use crate::runtime::leader::Leadership;
@@ -41,6 +42,9 @@ const STALE_CACHE_RETRY: Duration = Duration::from_millis(500);
 
 /// Pause between looks at pods that still run with something of a policy that is being undone.
 const ROLL_PERIOD: Duration = Duration::from_secs(2);
+
+/// How long affinity may fail before users count as no longer bound to their pods, which replaces the pods.
+const UNBOUND_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
 
 /// Everything that a reconcile needs.
 pub struct Context {
@@ -189,12 +193,35 @@ async fn sessions(
         writer: &context.writer,
         images: &context.images,
         memory: &context.memory,
+        bound_to_pods: is_bound_to_pods(policy, validated, found),
     };
     let sessions = carry_out(&tools, policy, validated, wish, found).await?;
     Ok(Some(Sessions {
         webhook: context.webhook,
         ..sessions
     }))
+}
+
+/// Whether every request of a user reaches the same pod, by what is to be configured and did not fail for long.
+fn is_bound_to_pods(policy: &SessionPolicy, validated: &Validated, found: &Dereferenced) -> bool {
+    let planned = build(validated, found, None);
+    let binds = |plan: &RoutePlan| match &plan.outcome {
+        PlanOutcome::Configured(configured) => Some(configured.binds),
+        PlanOutcome::Refused(_) => Some(Binds::None),
+        PlanOutcome::Reported(_) => None,
+    };
+    let mut all = planned.routes.iter().filter_map(binds).peekable();
+    let planned = all.peek().is_some() && all.all(|binds| binds == Binds::Pod);
+    // A setting that somebody took away is put back within moments: that replaces no pods.
+    let conditions = policy.status.iter().flat_map(|status| &status.conditions);
+    let failing = conditions
+        .into_iter()
+        .find(|condition| condition.type_ == types::AFFINITY_CONFIGURED && condition.status == "False")
+        .is_some_and(|condition| {
+            let since = jiff::Timestamp::now().duration_since(condition.last_transition_time.0);
+            since > UNBOUND_AFTER
+        });
+    planned && !failing
 }
 
 /// Undoes what a policy did, then lets it go.

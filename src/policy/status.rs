@@ -431,7 +431,7 @@ fn store_facts(sessions: &Sessions) -> Option<StoreFacts<'_>> {
     let injection = sessions.injection.as_ref()?;
     let count = |pods: i32| u32::try_from(pods).unwrap_or(0);
     let store = match (&sessions.store, &sessions.promise) {
-        (Some(Ok(_)), Some(promise)) => Ok(promise),
+        (Some(Ok(_)) | None, Some(promise)) => Ok(promise),
         (Some(Err(trouble)), _) => Err(trouble.message.as_str()),
         _ => return None,
     };

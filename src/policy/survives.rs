@@ -12,6 +12,7 @@ use crate::api::{Binds, Event, Outcome, Survival};
 use store::Reach;
 pub use store::StoreFacts;
 
+mod replicated;
 mod store;
 
 /// Why sessions are kept or lost. Part of the API.
@@ -40,6 +41,14 @@ pub mod reasons {
     pub const NO_REPLICAS: &str = "NoReplicas";
     /// The target has one replica; to remove it is another event.
     pub const SINGLE_REPLICA: &str = "SingleReplica";
+    /// Other pods have the sessions, too.
+    pub const REPLICATED: &str = "Replicated";
+    /// A pod that ends hands its sessions to others before.
+    pub const HANDED_OVER: &str = "HandedOver";
+    /// What a crashed pod confirmed last may not have reached another one.
+    pub const CONFIRMED_BEFORE_COPIED: &str = "ConfirmedBeforeCopied";
+    /// All pods run on one node.
+    pub const PODS_SHARE_NODE: &str = "PodsShareNode";
     /// Sessions are in the store.
     pub const IN_STORE: &str = "InStore";
     /// Some pods do not use the store.

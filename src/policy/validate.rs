@@ -9,7 +9,7 @@ use super::dereference::Dereferenced;
 use super::foreign_manager;
 use super::restore::{Records, UnreadableRecords};
 use crate::api::conditions::reasons;
-use crate::api::session_policy::{Client, Rollout, Shared};
+use crate::api::session_policy::{Client, Replicated, Rollout, Shared};
 use crate::api::{RESTORE_ANNOTATION, ROLLOUT_ANNOTATION, SessionPolicy, Sticky, Strategy};
 
 /// A policy whose target is resolved and its own.
@@ -45,7 +45,7 @@ impl Validated {
 #[derive(Clone, Debug)]
 pub struct SessionsWish {
     /// Where they are.
-    pub shared: Shared,
+    pub kept: Kept,
     /// The application as a client.
     pub client: Client,
     /// Idle life of a session in seconds.
@@ -54,6 +54,15 @@ pub struct SessionsWish {
     pub rollout: Rollout,
     /// The revision that `kubectl session rollout` accepted last.
     pub accepted: Option<String>,
+}
+
+/// Where sessions are.
+#[derive(Clone, Debug)]
+pub enum Kept {
+    /// In a sidecar of each pod.
+    Replicated(Replicated),
+    /// In a store.
+    Shared(Shared),
 }
 
 /// Why nothing can be built.
@@ -93,7 +102,21 @@ pub fn validate(policy: &SessionPolicy, found: &Dereferenced) -> Result<Validate
         .map_err(|error| unreadable(policy, &error))?;
     let (sticky, sessions) = match policy.spec.strategy {
         Strategy::Sticky => (Some(policy.spec.sticky.clone().unwrap_or_default()), None),
-        Strategy::Shared => (policy.spec.sticky.clone(), Some(wish(policy))),
+        Strategy::Replicated => {
+            let replicated = policy.spec.replicated.clone().unwrap_or_default();
+            (
+                policy.spec.sticky.clone(),
+                Some(wish(policy, Kept::Replicated(replicated))),
+            )
+        }
+        Strategy::Shared => {
+            // A rule of the schema: strategy Shared has spec.shared.
+            let shared = policy.spec.shared.clone().unwrap_or_default();
+            (
+                policy.spec.sticky.clone(),
+                Some(wish(policy, Kept::Shared(shared))),
+            )
+        }
     };
     let uid = policy.uid().unwrap_or_default();
     Ok(Validated {
@@ -109,10 +132,9 @@ pub fn validate(policy: &SessionPolicy, found: &Dereferenced) -> Result<Validate
     })
 }
 
-fn wish(policy: &SessionPolicy) -> SessionsWish {
+fn wish(policy: &SessionPolicy, kept: Kept) -> SessionsWish {
     SessionsWish {
-        // A rule of the schema: strategy Shared has spec.shared.
-        shared: policy.spec.shared.clone().unwrap_or_default(),
+        kept,
         client: policy.spec.client.clone().unwrap_or_default(),
         ttl_seconds: policy.spec.ttl_seconds,
         rollout: policy.spec.rollout,

@@ -136,7 +136,16 @@ pub struct InjectionArgs {
     )]
     pub agents_image: String,
 
-    /// Pull policy of that image [default: the API server's]
+    /// Image of the sidecar that keeps sessions in pods
+    #[arg(
+        long,
+        env = "SESSION_OPERATOR_REPLICATOR_IMAGE",
+        value_name = "IMAGE",
+        default_value = concat!("session-replicator:", env!("CARGO_PKG_VERSION"))
+    )]
+    pub replicator_image: String,
+
+    /// Pull policy of these images [default: the API server's]
     #[arg(
         long,
         env = "SESSION_OPERATOR_AGENTS_IMAGE_PULL_POLICY",

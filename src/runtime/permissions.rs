@@ -74,6 +74,8 @@ pub const NAMESPACED: &[Permission] = &[
     may("policy", "poddisruptionbudgets", FOLLOW_AND_OWN),
     // Why a StatefulSet cannot make its pod is said nowhere else.
     may("", "events", &["list"]),
+    // Where each pod runs, for its sidecar.
+    may("", "configmaps", &["get", "create", "patch", "delete"]),
     may("networking.k8s.io", "ingresses", FOLLOW_AND_PATCH),
     may("traefik.io", "ingressroutes", FOLLOW_AND_PATCH),
     // Whether the namespace itself is being deleted. A request for one namespace counts as made inside it.
@@ -85,6 +87,8 @@ pub const NAMESPACED: &[Permission] = &[
 /// At cluster scope.
 pub const CLUSTER: &[Permission] = &[
     may("networking.k8s.io", "ingressclasses", FOLLOW),
+    // The zone of a node that carries a pod with a sidecar.
+    may("", "nodes", &["get"]),
     // Whether this cluster serves IngressRoutes. With a field selector for the name, list and watch count as requests
     // for that name.
     Permission {

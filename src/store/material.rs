@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::acl::{Users, hash};
-use super::certificates::{self, Pair};
 use super::client::Password;
 use super::dereference::{Dereferenced, USERS_FILE};
 use super::memory::Passwords;
 use super::names::Names;
 use super::validate::Validated;
+use crate::certificates::{self, Pair, Usage};
 use crate::runtime::writer::WriteError;
 
 /// Bytes of randomness in a password.
@@ -134,7 +134,7 @@ fn tls(names: &Names, found: &Dereferenced, now: jiff::Timestamp) -> Result<Cert
     let former = pair(&names.authority_secret());
     let authority = match &former {
         Some(authority) if !certificates::is_due(&authority.certificate, now) => authority.clone(),
-        _ => certificates::authority(names.store(), now)?,
+        _ => certificates::authority(&format!("session store {}", names.store()), now)?,
     };
     let mut trusted = authority.certificate.clone();
     if let Some(before) = found.secret_text(&names.ca_secret(), "ca.crt") {
@@ -158,7 +158,7 @@ fn tls(names: &Names, found: &Dereferenced, now: jiff::Timestamp) -> Result<Cert
     let server = match pair(&names.server_secret()) {
         Some(server) if fits(&server) => server,
         // Clients learn of a new authority when they start: the first certificate beside it is still by the old one.
-        _ => certificates::server(former.as_ref().unwrap_or(&authority), &hosts, now)?,
+        _ => certificates::leaf(former.as_ref().unwrap_or(&authority), &hosts, Usage::Server, now)?,
     };
     Ok(Certificates {
         authority,

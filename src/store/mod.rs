@@ -8,7 +8,6 @@ pub mod acl;
 pub mod apply;
 pub mod build;
 pub mod caches;
-pub mod certificates;
 pub mod cleanup;
 pub mod client;
 pub mod controller;

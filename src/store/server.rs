@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::acl::{ADMIN, Users};
 use super::build::PORT;
-use super::certificates;
 use super::client::{Authority, Connection, Credentials, Endpoint, Failure, Password, connect};
 use super::material::Material;
 use super::memory::Memory;
 use super::names::Names;
 use super::validate::Validated;
+use crate::certificates;
 
 /// Only a setting that changes makes the server read its certificates again; this one does no harm.
 const RELOADING_SETTING: &str = "tls-session-cache-timeout";
@@ -155,8 +155,8 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::certificates::{self, Pair, Usage};
     use crate::store::acl::hash;
-    use crate::store::certificates::{self, Pair};
     use crate::store::material;
     use crate::store::testing::{Certificates, Server};
 
@@ -255,8 +255,13 @@ mod tests {
         std::fs::write(&file, material.users.file()).unwrap();
         let server = Server::tls(&before, &["--aclfile", file.to_str().unwrap()]);
         let authority = certificates::authority("larder", jiff::Timestamp::now()).unwrap();
-        let after =
-            certificates::server(&authority, &["localhost".to_owned()], jiff::Timestamp::now()).unwrap();
+        let after = certificates::leaf(
+            &authority,
+            &["localhost".to_owned()],
+            Usage::Server,
+            jiff::Timestamp::now(),
+        )
+        .unwrap();
         material.tls = Some(material::Certificates {
             trusted: format!("{}{}", authority.certificate, before.authority),
             authority,

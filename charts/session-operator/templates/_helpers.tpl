@@ -113,6 +113,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{/* The image of the sidecar that keeps sessions in pods. */}}
+{{- define "session-operator.replicatorImage" -}}
+{{- with .Values.replicator.image }}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ default $.Chart.AppVersion .tag }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* What every container of the operator's image has in common. */}}
 {{- define "session-operator.container" -}}
 image: {{ include "session-operator.image" . }}

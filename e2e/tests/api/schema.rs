@@ -104,12 +104,12 @@ async fn the_target_is_required_immutable_and_of_a_kind_that_is_supported() {
 async fn only_strategies_that_work_are_accepted() {
     let world = world("strategy").await;
     let mut object = policy("p", "shop", &Value::Null);
-    object["spec"]["strategy"] = json!("Replicated");
+    object["spec"]["strategy"] = json!("Persistent");
     let status = refusal(&world, &object).await;
     assert!(
         status
             .message
-            .contains("supported values: \"Sticky\", \"Shared\""),
+            .contains("supported values: \"Sticky\", \"Replicated\", \"Shared\""),
         "{}",
         status.message
     );
@@ -355,6 +355,43 @@ async fn strategy_shared_needs_exactly_one_place() {
         world.create(&sharing(&shared)).await;
         world.delete_policy("p").await;
     }
+}
+
+#[tokio::test]
+async fn replication_has_bounds_and_one_copy_alone_is_no_backup() {
+    let world = world("replicated").await;
+    let with = |replicated: &Value| {
+        let mut object = policy("p", "shop", &Value::Null);
+        object["spec"]["strategy"] = json!("Replicated");
+        object["spec"]["replicated"] = replicated.clone();
+        object
+    };
+    for (replicated, words) in [
+        (
+            json!({"mode": "Backup", "acknowledge": "Local"}),
+            "set replicated.acknowledge to Auto, One, Quorum or All",
+        ),
+        (json!({"mode": "Some"}), "supported values: \"All\", \"Backup\""),
+        (json!({"backups": 0}), "replicated.backups"),
+        (json!({"joinTimeoutSeconds": 0}), "joinTimeoutSeconds"),
+        (json!({"protocols": []}), "protocols"),
+        (
+            json!({"protocols": ["HTTP"]}),
+            "supported values: \"RESP\", \"Memcached\"",
+        ),
+        (json!({"memory": "much"}), "memory"),
+    ] {
+        let status = refusal(&world, &with(&replicated)).await;
+        assert!(status.message.contains(words), "{replicated}: {}", status.message);
+    }
+    let stored = world.create(&with(&json!({"mode": "Backup"}))).await;
+    assert_eq!(
+        stored["spec"]["replicated"],
+        json!({
+            "mode": "Backup", "backups": 1, "acknowledge": "Auto", "joinTimeoutSeconds": 60,
+            "protocols": ["RESP"], "memory": "128Mi"
+        })
+    );
 }
 
 #[tokio::test]

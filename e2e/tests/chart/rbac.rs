@@ -202,7 +202,7 @@ fn named_namespaces_leave_nothing_at_cluster_scope_but_reading_class_objects() {
         .collect();
     for (_, _, resource, _, verb) in &at_cluster_scope {
         assert!(
-            ["ingressclasses", "customresourcedefinitions"].contains(&resource.as_str()),
+            ["ingressclasses", "customresourcedefinitions", "nodes"].contains(&resource.as_str()),
             "{resource}"
         );
         assert!(

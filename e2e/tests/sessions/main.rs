@@ -1,7 +1,7 @@
-//! Strategy Shared: sessions of real applications in stores that the operator makes, through everything that happens to
-//! pods.
+//! Strategies Shared and Replicated: sessions of real applications in stores that the operator makes or in the pods
+//! themselves, through everything that happens to pods.
 //!
-//! Each test has a namespace, an application and a store of its own, so they run side by side.
+//! Each test has a namespace and an application of its own, so they run side by side.
 
 #[cfg(test)]
 mod applications;
@@ -11,5 +11,7 @@ mod common;
 mod lifecycle;
 #[cfg(test)]
 mod mistakes;
+#[cfg(test)]
+mod replicated;
 #[cfg(test)]
 mod support;

@@ -201,6 +201,29 @@ fn a_store_keeps_its_engine_and_its_class_of_volumes() {
 }
 
 #[test]
+fn one_copy_alone_is_no_backup() {
+    let with = |replicated: Value| {
+        let mut policy = policy("shop", &Value::Null);
+        policy.spec.strategy = Strategy::Replicated;
+        policy.spec.replicated = Some(serde_json::from_value(replicated).unwrap());
+        broken(&policy)
+    };
+    let messages = with(json!({"mode": "Backup", "acknowledge": "Local"}));
+    assert!(
+        messages.len() == 1 && messages[0].contains("set replicated.acknowledge to Auto, One, Quorum or All"),
+        "{messages:?}"
+    );
+    for good in [
+        json!({}),
+        json!({"acknowledge": "Local"}),
+        json!({"mode": "Backup"}),
+        json!({"mode": "Backup", "acknowledge": "One"}),
+    ] {
+        assert_eq!(with(good.clone()), Vec::<String>::new(), "{good}");
+    }
+}
+
+#[test]
 fn every_rule_has_a_message_and_a_test() {
     let text = serde_json::to_string(&<SessionPolicy as kube::CustomResourceExt>::crd()).unwrap();
     let rules = text.matches("\"rule\":").count();
@@ -209,9 +232,9 @@ fn every_rule_has_a_message_and_a_test() {
         text.matches("\"message\":\"").count(),
         "a rule without a message"
     );
-    // name, target, two of sticky, three of cookie, strategy, shared, three of the store: the tests above.
+    // name, target, two of sticky, three of cookie, strategy, replicated, shared, three of the store: the tests above.
     assert_eq!(
-        rules, 12,
+        rules, 13,
         "a rule came or went: add or remove its tests here and in e2e/tests/api/schema.rs"
     );
 }

@@ -10,10 +10,13 @@ pub mod binding;
 pub mod carry_out;
 pub mod container;
 pub mod garbage;
+pub mod in_pods;
 pub mod names;
+pub mod peers;
 pub mod pods;
 pub mod preflight;
 pub mod revision;
+pub mod sidecar;
 pub mod source;
 pub mod undo;
 

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::names;
+use super::sidecar::{Sidecar, UNREADY_SECONDS};
 use super::{Trouble, binding};
 use crate::api::conditions::reasons;
 use crate::api::session_injection::{ContainerInjection, PolicyReference};
@@ -34,6 +35,8 @@ const AGENT_SPACE: &str = "128Mi";
 pub struct Images {
     /// The agents image.
     pub agents: String,
+    /// The replicator's image.
+    pub replicator: String,
     /// Its pull policy; absent = the API server's default.
     pub pull_policy: Option<String>,
 }
@@ -66,6 +69,8 @@ pub struct Known<'a> {
     pub binding_version: &'a str,
     /// Images.
     pub images: &'a Images,
+    /// The sidecar, if sessions are in the pods.
+    pub sidecar: Option<&'a Sidecar<'a>>,
 }
 
 /// Builds the revision.
@@ -102,8 +107,14 @@ pub fn build(known: &Known<'_>) -> Result<Wanted, Trouble> {
     let mut init_containers = Vec::new();
     if let Some(folder) = agent {
         volumes.push(empty(AGENT_VOLUME, AGENT_SPACE));
-        volumes.push(empty(NO_TOKEN_VOLUME, "1Mi"));
         init_containers.push(installer(folder, known.images));
+    }
+    if let Some(sidecar) = known.sidecar {
+        volumes.extend(sidecar.volumes());
+        init_containers.push(sidecar.container());
+    }
+    if !init_containers.is_empty() {
+        volumes.push(empty(NO_TOKEN_VOLUME, "1Mi"));
     }
     let spec = SessionInjectionSpec {
         policy: PolicyReference {
@@ -149,6 +160,9 @@ fn inputs(known: &Known<'_>) -> String {
         ),
         facts,
         known.binding_version,
+        known
+            .sidecar
+            .map(|sidecar| (sidecar.wish, sidecar.bound_to_pods, sidecar.drain_seconds)),
     ))
 }
 
@@ -189,6 +203,9 @@ fn contained(
     if parts.agent.is_some() {
         volume_mounts.push(mount(AGENT_VOLUME, AGENT_DIR));
     }
+    if known.sidecar.is_some() {
+        volume_mounts.push(Sidecar::application_mount());
+    }
     if known.endpoint.own_authority {
         let folder = CA_FILE.trim_end_matches("/ca.crt");
         volume_mounts.push(mount(BINDING_VOLUME, folder));
@@ -197,6 +214,10 @@ fn contained(
         name: container.name.clone(),
         env,
         extend: parts.extend,
+        // As long as the sidecar keeps users, and then until every proxy knows that the pod is not ready any more.
+        pre_stop_sleep_seconds: known
+            .sidecar
+            .map(|sidecar| i64::from(sidecar.drain_seconds) + UNREADY_SECONDS + 1),
         volume_mounts,
     })
 }
@@ -223,6 +244,11 @@ fn mount(volume: &str, path: &str) -> VolumeMount {
         read_only: Some(true),
         ..VolumeMount::default()
     }
+}
+
+/// Hides the ServiceAccount's token from an injected container.
+pub fn without_token() -> VolumeMount {
+    mount(NO_TOKEN_VOLUME, TOKEN_DIR)
 }
 
 fn authority(secret: &str) -> Volume {
@@ -292,7 +318,7 @@ fn installer(folder: &str, images: &Images) -> Container {
                 read_only: None,
                 ..mount(AGENT_VOLUME, AGENT_DIR)
             },
-            mount(NO_TOKEN_VOLUME, TOKEN_DIR),
+            without_token(),
         ]),
         ..Container::default()
     }

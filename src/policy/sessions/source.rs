@@ -8,9 +8,10 @@ use kube::ResourceExt;
 
 use super::Trouble;
 use super::names;
+use super::sidecar;
 use crate::api::SessionStore;
 use crate::api::conditions::{reasons, types};
-use crate::api::session_policy::Shared;
+use crate::api::session_policy::{Acknowledge, Replicated, ReplicationMode, Shared};
 use crate::api::session_store::{Engine, SessionStoreStatus, StoreUser, Topology};
 use crate::framework::Endpoint;
 
@@ -33,6 +34,19 @@ pub struct Source {
 pub enum Promise {
     /// It is in somebody else's hands: nothing is known.
     External,
+    /// The pods themselves.
+    Pods {
+        /// Which of them hold a session.
+        mode: ReplicationMode,
+        /// Copies beside the first (mode Backup).
+        backups: i32,
+        /// Whether a write is confirmed before another pod has it.
+        confirmed_alone: bool,
+        /// Nodes that the pods run on.
+        nodes: usize,
+        /// Replicas of the target.
+        replicas: i32,
+    },
     /// A SessionStore.
     Store {
         /// Its name.
@@ -179,6 +193,36 @@ pub fn of_store(
             persistent: store.spec.persistence.is_some(),
         },
     })
+}
+
+/// The source that the sidecar beside the application is.
+pub fn of_pods(policy: &str, wish: &Replicated, bound_to_pods: bool, nodes: usize, replicas: i32) -> Source {
+    let confirmed_alone = match wish.acknowledge {
+        Acknowledge::Local => true,
+        Acknowledge::Auto => bound_to_pods && wish.mode == ReplicationMode::All,
+        Acknowledge::One | Acknowledge::Quorum | Acknowledge::All => false,
+    };
+    Source {
+        endpoint: Endpoint {
+            engine: Engine::Redis,
+            cluster: false,
+            host: "127.0.0.1".to_owned(),
+            port: sidecar::REDIS_PORT,
+            tls: false,
+            own_authority: false,
+            username: None,
+            password: None,
+            key_prefix: policy.to_owned(),
+        },
+        ca: None,
+        promise: Promise::Pods {
+            mode: wish.mode,
+            backups: wish.backups,
+            confirmed_alone,
+            nodes,
+            replicas,
+        },
+    }
 }
 
 /// The source that a user's own Secret describes.

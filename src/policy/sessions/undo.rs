@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 
 use super::carry_out::remove;
-use super::names;
+use super::{names, peers};
 use crate::api::session_store::DeletionPolicy;
 use crate::api::{INJECTION_LABEL, POLICY_LABEL, SessionInjection, SessionStore};
 use crate::runtime::writer::{WriteError, Writer, classify};
@@ -56,14 +56,43 @@ pub async fn undo(writer: &Writer, namespace: &str, name: &str) -> Result<Outcom
         remove(&pods, &pod.metadata).await?;
         removed.push(format!("Pod/{}", pod.name_any()));
     }
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let binding = secrets.get_opt(&names::binding(name)).await.map_err(classify)?;
-    if let Some(secret) = binding.filter(|secret| names::is_of(&secret.metadata, name)) {
-        remove(&secrets, &secret.metadata).await?;
-        removed.push(format!("Secret/{}", secret.name_any()));
-    }
+    removed.extend(remove_own::<Secret>(client, namespace, &names::binding(name), name).await?);
+    removed.extend(peers(client, namespace, name).await?);
     removed.extend(store(client, namespace, name).await?);
     Ok(Outcome::Done(removed))
+}
+
+/// What the sidecars needed to find and trust each other.
+async fn peers(client: &Client, namespace: &str, name: &str) -> Result<Vec<String>, WriteError> {
+    let mut removed = Vec::new();
+    let peers = peers::name(name);
+    removed.extend(remove_own::<Service>(client, namespace, &peers, name).await?);
+    removed.extend(remove_own::<ConfigMap>(client, namespace, &peers, name).await?);
+    removed.extend(remove_own::<Secret>(client, namespace, &peers, name).await?);
+    removed.extend(remove_own::<Secret>(client, namespace, &peers::authority_name(name), name).await?);
+    Ok(removed)
+}
+
+/// Removes the object of that name if it belongs to the policy.
+async fn remove_own<K>(
+    client: &Client,
+    namespace: &str,
+    object: &str,
+    policy: &str,
+) -> Result<Option<String>, WriteError>
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let found = api.get_metadata_opt(object).await.map_err(classify)?;
+    let Some(found) = found.filter(|found| names::is_of(&found.metadata, policy)) else {
+        return Ok(None);
+    };
+    remove(&api, &found.metadata).await?;
+    Ok(Some(format!("{}/{object}", K::kind(&()))))
 }
 
 async fn store(client: &Client, namespace: &str, name: &str) -> Result<Option<String>, WriteError> {

@@ -1,5 +1,6 @@
 //! Sessions in a store: what each event means for them.
 
+use super::replicated::Pods;
 use super::{Row, reasons};
 use crate::api::{Event, Outcome};
 use crate::policy::sessions::source::Promise;
@@ -73,6 +74,24 @@ fn row(facts: &StoreFacts<'_>, event: Event) -> Row {
             ),
         );
     }
+    if let Promise::Pods {
+        mode,
+        backups,
+        confirmed_alone,
+        nodes,
+        replicas,
+    } = promise
+    {
+        let pods = Pods {
+            mode: *mode,
+            backups: *backups,
+            confirmed_alone: *confirmed_alone,
+            nodes: *nodes,
+            replicas: *replicas,
+            webhook: facts.webhook,
+        };
+        return pods.row(event);
+    }
     match event {
         Event::StoreRestart => store_restart(promise),
         Event::StoreLoss => (
@@ -109,7 +128,8 @@ fn row(facts: &StoreFacts<'_>, event: Event) -> Row {
 
 fn store_restart(promise: &Promise) -> Row {
     match promise {
-        Promise::External => (
+        // Has rows of its own.
+        Promise::Pods { .. } | Promise::External => (
             Outcome::Lost,
             reasons::STORE_NOT_OURS,
             "the store is in other hands, and nothing shows that it keeps its data over a restart".to_owned(),
@@ -142,7 +162,8 @@ fn store_restart(promise: &Promise) -> Row {
 
 fn node_loss(promise: &Promise) -> Row {
     match promise {
-        Promise::External => (
+        // Has rows of its own.
+        Promise::Pods { .. } | Promise::External => (
             Outcome::Kept,
             reasons::IN_STORE,
             "sessions are in the store, which is outside the operator's hands; nodes that carry only the application do not \

@@ -32,7 +32,7 @@ pub fn secrets(store: &Validated, material: &Material) -> Vec<Value> {
     let (file, users) = material.users_file();
     let mut secrets = Vec::new();
     if let Some(tls) = &material.tls {
-        let pair = |pair: &crate::store::certificates::Pair| (pair.certificate.clone(), pair.key.clone());
+        let pair = |pair: &crate::certificates::Pair| (pair.certificate.clone(), pair.key.clone());
         let (certificate, key) = pair(&tls.authority);
         secrets.push(secret(
             names.authority_secret(),

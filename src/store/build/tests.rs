@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::store::certificates::Pair;
+use crate::certificates::Pair;
 use crate::store::client::Password;
 use crate::store::material::Certificates;
 use crate::store::testing::{nothing_but, validated};

@@ -11,6 +11,9 @@ use crate::store::client::Reached;
 /// How long it is remembered that admission applied a revision.
 const FORGET: Duration = Duration::from_mins(10);
 
+/// How long it is remembered in which zone a node is.
+const ZONE_PERIOD: Duration = Duration::from_hours(1);
+
 /// How long the answer of an external store counts.
 const PROBE_PERIOD: Duration = Duration::from_secs(30);
 
@@ -26,9 +29,25 @@ pub struct Memory {
     failed: Mutex<HashMap<String, (Instant, Trouble)>>,
     /// What external stores answered last, by policy and version of the Secret.
     reached: Mutex<HashMap<String, Answered>>,
+    /// Zones by node.
+    zones: Mutex<HashMap<String, (Instant, String)>>,
 }
 
 impl Memory {
+    /// The zone of a node, if it was learnt not long ago.
+    pub fn zone(&self, node: &str) -> Option<String> {
+        let zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, zone) = zones.get(node)?;
+        (since.elapsed() < ZONE_PERIOD).then(|| zone.clone())
+    }
+
+    /// Remembers the zone of a node.
+    pub fn learn_zone(&self, node: &str, zone: &str) {
+        let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        zones.retain(|_, (since, _)| since.elapsed() < ZONE_PERIOD);
+        zones.insert(node.to_owned(), (Instant::now(), zone.to_owned()));
+    }
+
     pub(super) fn admitted(&self, key: &str) {
         let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
         admitted.retain(|_, since| since.elapsed() < FORGET);

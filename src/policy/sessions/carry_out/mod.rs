@@ -2,6 +2,7 @@
 
 mod binding;
 mod garbage;
+mod in_pods;
 mod memory;
 mod preflights;
 mod rollout;
@@ -25,7 +26,7 @@ use crate::api::session_policy::{Binding, Injection, PreflightResult};
 use crate::api::{POLICY_UID_ANNOTATION, SessionPolicy};
 use crate::framework::{self, Endpoint, Preset};
 use crate::policy::dereference::Dereferenced;
-use crate::policy::validate::{SessionsWish, Validated};
+use crate::policy::validate::{Kept, SessionsWish, Validated};
 use crate::runtime::writer::{WriteError, Writer, classify};
 
 /// Secrets are not watched; they are read again this often.
@@ -42,6 +43,8 @@ pub struct Tools<'a> {
     pub images: &'a Images,
     /// What is known of admission and stores between reconciles.
     pub memory: &'a Memory,
+    /// Whether every request of a user reaches the same pod.
+    pub bound_to_pods: bool,
 }
 
 /// Sets up what `wish` says, as far as that is possible now.
@@ -111,6 +114,8 @@ impl Work<'_> {
     ) -> Result<Result<(), Trouble>, WriteError> {
         let source = match self.source().await? {
             Ok(source) => source,
+            // Under Replicated there is no store that could be ready: what is in the way is in the way of injection.
+            Err(trouble) if matches!(self.wish.kept, Kept::Replicated(_)) => return Ok(Err(trouble)),
             Err(trouble) => {
                 let waits = Trouble::new(
                     reasons::STORE_NOT_READY,
@@ -123,7 +128,9 @@ impl Work<'_> {
                 return Ok(Err(waits));
             }
         };
-        sessions.store = Some(Ok(describe(&source)));
+        if matches!(self.wish.kept, Kept::Shared(_)) {
+            sessions.store = Some(Ok(describe(&source)));
+        }
         sessions.promise = Some(source.promise.clone());
         let binding_version = match self.binding(&source, sessions).await? {
             Ok(version) => version,
@@ -144,6 +151,11 @@ impl Work<'_> {
             password: None,
             ..source.endpoint.clone()
         };
+        let template = self.validated.target.spec.as_ref().map(|spec| &spec.template);
+        let pod = template
+            .and_then(|template| template.spec.clone())
+            .unwrap_or_default();
+        let sidecar = self.sidecar(&pod);
         let wanted = revision::build(&Known {
             policy: self.validated,
             wish: self.wish,
@@ -152,6 +164,7 @@ impl Work<'_> {
             endpoint: &public,
             binding_version: &binding_version,
             images: self.tools.images,
+            sidecar: sidecar.as_ref(),
         });
         match wanted {
             Ok(wanted) => self.take(&wanted, sessions, next).await,

@@ -10,13 +10,18 @@ use crate::api::conditions::reasons;
 use crate::api::{SessionStore, SessionStoreSpec};
 use crate::policy::sessions::source::{self, Place, Source};
 use crate::policy::sessions::{Trouble, names};
+use crate::policy::validate::Kept;
 use crate::runtime::writer::{WriteError, classify};
 use crate::store::client::{self, Reached};
 
 impl Work<'_> {
     /// The store and how it is reached.
     pub(super) async fn source(&self) -> Result<Result<Source, Trouble>, WriteError> {
-        match source::place(&self.validated.name, &self.wish.shared) {
+        let shared = match &self.wish.kept {
+            Kept::Shared(shared) => shared,
+            Kept::Replicated(wish) => return self.in_pods(wish).await,
+        };
+        match source::place(&self.validated.name, shared) {
             Place::External { secret, key_prefix } => {
                 let Some(found) = self.secret(&secret).await? else {
                     return Ok(Err(source::secret_missing(
@@ -30,7 +35,7 @@ impl Work<'_> {
                 }
             }
             Place::Store { name, key_prefix } => {
-                if let Some(wanted) = &self.wish.shared.store
+                if let Some(wanted) = &shared.store
                     && let Err(trouble) = self.own_store(&name, wanted).await?
                 {
                     return Ok(Err(trouble));

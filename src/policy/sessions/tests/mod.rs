@@ -3,6 +3,7 @@
 mod container;
 mod preflight;
 mod revision;
+mod sidecar;
 mod source;
 
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use crate::api::{INPUTS_ANNOTATION, SessionInjection};
 use crate::framework::{Endpoint, Facts, preset};
 use crate::policy::sessions::Trouble;
 use crate::policy::sessions::revision::{Choice, Images, Known, Wanted, build, choose, rolled_back};
-use crate::policy::validate::SessionsWish;
+use crate::policy::validate::{Kept, SessionsWish};
 
 /// Everything that a revision is made of.
 struct World {
@@ -25,7 +25,7 @@ impl World {
         Self {
             container: container(&json!({})),
             wish: SessionsWish {
-                shared: serde_json::from_value(json!({"store": {}})).unwrap(),
+                kept: Kept::Shared(serde_json::from_value(json!({"store": {}})).unwrap()),
                 client: serde_json::from_value(json!({"framework": "PHP"})).unwrap(),
                 ttl_seconds: None,
                 rollout: Rollout::Automatic,
@@ -45,6 +45,7 @@ impl World {
             binding_version: "17".to_owned(),
             images: Images {
                 agents: "agents:1".to_owned(),
+                replicator: "replicator:1".to_owned(),
                 pull_policy: None,
             },
         }
@@ -65,6 +66,7 @@ impl World {
             endpoint: &self.endpoint,
             binding_version: &self.binding_version,
             images: &self.images,
+            sidecar: None,
         })
     }
 

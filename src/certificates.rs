@@ -1,4 +1,4 @@
-//! The authority of a store and the certificate of its server.
+//! Authorities of our own and the certificates that they issue: for stores, for the links between sidecars.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -51,11 +51,9 @@ pub enum Error {
 }
 
 /// Makes an authority.
-pub fn authority(store: &str, now: jiff::Timestamp) -> Result<Pair, Error> {
+pub fn authority(name: &str, now: jiff::Timestamp) -> Result<Pair, Error> {
     let mut params = CertificateParams::new(Vec::new())?;
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("session store {store}"));
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     valid(&mut params, now, AUTHORITY_DAYS);
@@ -66,8 +64,17 @@ pub fn authority(store: &str, now: jiff::Timestamp) -> Result<Pair, Error> {
     })
 }
 
-/// Makes a certificate for a server that is reached as `hosts`.
-pub fn server(authority: &Pair, hosts: &[String], now: jiff::Timestamp) -> Result<Pair, Error> {
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// A server.
+    Server,
+    /// A member that is server and client of others.
+    Both,
+}
+
+/// Makes a certificate for one that is reached as `hosts`.
+pub fn leaf(authority: &Pair, hosts: &[String], usage: Usage, now: jiff::Timestamp) -> Result<Pair, Error> {
     let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
     let mut params = CertificateParams::new(hosts.to_vec())?;
     // Probes and tools inside the pod.
@@ -78,7 +85,13 @@ pub fn server(authority: &Pair, hosts: &[String], now: jiff::Timestamp) -> Resul
         params.distinguished_name.push(DnType::CommonName, host);
     }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.extended_key_usages = match usage {
+        Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+        Usage::Both => vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ],
+    };
     valid(&mut params, now, SERVER_DAYS);
     let key = KeyPair::generate()?;
     Ok(Pair {
@@ -173,7 +186,7 @@ mod tests {
     #[test]
     fn a_server_certificate_is_renewed_when_a_third_of_its_life_is_left() {
         let ours = authority("sessions", later(0)).unwrap();
-        let pair = server(&ours, &hosts(), later(0)).unwrap();
+        let pair = leaf(&ours, &hosts(), Usage::Server, later(0)).unwrap();
         assert!(!is_due(&pair.certificate, later(0)));
         assert!(!is_due(&pair.certificate, later(SERVER_DAYS * 2 / 3 - 2)));
         assert!(is_due(&pair.certificate, later(SERVER_DAYS * 2 / 3 + 2)));
@@ -187,7 +200,7 @@ mod tests {
     fn a_certificate_fits_its_authority_and_its_hosts() {
         let ours = authority("sessions", later(0)).unwrap();
         let theirs = authority("sessions", later(0)).unwrap();
-        let pair = server(&ours, &hosts(), later(0)).unwrap();
+        let pair = leaf(&ours, &hosts(), Usage::Server, later(0)).unwrap();
         assert!(fits(&pair.certificate, &ours.certificate, &hosts()));
         assert!(!fits(&pair.certificate, &theirs.certificate, &hosts()));
         let more = [hosts(), vec!["other".to_owned()]].concat();

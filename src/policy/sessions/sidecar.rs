@@ -1,0 +1,333 @@
+//! The sidecar that keeps sessions in the pods: a native sidecar with `session-replicator`, and what it mounts. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+    EnvVarSource, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, ObjectFieldSelector, PodSpec,
+    Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::peers;
+use crate::api::session_policy::{Acknowledge, LockOnPartition, Protocol, Replicated, ReplicationMode};
+
+/// Name of the container.
+pub const CONTAINER: &str = "session-replicator";
+
+/// Port of the application's own pod at which the sidecar speaks Redis.
+pub const REDIS_PORT: u16 = 6379;
+
+/// The same for memcached.
+const MEMCACHED_PORT: u16 = 11211;
+
+/// Port at which members talk to each other.
+pub const PEER_PORT: u16 = 7946;
+
+/// Port of probes and metrics.
+pub const HTTP_PORT: u16 = 7947;
+
+/// Volume with the UNIX socket, mounted by the application, too: the folder is the boundary.
+const SOCKET_VOLUME: &str = "session-operator-socket";
+
+/// Where it is mounted.
+pub const SOCKET_DIR: &str = "/session-operator/socket";
+
+/// Volume with the control socket, mounted by nobody else.
+const CONTROL_VOLUME: &str = "session-operator-control";
+
+/// Where it is mounted; the program's own default.
+const CONTROL_DIR: &str = "/run/session-replicator";
+
+/// Volume with certificates.
+const PEERS_VOLUME: &str = "session-operator-peers";
+
+/// Where it is mounted.
+const PEERS_DIR: &str = "/session-operator/peers";
+
+/// Volume with the places of pods.
+const PLACES_VOLUME: &str = "session-operator-places";
+
+/// Where it is mounted.
+const PLACES_DIR: &str = "/session-operator/places";
+
+/// Seconds that a terminating pod serves on after it turned unready: until every proxy has noticed.
+pub const UNREADY_SECONDS: i64 = 10;
+
+/// Seconds that handing over the sessions may take.
+pub const HANDOVER_SECONDS: i64 = 10;
+
+/// What the sidecar is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Sidecar<'a> {
+    /// Name of the policy.
+    pub policy: &'a str,
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// How sessions are replicated.
+    pub wish: &'a Replicated,
+    /// Image.
+    pub image: &'a str,
+    /// Its pull policy.
+    pub pull_policy: Option<&'a str>,
+    /// Replicas of the target.
+    pub replicas: i32,
+    /// Whether every request of a user reaches the same pod.
+    pub bound_to_pods: bool,
+    /// Seconds that a terminating pod keeps its users.
+    pub drain_seconds: i32,
+    /// The pod to which it is added.
+    pub pod: &'a PodSpec,
+}
+
+impl Sidecar<'_> {
+    /// The container.
+    pub fn container(&self) -> Container {
+        Container {
+            name: CONTAINER.to_owned(),
+            image: Some(self.image.to_owned()),
+            image_pull_policy: self.pull_policy.map(str::to_owned),
+            restart_policy: Some("Always".to_owned()),
+            args: Some(self.arguments()),
+            env: Some(vec![
+                from_field("POD_NAME", "metadata.name"),
+                from_field("POD_IP", "status.podIP"),
+                from_field("NODE_NAME", "spec.nodeName"),
+            ]),
+            ports: Some(vec![
+                port("session-peers", PEER_PORT),
+                port("session-http", HTTP_PORT),
+            ]),
+            // The application starts once the sessions of the others are there, or joinTimeoutSeconds are over.
+            startup_probe: Some(probe(
+                "/readyz",
+                1,
+                self.wish.join_timeout_seconds.saturating_add(30),
+            )),
+            readiness_probe: Some(probe("/readyz", 1, 1)),
+            liveness_probe: Some(probe("/livez", 10, 3)),
+            lifecycle: Some(Lifecycle {
+                pre_stop: Some(LifecycleHandler {
+                    exec: Some(ExecAction {
+                        command: Some(["/session-replicator", "ctl", "drain"].map(str::to_owned).into()),
+                    }),
+                    ..LifecycleHandler::default()
+                }),
+                ..Lifecycle::default()
+            }),
+            resources: Some(self.resources()),
+            // No user is set: the image has a numeric one, and OpenShift gives each namespace its own.
+            security_context: Some(SecurityContext {
+                run_as_non_root: Some(true),
+                allow_privilege_escalation: Some(false),
+                read_only_root_filesystem: Some(true),
+                capabilities: Some(Capabilities {
+                    drop: Some(vec!["ALL".to_owned()]),
+                    ..Capabilities::default()
+                }),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".to_owned(),
+                    ..SeccompProfile::default()
+                }),
+                ..SecurityContext::default()
+            }),
+            volume_mounts: Some(vec![
+                mount(SOCKET_VOLUME, SOCKET_DIR, false),
+                mount(CONTROL_VOLUME, CONTROL_DIR, false),
+                mount(PEERS_VOLUME, PEERS_DIR, true),
+                mount(PLACES_VOLUME, PLACES_DIR, true),
+                super::revision::without_token(),
+            ]),
+            ..Container::default()
+        }
+    }
+
+    /// Volumes of the sidecar.
+    pub fn volumes(&self) -> Vec<Volume> {
+        vec![
+            in_memory(SOCKET_VOLUME),
+            in_memory(CONTROL_VOLUME),
+            Volume {
+                name: PEERS_VOLUME.to_owned(),
+                secret: Some(SecretVolumeSource {
+                    secret_name: Some(peers::name(self.policy)),
+                    // The group or the world has to read it: the container's user is the namespace's own.
+                    default_mode: Some(0o444),
+                    ..SecretVolumeSource::default()
+                }),
+                ..Volume::default()
+            },
+            Volume {
+                name: PLACES_VOLUME.to_owned(),
+                config_map: Some(ConfigMapVolumeSource {
+                    name: peers::name(self.policy),
+                    optional: Some(true),
+                    ..ConfigMapVolumeSource::default()
+                }),
+                ..Volume::default()
+            },
+        ]
+    }
+
+    /// What the application mounts.
+    pub fn application_mount() -> VolumeMount {
+        mount(SOCKET_VOLUME, SOCKET_DIR, false)
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let wish = self.wish;
+        let mut arguments = vec![
+            format!("--peer-listen=[::]:{PEER_PORT}"),
+            format!(
+                "--discover={}.{}.svc:{PEER_PORT}",
+                peers::name(self.policy),
+                self.namespace
+            ),
+            format!("--tls-ca={PEERS_DIR}/ca.crt"),
+            format!("--tls-cert={PEERS_DIR}/tls.crt"),
+            format!("--tls-key={PEERS_DIR}/tls.key"),
+            format!("--peer-identity={}", peers::identity(self.policy, self.namespace)),
+            format!("--places-file={PLACES_DIR}/{}", peers::PLACES_KEY),
+            format!("--http-listen=[::]:{HTTP_PORT}"),
+            format!("--control-socket={CONTROL_DIR}/control.sock"),
+            format!("--join-timeout-seconds={}", wish.join_timeout_seconds),
+            format!("--drain-seconds={}", self.drain_seconds),
+            format!("--unready-seconds={UNREADY_SECONDS}"),
+            format!("--handover-seconds={HANDOVER_SECONDS}"),
+            format!("--lock-on-partition={}", self.lock_on_partition()),
+            format!(
+                "--acknowledge={}",
+                match wish.acknowledge {
+                    Acknowledge::Auto => "auto",
+                    Acknowledge::Local => "local",
+                    Acknowledge::One => "one",
+                    Acknowledge::Quorum => "quorum",
+                    Acknowledge::All => "all",
+                }
+            ),
+        ];
+        match wish.mode {
+            ReplicationMode::All => arguments.push("--mode=all".to_owned()),
+            ReplicationMode::Backup => {
+                arguments.push("--mode=backup".to_owned());
+                arguments.push(format!("--backups={}", wish.backups));
+            }
+        }
+        if !self.bound_to_pods {
+            arguments.push("--no-affinity".to_owned());
+        }
+        if wish.protocols.contains(&Protocol::Resp) {
+            arguments.push(format!("--unix-socket={SOCKET_DIR}/redis.sock"));
+        }
+        if wish.protocols.contains(&Protocol::Memcached) {
+            arguments.push(format!("--memcached-listen=127.0.0.1:{MEMCACHED_PORT}"));
+            arguments.push(format!("--memcached-unix-socket={SOCKET_DIR}/memcached.sock"));
+        }
+        arguments
+    }
+
+    /// With two pods or fewer, most of them means all of them: one that is gone would stop every locked session.
+    fn lock_on_partition(&self) -> &'static str {
+        match self.wish.lock_on_partition {
+            Some(LockOnPartition::Local) => "local",
+            None if self.replicas <= 2 => "local",
+            Some(LockOnPartition::Fail) | None => "fail",
+        }
+    }
+
+    /// Requests always: without them a HorizontalPodAutoscaler stands still and a quota refuses the pod. Equal to the
+    /// limits where the pod is Guaranteed, so that it stays so.
+    fn resources(&self) -> ResourceRequirements {
+        let memory = || ("memory".to_owned(), self.wish.memory.clone());
+        let cpu = |amount: &str| ("cpu".to_owned(), Quantity(amount.to_owned()));
+        let requests = BTreeMap::from([cpu("50m"), memory()]);
+        let mut limits = BTreeMap::from([memory()]);
+        if is_guaranteed(self.pod) {
+            limits.extend([cpu("50m")]);
+        }
+        ResourceRequirements {
+            requests: Some(requests),
+            limits: Some(limits),
+            ..ResourceRequirements::default()
+        }
+    }
+}
+
+/// Whether the kubelet puts the pod into the class Guaranteed
+/// (<https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/>).
+pub fn is_guaranteed(pod: &PodSpec) -> bool {
+    let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
+    let equal = |container: &Container| {
+        let resources = container.resources.clone().unwrap_or_default();
+        let limits = resources.limits.unwrap_or_default();
+        let requests = resources.requests.unwrap_or_default();
+        ["cpu", "memory"].iter().all(|resource| {
+            limits
+                .get(*resource)
+                .is_some_and(|limit| requests.get(*resource).is_none_or(|request| request == limit))
+        })
+    };
+    !pod.containers.is_empty() && containers.into_iter().all(equal)
+}
+
+/// Seconds that a terminating pod needs: its users, the proxies, the sessions, and a little.
+pub fn grace_seconds(drain_seconds: i32) -> i64 {
+    i64::from(drain_seconds) + UNREADY_SECONDS + HANDOVER_SECONDS + 5
+}
+
+fn from_field(name: &str, path: &str) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                api_version: None,
+                field_path: path.to_owned(),
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    }
+}
+
+fn port(name: &str, number: u16) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: i32::from(number),
+        ..ContainerPort::default()
+    }
+}
+
+fn probe(path: &str, period: i32, failures: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::Int(i32::from(HTTP_PORT)),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period),
+        timeout_seconds: Some(2),
+        failure_threshold: Some(failures),
+        ..Probe::default()
+    }
+}
+
+fn mount(volume: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: volume.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    }
+}
+
+fn in_memory(name: &str) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            medium: Some("Memory".to_owned()),
+            size_limit: Some(Quantity("1Mi".to_owned())),
+        }),
+        ..Volume::default()
+    }
+}
