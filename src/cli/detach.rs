@@ -1,13 +1,12 @@
 //! `detach`: undoes what policies set up, with the user's rights, and leaves the policies suspended.
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead, IsTerminal, Write as _};
 
 use clap::Args;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
-use super::{CliError, ConnectionArgs, output};
+use super::{CliError, ConnectionArgs, output, question};
 use crate::policy::GuardedPolicy;
 use crate::policy::undo;
 use crate::runtime::writer::Writer;
@@ -39,7 +38,7 @@ pub async fn run(args: &DetachArgs, connection: &ConnectionArgs) -> Result<(), C
         eprintln!("there is no SessionPolicy to detach");
         return Ok(());
     }
-    if !args.yes && !confirmed(&question(&policies))? {
+    if !args.yes && !question::confirmed(&text(&policies))? {
         return Err("nothing was changed".into());
     }
     let mut failed = 0;
@@ -109,7 +108,7 @@ fn success(name: &str, objects: &[String]) -> String {
     ))
 }
 
-fn question(policies: &[GuardedPolicy]) -> String {
+fn text(policies: &[GuardedPolicy]) -> String {
     let mut text = String::from("Detaching undoes what these policies set up and suspends them:\n");
     for policy in policies {
         // Writing to a String cannot fail.
@@ -119,41 +118,11 @@ fn question(policies: &[GuardedPolicy]) -> String {
     text
 }
 
-/// Asks on the terminal.
-fn confirmed(question: &str) -> Result<bool, CliError> {
-    if !io::stdin().is_terminal() {
-        return Err("this asks before it changes anything, and stdin is no terminal: add --yes".into());
-    }
-    let mut stderr = io::stderr().lock();
-    stderr.write_all(question.as_bytes())?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(means_yes(&answer))
-}
-
-fn means_yes(answer: &str) -> bool {
-    matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn only_a_clear_yes_is_one() {
-        for (answer, expected) in [
-            ("y\n", true),
-            ("YES\n", true),
-            ("\n", false),
-            ("", false),
-            ("yep\n", false),
-        ] {
-            assert_eq!(means_yes(answer), expected, "{answer:?}");
-        }
-    }
 
     #[test]
     fn the_question_names_the_policies_also_broken_ones() {
@@ -173,7 +142,7 @@ mod tests {
         .into();
         assert!(policies[1].0.is_err());
         assert_eq!(
-            question(&policies),
+            text(&policies),
             "Detaching undoes what these policies set up and suspends them:\n  web/shop\n  web/odd\n\
              Their users are no longer kept on their pods and may lose their sessions. Go on? [y/N] "
         );

@@ -5,8 +5,10 @@
 mod completion;
 mod connection;
 mod detach;
+mod drill;
 mod output;
 mod plan;
+mod question;
 mod rollout;
 mod status;
 mod table;
@@ -44,6 +46,8 @@ enum Verb {
     Rollout(rollout::RolloutArgs),
     /// Show what a policy would change, and what its sessions would survive, without changing anything
     Plan(plan::PlanArgs),
+    /// Act as users while something happens to the application, and account for every session
+    Drill(Box<drill::DrillArgs>),
     /// Undo what policies set up, with your own rights, and suspend them; for when the operator is gone
     Detach(detach::DetachArgs),
     /// Print a completion script for a shell
@@ -56,6 +60,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Verb::Status(args) => status::run(&args, &cli.connection).await,
         Verb::Rollout(args) => rollout::run(&args, &cli.connection).await,
         Verb::Plan(args) => plan::run(&args, &cli.connection).await,
+        Verb::Drill(args) => drill::run(&args, &cli.connection).await,
         Verb::Detach(args) => detach::run(&args, &cli.connection).await,
         Verb::Completion(args) => completion::run(&args, Cli::command()),
     }

@@ -66,13 +66,30 @@ impl Target {
     /// # Errors
     /// When `host` is not the host part of a URL, or no trust can be built on `roots`.
     pub fn https(address: SocketAddr, host: &str, roots: &[u8]) -> Result<Self, TargetError> {
-        let mut target = Self::new(address, "https", host)?;
         let mut store = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(roots) {
             store
                 .add(certificate.map_err(TargetError::Pem)?)
                 .map_err(TargetError::Tls)?;
         }
+        Self::trusting(address, host, store)
+    }
+
+    /// A target with TLS, trusting the authorities that browsers trust.
+    ///
+    /// # Errors
+    /// When `host` is not the host part of a URL.
+    pub fn https_public(address: SocketAddr, host: &str) -> Result<Self, TargetError> {
+        let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+        Self::trusting(address, host, roots)
+    }
+
+    fn trusting(
+        address: SocketAddr,
+        host: &str,
+        store: rustls::RootCertStore,
+    ) -> Result<Self, TargetError> {
+        let mut target = Self::new(address, "https", host)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

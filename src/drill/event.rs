@@ -1,4 +1,4 @@
-//! Events that the drill can cause itself: pods deleted, a Deployment scaled or restarted.
+//! Events that the drill can cause itself: pods deleted, a node drained of them, a Deployment scaled or restarted.
 //!
 //! Each waits until what it did is over: the Deployment is as wanted again, and pods that had to go are gone.
 
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, DeleteParams, EvictParams, ListParams, Patch, PatchParams};
 use kube::runtime::wait::{self, Condition, await_condition, conditions};
 use kube::{Client, ResourceExt};
 use serde_json::json;
@@ -18,6 +18,9 @@ use super::run::Marks;
 /// Pause before the status of a Deployment that lags behind its pods is read again.
 const STATUS_LAG: Duration = Duration::from_millis(100);
 
+/// Pause before an eviction that a budget forbids is asked for again; that of `kubectl drain`.
+const EVICTION_PAUSE: Duration = Duration::from_secs(5);
+
 /// Something that happens to a Deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -25,6 +28,9 @@ pub enum Event {
     Nothing(Duration),
     /// A pod is deleted: the named one, or the first by name.
     DeletePod(Option<String>),
+    /// The Deployment's pods are evicted from a node that takes no new ones meanwhile: the named one, or the one with most
+    /// of them. Other pods on the node are left alone.
+    DrainNode(Option<String>),
     /// The Deployment gets another number of replicas.
     Scale(i32),
     /// Every pod is replaced, as by `kubectl rollout restart`.
@@ -58,6 +64,8 @@ impl std::fmt::Display for Event {
             Self::Nothing(_) => f.write_str("nothing"),
             Self::DeletePod(None) => f.write_str("a pod deleted"),
             Self::DeletePod(Some(pod)) => write!(f, "pod {pod} deleted"),
+            Self::DrainNode(None) => f.write_str("a node drained"),
+            Self::DrainNode(Some(node)) => write!(f, "node {node} drained"),
             Self::Scale(replicas) => write!(f, "scaled to {replicas}"),
             Self::Restart => f.write_str("rollout restart"),
         }
@@ -146,6 +154,7 @@ impl Workload {
                 marks.note("deleting", Some(name));
                 self.pod_api().delete(name, &DeleteParams::default()).await?;
             }
+            Event::DrainNode(node) => return self.drain(node.as_deref(), marks).await,
             Event::Scale(replicas) => {
                 marks.note(&format!("scaling to {replicas}"), None);
                 let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
@@ -158,6 +167,11 @@ impl Workload {
                 self.deployments().restart(&self.name).await?;
             }
         }
+        self.come_to_rest(&before, marks).await
+    }
+
+    /// Waits until the Deployment is as wanted again and pods that had to go are gone.
+    async fn come_to_rest(&self, before: &BTreeMap<String, String>, marks: &Marks) -> Result<(), Error> {
         self.settled().await?;
         let after = self.pods().await?;
         for pod in after.keys().filter(|pod| !before.contains_key(*pod)) {
@@ -166,6 +180,67 @@ impl Workload {
         let leaving = before.iter().filter(|(pod, uid)| after.get(*pod) != Some(uid));
         try_join_all(leaving.map(|(pod, uid)| self.gone(pod, uid, marks))).await?;
         Ok(())
+    }
+
+    /// Evicts the pods from a node, as `kubectl drain` does, with the node closed to new ones until they stand elsewhere.
+    async fn drain(&self, node: Option<&str>, marks: &Marks) -> Result<(), Error> {
+        let before = self.pods().await?;
+        let mut by_node: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for pod in before.keys() {
+            let on = self.pod_api().get(pod).await?.spec.and_then(|spec| spec.node_name);
+            if let Some(on) = on {
+                by_node.entry(on).or_default().push(pod.clone());
+            }
+        }
+        let (node, pods) = match node {
+            Some(node) => by_node.remove_entry(node),
+            None => by_node.into_iter().max_by_key(|(_, pods)| pods.len()),
+        }
+        .ok_or_else(|| self.missing("pod on that node"))?;
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let was_closed = nodes
+            .get(&node)
+            .await?
+            .spec
+            .and_then(|spec| spec.unschedulable)
+            .unwrap_or(false);
+        marks.note(&format!("draining node {node}"), None);
+        if !was_closed {
+            nodes.cordon(&node).await?;
+        }
+        let drained = async {
+            for pod in &pods {
+                marks.note("evicting", Some(pod));
+                self.evict(pod).await?;
+            }
+            self.come_to_rest(&before, marks).await
+        }
+        .await;
+        // Also when the drain failed: the node is left as it was found.
+        if !was_closed {
+            nodes.uncordon(&node).await?;
+        }
+        drained
+    }
+
+    /// Asks until a PodDisruptionBudget agrees.
+    async fn evict(&self, pod: &str) -> Result<(), Error> {
+        loop {
+            match self.pod_api().evict(pod, &EvictParams::default()).await {
+                Ok(_) => return Ok(()),
+                Err(kube::Error::Api(status)) if status.code == 429 => {
+                    tokio::time::sleep(EVICTION_PAUSE).await;
+                }
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// How many replicas the Deployment is to have.
+    pub async fn replicas(&self) -> Result<i32, Error> {
+        let deployment = self.deployments().get(&self.name).await?;
+        Ok(deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1))
     }
 
     async fn gone(&self, pod: &str, uid: &str, marks: &Marks) -> Result<(), Error> {

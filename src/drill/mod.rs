@@ -10,6 +10,7 @@ pub mod account;
 pub mod application;
 pub mod client;
 pub mod event;
+pub mod html;
 mod newcomers;
 pub mod progress;
 pub mod report;

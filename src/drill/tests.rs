@@ -5,4 +5,5 @@ mod cookies;
 mod courses;
 mod descriptions;
 mod outcomes;
+mod pages;
 mod server;
