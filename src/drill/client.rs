@@ -84,11 +84,7 @@ impl Target {
         Self::trusting(address, host, roots)
     }
 
-    fn trusting(
-        address: SocketAddr,
-        host: &str,
-        store: rustls::RootCertStore,
-    ) -> Result<Self, TargetError> {
+    fn trusting(address: SocketAddr, host: &str, store: rustls::RootCertStore) -> Result<Self, TargetError> {
         let mut target = Self::new(address, "https", host)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = rustls::ClientConfig::builder_with_provider(provider)

@@ -187,7 +187,12 @@ impl Workload {
         let before = self.pods().await?;
         let mut by_node: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for pod in before.keys() {
-            let on = self.pod_api().get(pod).await?.spec.and_then(|spec| spec.node_name);
+            let on = self
+                .pod_api()
+                .get(pod)
+                .await?
+                .spec
+                .and_then(|spec| spec.node_name);
             if let Some(on) = on {
                 by_node.entry(on).or_default().push(pod.clone());
             }

@@ -26,9 +26,20 @@ pub fn page(report: &Report, verdict: &str) -> String {
     text.push_str("<meta name=\"viewport\" content=\"width=device-width\">\n");
     line(
         &mut text,
-        &format!("<title>{}: {}</title>", escape(&report.application), escape(&report.event.name)),
+        &format!(
+            "<title>{}: {}</title>",
+            escape(&report.application),
+            escape(&report.event.name)
+        ),
     );
-    line(&mut text, &format!("<style>\n{}{}</style>\n</head>\n<body>", STYLE, pod_styles(report)));
+    line(
+        &mut text,
+        &format!(
+            "<style>\n{}{}</style>\n</head>\n<body>",
+            STYLE,
+            pod_styles(report)
+        ),
+    );
     heading(&mut text, report, verdict);
     legend(&mut text, report);
     chart(&mut text, report, &people);
@@ -78,7 +89,13 @@ fn pod_styles(report: &Report) -> String {
 /// By the pod that had them when the event began, then by name; those who left last.
 fn in_order(report: &Report) -> Vec<&Person> {
     let mut people: Vec<&Person> = report.people.iter().collect();
-    people.sort_by_key(|person| (person.role == Role::Leaver, &person.pod_before, number(&person.name)));
+    people.sort_by_key(|person| {
+        (
+            person.role == Role::Leaver,
+            &person.pod_before,
+            number(&person.name),
+        )
+    });
     people
 }
 
@@ -89,10 +106,20 @@ fn number(name: &str) -> u64 {
 }
 
 fn heading(text: &mut String, report: &Report, verdict: &str) {
-    let bad = [Class::Lost, Class::Corrupted, Class::BackAfterLogout, Class::LoginFailed, Class::Unknown];
+    let bad = [
+        Class::Lost,
+        Class::Corrupted,
+        Class::BackAfterLogout,
+        Class::LoginFailed,
+        Class::Unknown,
+    ];
     line(
         text,
-        &format!("<h1>{}: {}</h1>", escape(&report.application), escape(&report.event.name)),
+        &format!(
+            "<h1>{}: {}</h1>",
+            escape(&report.application),
+            escape(&report.event.name)
+        ),
     );
     line(
         text,
@@ -104,22 +131,44 @@ fn heading(text: &mut String, report: &Report, verdict: &str) {
             seconds(report.duration_ms)
         ),
     );
-    let tone = if bad.iter().any(|class| report.count(*class) > 0) { " bad" } else { "" };
-    line(text, &format!("<p class=\"verdict{tone}\">{}</p>", escape(verdict)));
+    let tone = if bad.iter().any(|class| report.count(*class) > 0) {
+        " bad"
+    } else {
+        ""
+    };
+    line(
+        text,
+        &format!("<p class=\"verdict{tone}\">{}</p>", escape(verdict)),
+    );
     text.push_str("<ul class=\"tiles\">\n");
     for class in Class::ALL {
         let count = report.count(class);
         let always = matches!(class, Class::Kept | Class::Moved | Class::Lost);
         if count > 0 || always {
-            let tone = if bad.contains(&class) && count > 0 { " class=\"bad\"" } else { "" };
+            let tone = if bad.contains(&class) && count > 0 {
+                " class=\"bad\""
+            } else {
+                ""
+            };
             line(text, &format!("<li{tone}><b>{count}</b>{}</li>", class.label()));
         }
     }
     let tone = if report.failed() > 0 { " class=\"bad\"" } else { "" };
-    line(text, &format!("<li{tone}><b>{}</b>failed of {} requests</li>", report.failed(), report.requests));
     line(
         text,
-        &format!("<li><b>{:.1}</b>ms p50, {:.1} p99</li>", ms(report.latency.p50_us), ms(report.latency.p99_us)),
+        &format!(
+            "<li{tone}><b>{}</b>failed of {} requests</li>",
+            report.failed(),
+            report.requests
+        ),
+    );
+    line(
+        text,
+        &format!(
+            "<li><b>{:.1}</b>ms p50, {:.1} p99</li>",
+            ms(report.latency.p50_us),
+            ms(report.latency.p99_us)
+        ),
     );
     text.push_str("</ul>\n");
 }
@@ -136,12 +185,27 @@ fn legend(text: &mut String, report: &Report) {
         );
     }
     for (shape, what) in [
-        ("<circle class=\"failed\" cx=\"11\" cy=\"5\" r=\"3\"/>", "a request failed"),
-        ("<path class=\"lost\" d=\"M7 1l8 8m0-8l-8 8\"/>", "the session was lost"),
-        ("<path class=\"back\" d=\"M11 0l5 9h-10z\"/>", "back after a logout"),
-        ("<path class=\"left\" stroke-width=\"6\" d=\"M0 5h22\"/>", "logged out by the user"),
+        (
+            "<circle class=\"failed\" cx=\"11\" cy=\"5\" r=\"3\"/>",
+            "a request failed",
+        ),
+        (
+            "<path class=\"lost\" d=\"M7 1l8 8m0-8l-8 8\"/>",
+            "the session was lost",
+        ),
+        (
+            "<path class=\"back\" d=\"M11 0l5 9h-10z\"/>",
+            "back after a logout",
+        ),
+        (
+            "<path class=\"left\" stroke-width=\"6\" d=\"M0 5h22\"/>",
+            "logged out by the user",
+        ),
     ] {
-        line(text, &format!("<li><svg width=\"22\" height=\"10\">{shape}</svg>{what}</li>"));
+        line(
+            text,
+            &format!("<li><svg width=\"22\" height=\"10\">{shape}</svg>{what}</li>"),
+        );
     }
     text.push_str("</ul>\n");
 }
@@ -153,7 +217,10 @@ fn chart(text: &mut String, report: &Report, people: &[&Person]) {
     let x = |ms: u64| seconds(ms) / end * WIDTH;
     line(
         text,
-        &format!("<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {:.0}\" role=\"img\">", bottom + FOOT),
+        &format!(
+            "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {:.0}\" role=\"img\">",
+            bottom + FOOT
+        ),
     );
     let (from, to) = (x(report.event.from_ms), x(report.event.to_ms));
     line(
@@ -176,7 +243,10 @@ fn chart(text: &mut String, report: &Report, people: &[&Person]) {
 
 fn axis(text: &mut String, end: f64, bottom: f64) {
     let step = TICKS.into_iter().find(|step| end / step <= 16.0).unwrap_or(600.0);
-    line(text, &format!("<path class=\"axis\" d=\"M0 {bottom:.1}H{WIDTH}\"/>"));
+    line(
+        text,
+        &format!("<path class=\"axis\" d=\"M0 {bottom:.1}H{WIDTH}\"/>"),
+    );
     let mut at = 0.0;
     while at <= end {
         let x = at / end * WIDTH;
@@ -200,12 +270,21 @@ fn marks(text: &mut String, report: &Report, x: &impl Fn(u64) -> f64, bottom: f6
         let what = escape(what.trim());
         line(
             text,
-            &format!("<path class=\"mark\" d=\"M{at:.1} {:.1}V{bottom:.1}\"><title>{what}</title></path>", HEAD - 8.0),
+            &format!(
+                "<path class=\"mark\" d=\"M{at:.1} {:.1}V{bottom:.1}\"><title>{what}</title></path>",
+                HEAD - 8.0
+            ),
         );
         let place = free.iter().position(|free| *free <= at);
         if let Some((place, free)) = place.and_then(|place| Some((place, free.get_mut(place)?))) {
             *free = at + 6.0 * to_f64(what.chars().count());
-            line(text, &format!("<text x=\"{at:.1}\" y=\"{:.1}\">{what}</text>", 10.0 + 12.0 * to_f64(place)));
+            line(
+                text,
+                &format!(
+                    "<text x=\"{at:.1}\" y=\"{:.1}\">{what}</text>",
+                    10.0 + 12.0 * to_f64(place)
+                ),
+            );
         }
     }
 }
@@ -229,10 +308,18 @@ fn user(text: &mut String, report: &Report, person: &Person, x: &impl Fn(u64) ->
             (State::Failing, _) => continue,
         };
         let width = (x(until) - x(*from)).max(1.5);
-        let _infallible = write!(paths.entry(look).or_default(), "M{:.1} {y:.1}h{width:.1}", x(*from));
+        let _infallible = write!(
+            paths.entry(look).or_default(),
+            "M{:.1} {y:.1}h{width:.1}",
+            x(*from)
+        );
     }
     for (look, path) in paths {
-        let _infallible = write!(text, "<path class=\"{look}\" stroke-width=\"{:.1}\" d=\"{path}\"/>", row * 0.7);
+        let _infallible = write!(
+            text,
+            "<path class=\"{look}\" stroke-width=\"{:.1}\" d=\"{path}\"/>",
+            row * 0.7
+        );
     }
     for failure in &person.failures {
         let _infallible = write!(
@@ -248,12 +335,24 @@ fn user(text: &mut String, report: &Report, person: &Person, x: &impl Fn(u64) ->
     if let Some(loss) = &person.loss {
         let (at, arm) = (x(loss.at_ms), row * 0.5);
         let (kind, shape) = if person.class == Class::BackAfterLogout {
-            ("back", format!("M{at:.1} {:.1}l{arm:.1} {:.1}h-{:.1}z", y - arm, 2.0 * arm, 2.0 * arm))
+            (
+                "back",
+                format!(
+                    "M{at:.1} {:.1}l{arm:.1} {:.1}h-{:.1}z",
+                    y - arm,
+                    2.0 * arm,
+                    2.0 * arm
+                ),
+            )
         } else {
             let double = 2.0 * arm;
             (
                 "lost",
-                format!("M{:.1} {:.1}l{double:.1} {double:.1}m0-{double:.1}l-{double:.1} {double:.1}", at - arm, y - arm),
+                format!(
+                    "M{:.1} {:.1}l{double:.1} {double:.1}m0-{double:.1}l-{double:.1} {double:.1}",
+                    at - arm,
+                    y - arm
+                ),
             )
         };
         let _infallible = write!(text, "<path class=\"{kind}\" d=\"{shape}\"/>");
@@ -288,7 +387,9 @@ fn user(text: &mut String, report: &Report, person: &Person, x: &impl Fn(u64) ->
 }
 
 fn pods(text: &mut String, report: &Report) {
-    text.push_str("<table>\n<tr><th>pod<th>users before<th>users after<th>lost<th>requests<th>newcomers</tr>\n");
+    text.push_str(
+        "<table>\n<tr><th>pod<th>users before<th>users after<th>lost<th>requests<th>newcomers</tr>\n",
+    );
     for pod in &report.pods {
         line(
             text,

@@ -8,6 +8,8 @@ mod applications;
 #[cfg(test)]
 mod common;
 #[cfg(test)]
+mod drill;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod mistakes;

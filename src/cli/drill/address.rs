@@ -45,9 +45,13 @@ fn host(url: &Url) -> Result<String, CliError> {
         .host_str()
         .ok_or_else(|| format!("--url {url}: there is no host in it"))?;
     if url.path() != "/" || url.query().is_some() {
-        return Err(format!("--url {url}: expected scheme and host alone; paths belong to the requests").into());
+        return Err(
+            format!("--url {url}: expected scheme and host alone; paths belong to the requests").into(),
+        );
     }
-    Ok(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+    Ok(url
+        .port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
 async fn resolve(place: &str) -> Result<SocketAddr, CliError> {
@@ -74,8 +78,12 @@ async fn of_route(client: &Client, policy: &SessionPolicy) -> Result<Url, CliErr
         .get(&route.name)
         .await
         .map_err(|error| super::super::status::explain(&error))?;
-    let url = of_ingress(&ingress)
-        .ok_or_else(|| format!("Ingress {} names no host; say with --url what users type", route.name))?;
+    let url = of_ingress(&ingress).ok_or_else(|| {
+        format!(
+            "Ingress {} names no host; say with --url what users type",
+            route.name
+        )
+    })?;
     Ok(Url::parse(&url).map_err(|error| format!("Ingress {}: {url}: {error}", route.name))?)
 }
 

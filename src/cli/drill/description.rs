@@ -42,7 +42,8 @@ impl DescriptionArgs {
     /// The application.
     pub fn application(&self) -> Result<Application, CliError> {
         if let Some(file) = &self.application {
-            let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            let text =
+                std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
             return Application::from_yaml(&text)
                 .map_err(|error| format!("{}: {}", file.display(), super::chain(&error)).into());
         }
@@ -53,7 +54,9 @@ impl DescriptionArgs {
     fn described(&self) -> Result<Value, String> {
         let step = |flag: &str, text: &Option<String>| match text {
             None => Ok(None),
-            Some(text) => step(text).map(Some).map_err(|wrong| format!("--{flag} {text:?}: {wrong}")),
+            Some(text) => step(text)
+                .map(Some)
+                .map_err(|wrong| format!("--{flag} {text:?}: {wrong}")),
         };
         let locator = |flag: &str, text: &Option<String>| match text {
             None => Ok(None),
@@ -144,7 +147,12 @@ mod tests {
     fn a_bad_flag_is_named_with_what_was_expected() {
         for (login, check, user, words) in [
             ("login", "/", "json:/u", "--login \"login\": expected METHOD PATH"),
-            ("POST /login", "GET", "json:/u", "--check \"GET\": expected METHOD PATH"),
+            (
+                "POST /login",
+                "GET",
+                "json:/u",
+                "--check \"GET\": expected METHOD PATH",
+            ),
             ("POST /login", "/", "/u", "--user \"/u\": expected json:POINTER"),
             ("POST /login", "/", "json:u", "is no JSON pointer"),
             ("FETCH /login", "/", "json:/u", "not readable"),

@@ -239,11 +239,28 @@ mod tests {
     fn events_are_read_as_they_are_documented() {
         assert_eq!(event("rollout"), Ok(Event::Restart));
         assert_eq!(event("pod-delete"), Ok(Event::DeletePod(None)));
-        assert_eq!(event("pod-delete=a-1"), Ok(Event::DeletePod(Some("a-1".to_owned()))));
-        assert_eq!(event("node-drain=n2"), Ok(Event::DrainNode(Some("n2".to_owned()))));
+        assert_eq!(
+            event("pod-delete=a-1"),
+            Ok(Event::DeletePod(Some("a-1".to_owned())))
+        );
+        assert_eq!(
+            event("node-drain=n2"),
+            Ok(Event::DrainNode(Some("n2".to_owned())))
+        );
         assert_eq!(event("scale=0"), Ok(Event::Scale(0)));
-        assert_eq!(event("nothing=0.5"), Ok(Event::Nothing(Duration::from_millis(500))));
-        for bad in ["scale", "scale=-1", "scale=x", "nothing=x", "rollout=now", "meteor", ""] {
+        assert_eq!(
+            event("nothing=0.5"),
+            Ok(Event::Nothing(Duration::from_millis(500)))
+        );
+        for bad in [
+            "scale",
+            "scale=-1",
+            "scale=x",
+            "nothing=x",
+            "rollout=now",
+            "meteor",
+            "",
+        ] {
             assert!(event(bad).is_err(), "{bad}");
         }
     }

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::api::{Event as Promised, Outcome, SessionPolicy, Survival};
+use crate::drill::Report;
 use crate::drill::account::Class;
 use crate::drill::event::Event;
-use crate::drill::Report;
 
 /// The row of the policy's status that an event is about.
 pub fn promise(policy: &SessionPolicy, event: &Event, replicas: i32) -> Option<Survival> {
@@ -18,11 +18,7 @@ pub fn promise(policy: &SessionPolicy, event: &Event, replicas: i32) -> Option<S
         Event::Scale(_) => Promised::ScaleUp,
     };
     let status = policy.status.as_ref()?;
-    status
-        .survives
-        .iter()
-        .find(|row| row.event == promised)
-        .cloned()
+    status.survives.iter().find(|row| row.event == promised).cloned()
 }
 
 /// A promise beside what was measured.
@@ -90,7 +86,11 @@ impl Verdict {
             .filter(|(count, what)| *count > 0 || *what == "lost")
             .map(|(count, what)| format!("{count} {what}"))
             .collect();
-        let verdict = if self.agrees() { "as promised" } else { "WORSE THAN PROMISED" };
+        let verdict = if self.agrees() {
+            "as promised"
+        } else {
+            "WORSE THAN PROMISED"
+        };
         format!(
             "promised: {promised}; measured: {} of {} users, {} failed requests: {verdict}",
             measured.join(", "),
