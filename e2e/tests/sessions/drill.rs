@@ -18,7 +18,7 @@ async fn the_command_holds_what_users_see_against_what_status_promises() -> Resu
     with_temp_namespace("drill", async |cluster, namespace| {
         let (shop, entry) = SHOP.manifests(namespace)?.behind_traefik(cluster).await?;
         let policies = Policies::new(&cluster.client, namespace);
-        policies.create("shop", json!({})).await?;
+        policies.create("shop", "shop", json!({})).await?;
         policies.ready("shop").await?;
         shop.sticky(entry).await?;
 
