@@ -90,14 +90,10 @@ fn step(text: &str) -> Result<Value, String> {
         [method, path, form] => (*method, *path, Some(*form)),
         _ => return Err("expected METHOD PATH [FORM], such as \"POST /login name={user}\"".to_owned()),
     };
-    let mut described = json!({"method": method.to_uppercase(), "path": path});
-    if let Some(form) = form {
-        let fields: Map<String, Value> = url::form_urlencoded::parse(form.as_bytes())
-            .map(|(name, value)| (name.into_owned(), Value::String(value.into_owned())))
-            .collect();
-        described["form"] = Value::Object(fields);
-    }
-    Ok(described)
+    let fields: Map<String, Value> = url::form_urlencoded::parse(form.unwrap_or_default().as_bytes())
+        .map(|(name, value)| (name.into_owned(), Value::String(value.into_owned())))
+        .collect();
+    Ok(json!({"method": method.to_uppercase(), "path": path, "form": fields}))
 }
 
 /// `json:…`, `regex:…` or `header:…`.
@@ -135,8 +131,8 @@ mod tests {
             json!({
                 "name": "application",
                 "login": {"method": "POST", "path": "/login", "form": {"name": "{user}", "password": "a&b"}},
-                "check": {"request": {"method": "GET", "path": "/whoami"}, "user": {"json": "/user/name"}},
-                "logout": {"method": "POST", "path": "/logout"},
+                "check": {"request": {"method": "GET", "path": "/whoami", "form": {}}, "user": {"json": "/user/name"}},
+                "logout": {"method": "POST", "path": "/logout", "form": {}},
                 "pod": {"header": "X-Served-By"},
             })
         );

@@ -104,13 +104,9 @@ impl Verdict {
 mod tests {
     use super::*;
 
-    fn row(outcome: Outcome) -> Option<Survival> {
-        Some(
-            serde_json::from_value(json!({
-                "event": "PodLoss", "outcome": outcome, "reason": "ReplicatedAll", "message": "m"
-            }))
-            .unwrap(),
-        )
+    fn row(outcome: Outcome) -> Survival {
+        let row = json!({"event": "PodLoss", "outcome": outcome, "reason": "ReplicatedAll", "message": "m"});
+        serde_json::from_value(row).unwrap()
     }
 
     fn verdict(promise: Option<Survival>, lost: u32, back: u32) -> Verdict {
@@ -128,18 +124,18 @@ mod tests {
 
     #[test]
     fn kept_means_all_and_a_logout_never_comes_back() {
-        assert!(verdict(row(Outcome::Kept), 0, 0).agrees());
-        assert!(!verdict(row(Outcome::Kept), 1, 0).agrees());
-        assert!(verdict(row(Outcome::Partly), 4, 0).agrees());
-        assert!(verdict(row(Outcome::Lost), 10, 0).agrees());
-        assert!(!verdict(row(Outcome::Lost), 0, 1).agrees());
+        assert!(verdict(Some(row(Outcome::Kept)), 0, 0).agrees());
+        assert!(!verdict(Some(row(Outcome::Kept)), 1, 0).agrees());
+        assert!(verdict(Some(row(Outcome::Partly)), 4, 0).agrees());
+        assert!(verdict(Some(row(Outcome::Lost)), 10, 0).agrees());
+        assert!(!verdict(Some(row(Outcome::Lost)), 0, 1).agrees());
         assert!(!verdict(None, 1, 0).agrees());
     }
 
     #[test]
     fn the_sentence_has_both_sides() {
         assert_eq!(
-            verdict(row(Outcome::Kept), 0, 0).sentence(),
+            verdict(Some(row(Outcome::Kept)), 0, 0).sentence(),
             "promised: PodLoss Kept (ReplicatedAll); measured: 0 lost of 10 users, 3 failed requests: as promised"
         );
         assert_eq!(

@@ -21,7 +21,7 @@ async fn every_user_has_a_line_and_what_went_wrong_is_marked() {
     assert_eq!(page.matches("class=\"lost\"").count(), lost + 1);
     assert_eq!(
         page.matches("class=\"failed\"").count(),
-        report.failed() as usize + 1
+        usize::try_from(report.failed()).unwrap() + 1
     );
     assert!(page.contains("promised: everything; measured: less"));
     assert!(page.contains(&format!("<b>{lost}</b>lost")));
