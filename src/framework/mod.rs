@@ -19,6 +19,8 @@ mod tests;
 mod tomcat;
 mod variables;
 
+pub use variables::escaped;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, Volume, VolumeMount};

@@ -11,7 +11,7 @@ use super::Trouble;
 use super::names;
 use crate::api::conditions::reasons;
 use crate::api::session_policy::{Framework, PreflightResult};
-use crate::framework::Preflight;
+use crate::framework::{Preflight, escaped};
 use crate::policy::validate::Validated;
 
 /// Longest that a preflight may take, image pull included. After it the kubelet ends the pod.
@@ -69,7 +69,8 @@ pub fn pod(policy: &Validated, container: &Container, preflight: &Preflight, key
                 name: CONTAINER.to_owned(),
                 image: container.image.clone(),
                 image_pull_policy: container.image_pull_policy.clone(),
-                command: Some(preflight.command.clone()),
+                // A shell's $ is the shell's: the kubelet would turn two into one.
+                command: Some(preflight.command.iter().map(|word| escaped(word)).collect()),
                 env: container.env.clone(),
                 env_from: container.env_from.clone(),
                 working_dir: container.working_dir.clone(),

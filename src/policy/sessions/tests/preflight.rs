@@ -26,6 +26,32 @@ fn terminated(code: i32, message: &str) -> Pod {
     )
 }
 
+/// The kubelet reads `$$` in a command as `$`, and `$(NAME)` as a variable of the container.
+#[test]
+fn the_shell_gets_the_script_that_was_written() {
+    let script = r#"eval "fact \"env.$1\" \"\$$1\""; echo "$(A)" $$"#;
+    let look = Preflight {
+        command: vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()],
+    };
+    let container =
+        serde_json::from_value(json!({"name": "php", "env": [{"name": "A", "value": "1"}]})).unwrap();
+    let pod = pod(&policy(target(&json!({}))), &container, &look, "0123456789");
+    let command = pod.spec.unwrap().containers.remove(0).command.unwrap();
+    let mut as_run = String::new();
+    let mut letters = command[2].chars();
+    while let Some(letter) = letters.next() {
+        if letter == '$' {
+            assert_eq!(
+                letters.next(),
+                Some('$'),
+                "the kubelet may take this for a variable: {command:?}"
+            );
+        }
+        as_run.push(letter);
+    }
+    assert_eq!(as_run, script);
+}
+
 #[test]
 fn the_pod_has_the_image_and_none_of_the_labels() {
     let target = target(&json!({"template": {
