@@ -25,7 +25,7 @@ use crate::cluster::{self, Cluster};
 use crate::wait::eventually;
 
 /// How long a change of a Deployment may take on a busy machine.
-pub const ROLLOUT_LIMIT: Duration = Duration::from_mins(2);
+pub const ROLLOUT_LIMIT: Duration = Duration::from_mins(5);
 
 /// How long users have to stay before affinity counts as settled; longer than Traefik's throttle.
 const SETTLED: Duration = Duration::from_secs(3);
@@ -75,8 +75,15 @@ pub const SHOP_API: App = App {
 pub const TICKETS: App = app!("tickets", "Tomcat");
 /// Django on gunicorn, sessions in a database.
 pub const LIBRARY: App = app!("library", "Django");
-/// Express, sessions in the memory of Node.js.
+/// Express as an ES module, sessions in the memory of Node.js.
 pub const KITCHEN: App = app!("kitchen", "Express");
+/// The same as a CommonJS module.
+pub const KITCHEN_CJS: App = App {
+    name: "kitchen-cjs",
+    site: "kitchen-cjs",
+    manifests: include_str!("../apps/kitchen/cjs.yaml"),
+    ..KITCHEN
+};
 /// Spring Boot with Spring Session.
 pub const NOTES: App = app!("notes", "Spring");
 

@@ -18,7 +18,7 @@ use crate::wait::eventually;
 pub const POLICY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Until a store runs, the image was looked at and every pod is replaced, on a busy machine.
-pub const SHARED_LIMIT: Duration = Duration::from_mins(4);
+pub const SHARED_LIMIT: Duration = Duration::from_mins(6);
 
 /// The policies of one namespace.
 #[derive(Clone)]

@@ -12,13 +12,20 @@ e2e_down() {
     exit "$status"
 }
 
-# e2e_up: brings up the cluster of this run with everything that the tests use.
+# e2e_up [SET]: brings up the cluster of this run with everything that the tests use, and the applications of a set (core,
+# long) with their presets.
 e2e_up() {
+    local applications=${1:-core} presets=(php tomcat)
+    [ "$applications" = core ] || presets=()
     export CLUSTER_SUFFIX=$run
     rm -rf e2e/logs
     trap e2e_down EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
+    # shellcheck source=e2e/stages/frameworks.sh
+    source e2e/stages/frameworks.sh
+    # shellcheck disable=SC2086
+    install_missing $agents_packages
     # Built first: the cluster is idle meanwhile, and two cores are few.
     e2e/install binaries
     cargo build --locked --workspace --test routes --test sessions --test nodes --test stores --test operator
@@ -26,10 +33,10 @@ e2e_up() {
     $cluster up
     $cluster addon traefik
     $cluster addon traefik-nginx
-    e2e/install agents php tomcat
+    e2e/install agents "${presets[@]}"
     e2e/install replicator
     e2e/install operator
-    e2e/install app-images core
+    e2e/install app-images "$applications"
     e2e/install store-images
     KUBECTL_SESSION=$(realpath "$target_folder/$(rustc -vV | sed -n 's/^host: //p')/operator/kubectl-session")
     export KUBECTL_SESSION

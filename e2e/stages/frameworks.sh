@@ -4,8 +4,10 @@
 # Debian packages, as PROGRAM-OR-FILE:PACKAGE; a package is installed only if its file is missing.
 framework_packages="bwrap:bubblewrap redis-server:redis-server redis-cli:redis-tools php:php8.2-cli \
 /usr/lib/php/20220829/redis.so:php8.2-redis php-fpm8.2:php8.2-fpm /usr/lib/apache2/modules/libphp8.2.so:libapache2-mod-php8.2 \
-mvn:maven javac:openjdk-17-jdk-headless /usr/share/tomcat10/bin/catalina.sh:tomcat10-common \
-pip3:python3-pip node:nodejs npm:npm"
+/usr/share/tomcat10/bin/catalina.sh:tomcat10-common"
+
+# What agents/build needs for each preset.
+agents_packages="mvn:maven javac:openjdk-17-jdk-headless pip3:python3-pip node:nodejs npm:npm"
 
 # install_missing PACKAGES…
 install_missing() {
@@ -22,7 +24,7 @@ install_missing() {
 
 frameworks() {
     # shellcheck disable=SC2086
-    install_missing $framework_packages
+    install_missing $framework_packages $agents_packages
     agents/build "$target_folder/agents/files"
     cargo build --locked --workspace --bins --test frameworks
     FRAMEWORK_TEST_FILES=$(realpath "$target_folder/agents/files")

@@ -1,0 +1,272 @@
+//! The events, and how each is caused.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use e2e::app::Running;
+use e2e::wait::eventually;
+use e2e::{node, store};
+use futures::future::try_join_all;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::json;
+use session_operator::api::{Event as Promise, Outcome};
+use session_operator::drill::Marks;
+use session_operator::drill::event::Event;
+
+use crate::{Scene, Store};
+
+/// Replicas of every application.
+const REPLICAS: i32 = 3;
+
+/// Namespace and name of the operator's release.
+const OPERATOR: &str = "session-operator";
+
+/// How long one step of an event may take.
+const LIMIT: Duration = Duration::from_mins(3);
+
+/// One way in which an event comes about.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// The event, as status calls it.
+    pub event: Promise,
+    /// What is done.
+    pub what: &'static str,
+    /// What the sentence of status says of this way, where the outcome speaks of several.
+    pub says: Option<Outcome>,
+    cause: Cause,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Cause {
+    KillContainer,
+    DeletePod,
+    Restart,
+    Scale(&'static [i32]),
+    LoseOtherNode,
+    LoseStoresNode,
+    KillServer,
+    DeleteServer,
+    LoseVolume,
+    StopOperator,
+}
+
+const fn case(event: Promise, what: &'static str, says: Option<Outcome>, cause: Cause) -> Case {
+    Case {
+        event,
+        what,
+        says,
+        cause,
+    }
+}
+
+/// The cases of a store. What happens to pods and to the operator is the same with every store.
+pub fn cases(store: Store) -> Vec<Case> {
+    use Cause as C;
+    use Promise as P;
+    let kept = Some(Outcome::Kept);
+    let lost = Some(Outcome::Lost);
+    match store {
+        Store::Memory => vec![
+            case(P::ContainerRestart, "SIGKILL in a pod", None, C::KillContainer),
+            case(P::PodLoss, "a pod deleted", None, C::DeletePod),
+            case(P::RollingUpdate, "rollout restart", None, C::Restart),
+            case(P::ScaleUp, "from 3 pods to 4", None, C::Scale(&[REPLICAS + 1])),
+            case(P::ScaleDown, "from 4 pods to 3", None, C::Scale(&[REPLICAS])),
+            case(
+                P::ScaleToZero,
+                "to 0 pods and back to 3",
+                None,
+                C::Scale(&[0, REPLICAS]),
+            ),
+            case(
+                P::OperatorDown,
+                "operator stopped, a pod deleted",
+                None,
+                C::StopOperator,
+            ),
+            case(
+                P::NodeLoss,
+                "a node without the store cut off",
+                kept,
+                C::LoseOtherNode,
+            ),
+            case(
+                P::NodeLoss,
+                "the store's node cut off, then back",
+                lost,
+                C::LoseStoresNode,
+            ),
+            case(P::StoreRestart, "SIGKILL to the server", None, C::KillServer),
+            case(P::StoreLoss, "the server's pod deleted", None, C::DeleteServer),
+        ],
+        Store::Volume => vec![
+            case(
+                P::NodeLoss,
+                "the store's node cut off, then back",
+                kept,
+                C::LoseStoresNode,
+            ),
+            case(P::StoreRestart, "the server's pod deleted", kept, C::DeleteServer),
+            case(P::StoreRestart, "SIGKILL to the server", None, C::KillServer),
+            case(P::StoreLoss, "volume and pod deleted", None, C::LoseVolume),
+        ],
+    }
+}
+
+impl Case {
+    /// Lets it happen, and waits until everything runs again.
+    pub async fn cause(&self, scene: &Scene<'_>, store: Store) -> Result<()> {
+        match self.cause {
+            Cause::KillContainer => all(scene, |running| kill_container(scene, running)).await,
+            Cause::DeletePod => all(scene, |running| happen(running, Event::DeletePod(None))).await,
+            Cause::Restart => all(scene, |running| happen(running, Event::Restart)).await,
+            Cause::Scale(steps) => {
+                for replicas in steps {
+                    all(scene, |running| happen(running, Event::Scale(*replicas))).await?;
+                }
+                Ok(())
+            }
+            Cause::LoseOtherNode => lose_other_node(scene, store).await,
+            Cause::LoseStoresNode => lose_stores_node(scene, store).await,
+            Cause::KillServer => kill_server(scene, store).await,
+            Cause::DeleteServer => delete_server(scene, store).await,
+            Cause::LoseVolume => lose_volume(scene, store).await,
+            Cause::StopOperator => stop_operator(scene).await,
+        }
+    }
+}
+
+/// Does something with every application at the same time.
+async fn all<'a, F>(scene: &'a Scene<'_>, each: impl Fn(&'a Running) -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    try_join_all(scene.applications.iter().map(|(running, _)| each(running))).await?;
+    Ok(())
+}
+
+async fn happen(running: &Running, event: Event) -> Result<()> {
+    running.workload.cause(&event, &Marks::begin()).await?;
+    Ok(())
+}
+
+async fn kill_container(scene: &Scene<'_>, running: &Running) -> Result<()> {
+    let pods = running.workload.pods().await?;
+    let pod = pods.keys().next().context("a pod")?;
+    kill(scene, pod, "web").await?;
+    happen(running, Event::Nothing(Duration::ZERO)).await?;
+    running.workload.settled().await?;
+    Ok(())
+}
+
+/// SIGKILL to a container; waits for its restart.
+async fn kill(scene: &Scene<'_>, pod: &str, container: &str) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(scene.cluster.client.clone(), scene.namespace);
+    let restarts = async || {
+        let statuses = pods
+            .get(pod)
+            .await?
+            .status
+            .and_then(|status| status.container_statuses);
+        let mut statuses = statuses.into_iter().flatten();
+        let status = statuses.find(|status| status.name == container);
+        anyhow::Ok(status.map(|status| (status.restart_count, status.ready)))
+    };
+    let before = restarts().await?.context("no such container")?.0;
+    scene
+        .cluster
+        .run(["kill", "-n", scene.namespace, pod, container])
+        .await?;
+    eventually(&format!("{container} of {pod} restarts"), LIMIT, || async {
+        let now = restarts().await?;
+        Ok(if now.is_some_and(|(count, ready)| count > before && ready) {
+            Ok(())
+        } else {
+            Err(now)
+        })
+    })
+    .await
+}
+
+async fn lose_other_node(scene: &Scene<'_>, store: Store) -> Result<()> {
+    let with_store = store::node(scene.cluster, scene.namespace, store.name()).await?;
+    let other = node::OTHERS.into_iter().find(|node| *node != with_store);
+    let other = other.context("a node without the store")?;
+    let lost = async {
+        node::lose(scene.cluster, scene.namespace, other).await?;
+        all(scene, |running| async { Ok(running.workload.settled().await?) }).await
+    }
+    .await;
+    node::bring_back(scene.cluster, other).await?;
+    lost
+}
+
+async fn lose_stores_node(scene: &Scene<'_>, store: Store) -> Result<()> {
+    let with_store = store::node(scene.cluster, scene.namespace, store.name()).await?;
+    let former = uid(scene, store).await?;
+    let lost = node::lose(scene.cluster, scene.namespace, &with_store).await;
+    node::bring_back(scene.cluster, &with_store).await?;
+    lost?;
+    store::replaced(scene.cluster, scene.namespace, store.name(), &former).await
+}
+
+async fn uid(scene: &Scene<'_>, store: Store) -> Result<String> {
+    let pod = store::server_pod(scene.cluster, scene.namespace, store.name()).await?;
+    pod.metadata.uid.context("a pod without uid")
+}
+
+async fn kill_server(scene: &Scene<'_>, store: Store) -> Result<()> {
+    kill(scene, &store::server(store.name()), "server").await?;
+    store::ready(scene.cluster, scene.namespace, store.name()).await
+}
+
+async fn delete_server(scene: &Scene<'_>, store: Store) -> Result<()> {
+    let former = uid(scene, store).await?;
+    let pods: Api<Pod> = Api::namespaced(scene.cluster.client.clone(), scene.namespace);
+    pods.delete(&store::server(store.name()), &DeleteParams::default())
+        .await?;
+    store::replaced(scene.cluster, scene.namespace, store.name(), &former).await
+}
+
+/// The claim goes with its pod, and the next one gets another volume.
+async fn lose_volume(scene: &Scene<'_>, store: Store) -> Result<()> {
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(scene.cluster.client.clone(), scene.namespace);
+    for claim in claims.list_metadata(&ListParams::default()).await? {
+        let name = claim.metadata.name.context("a claim without name")?;
+        claims.delete(&name, &DeleteParams::default()).await?;
+    }
+    delete_server(scene, store).await
+}
+
+/// Pods that come while the operator is away have to be as all others.
+async fn stop_operator(scene: &Scene<'_>) -> Result<()> {
+    let deployments: Api<Deployment> = Api::namespaced(scene.cluster.client.clone(), OPERATOR);
+    let before = deployments
+        .get(OPERATOR)
+        .await?
+        .spec
+        .and_then(|spec| spec.replicas);
+    let scale = async |replicas: Option<i32>| {
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        deployments
+            .patch_scale(OPERATOR, &PatchParams::default(), &patch)
+            .await?;
+        eventually("the operator's replicas", LIMIT, || async {
+            let status = deployments.get(OPERATOR).await?.status.unwrap_or_default();
+            let count = status.replicas.unwrap_or(0);
+            let ready = status.ready_replicas.unwrap_or(0);
+            Ok(if Some(count) == replicas && ready == count {
+                Ok(())
+            } else {
+                Err(status)
+            })
+        })
+        .await
+    };
+    scale(Some(0)).await?;
+    let replaced = all(scene, |running| happen(running, Event::DeletePod(None))).await;
+    scale(before).await?;
+    replaced
+}

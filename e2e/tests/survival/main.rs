@@ -1,0 +1,195 @@
+//! Every application through every event, with its sessions in a store that keeps them in memory and in one that keeps them
+//! on a volume: what status promises, and what users measure. Written to `docs/survival.md`.
+//!
+//! Nodes are cut off and the operator is stopped, so nothing else may run beside this.
+#![cfg(test)]
+
+mod events;
+mod record;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::app::{App, KITCHEN, KITCHEN_CJS, LIBRARY, NOTES, Running, SHOP, TICKETS};
+use e2e::policy::{Policies, SHARED_LIMIT, in_store, promise};
+use e2e::users::drill_together;
+use e2e::{Cluster, node, store, with_temp_namespace};
+use futures::{StreamExt, TryStreamExt, stream};
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use session_operator::api::{SessionPolicy, Survival};
+use session_operator::drill::{Class, Options};
+
+use events::Case;
+use record::{Record, Row};
+
+const APPS: [App; 6] = [SHOP, TICKETS, LIBRARY, KITCHEN, KITCHEN_CJS, NOTES];
+
+/// Applications that start at once: the machines of tests have two cores.
+const AT_ONCE: usize = 2;
+
+/// Users of each application who stay logged in.
+const MEMBERS: u32 = 10;
+
+/// Users of each application who log out before the event.
+const LEAVERS: u32 = 2;
+
+/// A store, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// Sessions in memory.
+    Memory,
+    /// Sessions on a volume.
+    Volume,
+}
+
+impl Store {
+    /// Its object's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Volume => "volume",
+        }
+    }
+}
+
+/// Everything that a case acts on.
+pub struct Scene<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// Where all is.
+    pub namespace: &'a str,
+    /// The applications, and where their users come in.
+    pub applications: Vec<(Running, SocketAddr)>,
+    policies: Policies,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_application_through_every_event() -> Result<()> {
+    with_temp_namespace("survival", async |cluster, namespace| {
+        let scene = Scene::set(cluster, namespace).await?;
+        let mut record = Record::new(APPS.map(|app| app.name).to_vec());
+        for store in [Store::Memory, Store::Volume] {
+            scene.keep_sessions_in(store).await?;
+            for case in events::cases(store) {
+                let row = scene.run(store, case).await?;
+                eprintln!("{row}");
+                record.add(row);
+            }
+        }
+        record.write()?;
+        let worse = record.worse();
+        ensure!(worse.is_empty(), "worse than promised:\n{}", worse.join("\n"));
+        Ok(())
+    })
+    .await
+}
+
+impl<'a> Scene<'a> {
+    async fn set(cluster: &'a Cluster, namespace: &'a str) -> Result<Self> {
+        for volume in ["first", "second"] {
+            cluster
+                .run(["volume", &format!("{namespace}-{volume}"), "1Gi"])
+                .await?;
+        }
+        // Stores are to be on nodes that can be cut off.
+        node::schedulable(cluster, node::FIRST, false).await?;
+        let made = Self::make_stores(cluster, namespace).await;
+        node::schedulable(cluster, node::FIRST, true).await?;
+        made?;
+        let applications = stream::iter(APPS)
+            .map(|app| async move { app.manifests(namespace)?.behind_traefik(cluster).await })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(Self {
+            cluster,
+            namespace,
+            applications,
+            policies: Policies::new(&cluster.client, namespace),
+        })
+    }
+
+    async fn make_stores(cluster: &Cluster, namespace: &str) -> Result<()> {
+        let persistence = json!({"size": "1Gi", "storageClassName": "local"});
+        store::create(
+            cluster,
+            namespace,
+            Store::Memory.name(),
+            json!({"engine": "Redis"}),
+        )
+        .await?;
+        let spec = json!({"engine": "Redis", "persistence": persistence});
+        store::create(cluster, namespace, Store::Volume.name(), spec).await
+    }
+
+    /// Lets all policies use a store, and waits until all pods do.
+    async fn keep_sessions_in(&self, store: Store) -> Result<()> {
+        let shared = json!({"storeRef": {"name": store.name()}});
+        let set_up = stream::iter(APPS)
+            .map(Ok)
+            .try_for_each_concurrent(AT_ONCE, |app| {
+                let shared = &shared;
+                async move {
+                    if self.policies.api().get_opt(app.name).await?.is_none() {
+                        self.policies.create_with(app.name, in_store(app, shared)).await?;
+                    } else {
+                        let patch = Patch::Merge(json!({"spec": {"shared": shared}}));
+                        let params = PatchParams::default();
+                        self.policies.api().patch(app.name, &params, &patch).await?;
+                    }
+                    self.policy(app).await.map(|_| ())
+                }
+            });
+        set_up.await
+    }
+
+    /// The policy of an application, once it is ready.
+    async fn policy(&self, app: App) -> Result<SessionPolicy> {
+        self.policies.ready_within(app.name, SHARED_LIMIT).await
+    }
+
+    async fn run(&self, store: Store, case: Case) -> Result<Row> {
+        let mut promises: Vec<Survival> = Vec::new();
+        for (running, _) in &self.applications {
+            let policy = self.policy(running.app).await?;
+            promises.push(promise(&policy, case.event)?.clone());
+        }
+        // Gentle, and patient: the users of six applications share two cores with a whole cluster.
+        let options = Options {
+            members: MEMBERS,
+            leavers: LEAVERS,
+            period: Duration::from_secs(2),
+            write_every: 3,
+            at_once: 2,
+            before: Duration::from_secs(2),
+            timeout: Duration::from_secs(30),
+            event_limit: Duration::from_mins(15),
+            ..Options::default()
+        };
+        let reports = drill_together(&self.applications, &options, case.what, async {
+            case.cause(self, store).await?;
+            for (running, _) in &self.applications {
+                self.policy(running.app).await?;
+            }
+            Ok(())
+        })
+        .await
+        .with_context(|| format!("{} ({store:?})", case.what))?;
+        for report in &reports {
+            ensure!(
+                report.count(Class::LoginFailed) == 0,
+                "users could not log in before {}, which says nothing of it: {}",
+                case.what,
+                report.table()
+            );
+        }
+        Ok(Row {
+            store,
+            case,
+            promises,
+            reports,
+        })
+    }
+}

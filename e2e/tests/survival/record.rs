@@ -1,0 +1,200 @@
+//! What was promised and what was measured, and the page that says so.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use session_operator::api::{Outcome, Survival};
+use session_operator::drill::{Class, Report};
+
+use crate::events::Case;
+use crate::{LEAVERS, MEMBERS, Store};
+
+/// The repository.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// The page, in the repository.
+const PAGE: &str = "docs/survival.md";
+
+/// One event with one store, for all applications.
+pub struct Row {
+    /// The store.
+    pub store: Store,
+    /// What happened.
+    pub case: Case,
+    /// What each policy's status said before.
+    pub promises: Vec<Survival>,
+    /// What the users of each application met.
+    pub reports: Vec<Report>,
+}
+
+/// All rows.
+pub struct Record {
+    apps: Vec<&'static str>,
+    rows: Vec<Row>,
+}
+
+/// Users who are still logged in with all that they had.
+fn stayed(report: &Report) -> u32 {
+    report.count(Class::Kept) + report.count(Class::Moved)
+}
+
+fn measured(report: &Report) -> Outcome {
+    match stayed(report) {
+        MEMBERS => Outcome::Kept,
+        0 => Outcome::Lost,
+        _ => Outcome::Partly,
+    }
+}
+
+/// How good an outcome is.
+fn rank(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::NotApplicable => 0,
+        Outcome::Lost => 1,
+        Outcome::Partly => 2,
+        Outcome::Kept => 3,
+    }
+}
+
+impl Row {
+    fn cell(report: &Report) -> String {
+        let mut cell = format!("{} of {MEMBERS}", stayed(report));
+        if report.failed() > 0 {
+            // Writing to a String does not fail.
+            let _infallible = write!(cell, ", {} failed", report.failed());
+        }
+        cell
+    }
+
+    /// What was promised: the outcome, the same for all applications unless status says otherwise.
+    fn promised(&self) -> String {
+        let outcomes: BTreeSet<String> = self
+            .promises
+            .iter()
+            .map(|promise| format!("{:?}", promise.outcome))
+            .collect();
+        let mut promised = outcomes.into_iter().collect::<Vec<_>>().join(" or ");
+        if let Some(says) = self.case.says {
+            let _infallible = write!(promised, ", this way {says:?}");
+        }
+        promised
+    }
+
+    fn worse<'a>(&'a self, apps: &'a [&'static str]) -> impl Iterator<Item = String> + 'a {
+        let each = apps.iter().zip(&self.promises).zip(&self.reports);
+        each.filter_map(|((app, promise), report)| {
+            let wanted = self.case.says.unwrap_or(promise.outcome);
+            let is_worse = rank(measured(report)) < rank(wanted) || report.count(Class::LoggedOut) != LEAVERS;
+            is_worse.then(|| {
+                format!(
+                    "{app}, {} with the store {}: promised {wanted:?} ({}), measured {:?}:\n{}",
+                    self.case.what,
+                    self.store.name(),
+                    promise.message,
+                    measured(report),
+                    report.table()
+                )
+            })
+        })
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cells: Vec<String> = self.reports.iter().map(Self::cell).collect();
+        write!(
+            f,
+            "| {:?} | {} | {} | {} |",
+            self.case.event,
+            self.case.what,
+            self.promised(),
+            cells.join(" | ")
+        )
+    }
+}
+
+impl Record {
+    /// An empty one.
+    pub fn new(apps: Vec<&'static str>) -> Self {
+        Self {
+            apps,
+            rows: Vec::new(),
+        }
+    }
+
+    /// One more row.
+    pub fn add(&mut self, row: Row) {
+        self.rows.push(row);
+    }
+
+    /// What came out worse than promised.
+    pub fn worse(&self) -> Vec<String> {
+        self.rows.iter().flat_map(|row| row.worse(&self.apps)).collect()
+    }
+
+    /// Writes the page.
+    pub fn write(&self) -> Result<()> {
+        let path = Path::new(ROOT).join(PAGE);
+        std::fs::write(&path, self.page()?).with_context(|| format!("writing {}", path.display()))
+    }
+
+    fn page(&self) -> Result<String> {
+        let commit = git(&["rev-parse", "--short=10", "HEAD"])?;
+        let changes = git(&["status", "--porcelain", "--", ".", &format!(":!{PAGE}")])?;
+        let changed = if changes.is_empty() {
+            ""
+        } else {
+            ", with changes that are not committed"
+        };
+        let first = self.rows.first().and_then(|row| row.reports.first());
+        let date = first
+            .context("no row was measured")?
+            .started
+            .get(..10)
+            .unwrap_or_default();
+        let mut page = format!(
+            "# What sessions survive: promised and measured\n\n\
+             Written by `make test-long` (`e2e/tests/survival`) at commit {commit}{changed}, {date}.\n\n\
+             Strategy Shared, stores with topology Standalone (Redis, TLS), applications with 3 pods each. Before every event \
+             {MEMBERS} users of each application log in and fill their sessions, and {LEAVERS} more log out again; they go on \
+             while it happens. *Promised* is `status.survives` of the policies before the event; where its sentence tells several \
+             ways apart, also what it says of this one. *Measured* is how many users were logged in with everything they had at \
+             every answer that they got, and how many of their requests got none of the application's answers (the store \
+             or the pod was away). Nobody who had logged out came back. The run fails where a measurement is worse than its \
+             promise.\n"
+        );
+        for (store, heading) in [
+            (Store::Memory, "Sessions in memory"),
+            (Store::Volume, "Sessions on a volume (what differs)"),
+        ] {
+            let _infallible = write!(
+                page,
+                "\n## {heading}\n\n| event | what was done | promised | {} |\n|---|---|---|{}\n",
+                self.apps.join(" | "),
+                "---|".repeat(self.apps.len())
+            );
+            for row in self.rows.iter().filter(|row| row.store == store) {
+                let _infallible = writeln!(page, "{row}");
+            }
+        }
+        Ok(page)
+    }
+}
+
+fn git(arguments: &[&str]) -> Result<String> {
+    let output = Command::new("git")
+        .args(arguments)
+        .current_dir(ROOT)
+        .output()
+        .context("starting git")?;
+    ensure!(
+        output.status.success(),
+        "git {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
