@@ -78,6 +78,7 @@ async fn run_scope(runtime: Runtime, scope: Scope, census: Arc<Census>) {
             agents: runtime.injection.agents_image.clone(),
             replicator: runtime.injection.replicator_image.clone(),
             pull_policy: runtime.injection.agents_image_pull_policy.clone(),
+            pull_secrets: runtime.injection.agents_pull_secrets.clone(),
         },
         webhook: runtime.webhook,
         memory: Memory::default(),

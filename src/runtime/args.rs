@@ -152,6 +152,15 @@ pub struct InjectionArgs {
         value_name = "POLICY"
     )]
     pub agents_image_pull_policy: Option<String>,
+
+    /// Secrets with the credentials for that image, in the namespace of each application, separated by commas
+    #[arg(
+        long,
+        env = "SESSION_OPERATOR_AGENTS_PULL_SECRETS",
+        value_name = "NAME,…",
+        value_delimiter = ','
+    )]
+    pub agents_pull_secrets: Vec<String>,
 }
 
 impl RunArgs {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, KeyToPath, ResourceRequirements,
-    SeccompProfile, SecretKeySelector, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, KeyToPath, LocalObjectReference,
+    ResourceRequirements, SeccompProfile, SecretKeySelector, SecretVolumeSource, SecurityContext, Volume,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -39,6 +40,8 @@ pub struct Images {
     pub replicator: String,
     /// Its pull policy; absent = the API server's default.
     pub pull_policy: Option<String>,
+    /// Names of the Secrets with its credentials, in the namespace of each application.
+    pub pull_secrets: Vec<String>,
 }
 
 /// A revision as it would be made now.
@@ -124,7 +127,7 @@ pub fn build(known: &Known<'_>) -> Result<Wanted, Trouble> {
         containers,
         volumes,
         init_containers,
-        image_pull_secrets: Vec::new(),
+        image_pull_secrets: pull_secrets(agent.is_some(), known.images),
     };
     let inputs = inputs(known);
     Ok(Wanted {
@@ -277,6 +280,14 @@ fn empty(name: &str, limit: &str) -> Volume {
         }),
         ..Volume::default()
     }
+}
+
+/// What pulling the injected images needs; nothing where none is injected.
+fn pull_secrets(injects_image: bool, images: &Images) -> Vec<LocalObjectReference> {
+    let names = images.pull_secrets.iter().filter(|_| injects_image);
+    names
+        .map(|name| LocalObjectReference { name: name.clone() })
+        .collect()
 }
 
 /// The init container that copies a preset's files. Requests equal limits, so that a Guaranteed pod stays one.

@@ -47,6 +47,7 @@ impl World {
                 agents: "agents:1".to_owned(),
                 replicator: "replicator:1".to_owned(),
                 pull_policy: None,
+                pull_secrets: Vec::new(),
             },
         }
     }
@@ -58,10 +59,14 @@ impl World {
     }
 
     fn build(&self) -> Result<Wanted, Trouble> {
+        self.build_with(Framework::Php)
+    }
+
+    fn build_with(&self, framework: Framework) -> Result<Wanted, Trouble> {
         build(&Known {
             policy: &policy(target(&json!({}))),
             wish: &self.wish,
-            preset: preset(Framework::Php),
+            preset: preset(framework),
             containers: &[(&self.container, Facts::new())],
             endpoint: &self.endpoint,
             binding_version: &self.binding_version,
@@ -140,6 +145,24 @@ fn nothing_secret_and_no_token_is_in_it() {
     assert_eq!(resources.requests, resources.limits, "a Guaranteed pod stays one");
     let context = installer.security_context.as_ref().unwrap();
     assert_eq!((context.run_as_non_root, context.run_as_user), (Some(true), None));
+}
+
+#[test]
+fn an_injected_image_brings_its_pull_secrets() {
+    let named = World::with(|world| world.images.pull_secrets = vec!["mirror".to_owned()]).wanted();
+    let secrets = named.spec.image_pull_secrets.iter();
+    assert_eq!(
+        secrets.map(|secret| secret.name.as_str()).collect::<Vec<_>>(),
+        ["mirror"]
+    );
+    assert_eq!(
+        named.inputs,
+        World::new().wanted().inputs,
+        "a value of the chart rolls nothing"
+    );
+    let nothing_injected = World::with(|world| world.images.pull_secrets = vec!["mirror".to_owned()]);
+    let generic = nothing_injected.build_with(Framework::Generic).unwrap();
+    assert!(generic.spec.init_containers.is_empty() && generic.spec.image_pull_secrets.is_empty());
 }
 
 #[test]
