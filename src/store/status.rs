@@ -20,6 +20,9 @@ use crate::runtime::writer::{WriteError, Writer};
 /// Steps in which used memory is told, of the whole.
 const MEMORY_STEPS: i64 = 20;
 
+/// Clients that come and go without being told: the kubelet's probes are some of them.
+const FEW_CLIENTS: i64 = 2;
+
 /// What a reconcile came to.
 pub enum Verdict<'a> {
     /// Everything is written, and the server was asked; or why it could not be.
@@ -224,7 +227,10 @@ fn mebibytes(bytes: i64) -> String {
 /// The former count while the present one is between its half and its double.
 fn clients(former: Option<i64>, count: i64) -> i64 {
     former
-        .filter(|former| (*former == 0) == (count == 0) && count * 2 >= *former && count <= former * 2)
+        .filter(|former| {
+            let between = (*former == 0) == (count == 0) && count * 2 >= *former && count <= former * 2;
+            between || (count - former).abs() <= FEW_CLIENTS
+        })
         .unwrap_or(count)
 }
 
@@ -234,9 +240,14 @@ fn up(store: &Validated, applied: &Applied, facts: &Facts) -> (&'static str, &'s
             "False",
             reasons::STORE_REFUSES_WRITES,
             format!(
-                "all {} for sessions are in use, and new ones are refused; raise spec.memory, or shorten the life of \
-                 sessions",
-                mebibytes(facts.max)
+                "all {} for sessions are in use, and new ones are refused; shorten the life of sessions, or raise \
+                 spec.memory, which restarts the server{}",
+                mebibytes(facts.max),
+                if store.volume.is_some() {
+                    ""
+                } else {
+                    " and so loses all sessions, as there is no volume"
+                }
             ),
         );
     }
@@ -525,6 +536,9 @@ mod tests {
         status = after(Some(status), facts(52, 21), &nothing);
         assert_eq!((used(&status).as_str(), status.clients), ("50Mi", Some(21)));
         status = after(Some(status), facts(52, 0), &nothing);
+        assert_eq!(status.clients, Some(0));
+        // A probe that is connected just now.
+        status = after(Some(status), facts(52, 2), &nothing);
         assert_eq!(status.clients, Some(0));
     }
 
