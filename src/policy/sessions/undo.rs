@@ -34,15 +34,7 @@ pub async fn undo(writer: &Writer, namespace: &str, name: &str) -> Result<Outcom
     if !revisions_there.is_empty() {
         let names: BTreeSet<String> = revisions_there.iter().map(ResourceExt::name_any).collect();
         let names: Vec<String> = names.into_iter().collect();
-        let marked = ListParams::default().labels(&format!("{INJECTION_LABEL} in ({})", names.join(",")));
-        let left: Vec<String> = pods
-            .list_metadata(&marked)
-            .await
-            .map_err(classify)?
-            .items
-            .iter()
-            .map(ResourceExt::name_any)
-            .collect();
+        let left = marked_pods(&pods, &format!("{INJECTION_LABEL} in ({})", names.join(","))).await?;
         if !left.is_empty() {
             return Ok(Outcome::PodsLeft(left));
         }
@@ -93,6 +85,22 @@ where
     };
     remove(&api, &found.metadata).await?;
     Ok(Some(format!("{}/{object}", K::kind(&()))))
+}
+
+/// Names of the pods with these labels that run, or are about to go. One that has ended (evicted by a kubelet, say) stays
+/// until somebody deletes it, and needs nothing any more.
+async fn marked_pods(pods: &Api<Pod>, labels: &str) -> Result<Vec<String>, WriteError> {
+    let marked = ListParams::default().labels(labels);
+    let running = marked
+        .clone()
+        .fields("status.phase!=Failed,status.phase!=Succeeded");
+    let running = pods.list_metadata(&running).await.map_err(classify)?.items;
+    if !running.is_empty() {
+        return Ok(running.iter().map(ResourceExt::name_any).collect());
+    }
+    let all = pods.list_metadata(&marked).await.map_err(classify)?.items;
+    let going = all.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some());
+    Ok(going.map(ResourceExt::name_any).collect())
 }
 
 async fn store(client: &Client, namespace: &str, name: &str) -> Result<Option<String>, WriteError> {
