@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::ResourceExt;
 
-use crate::api::{INJECTION_LABEL, SessionInjection};
+use crate::api::{INJECTION_LABEL, SessionInjection, SessionInjectionSpec};
 use crate::injection;
 
 /// The pods of a target, counted.
@@ -41,9 +41,12 @@ pub fn count(target: &Deployment, pods: &[Arc<Pod>], revisions: &[Arc<SessionInj
         let Some(revision) = revision_of(pod, revisions).filter(|_| !over) else {
             continue;
         };
-        match injection::contains(pod, &revision.spec) {
-            Ok(()) => count.injected += 1,
-            Err(lacks) => count.lacking.push((pod.name_any(), lacks)),
+        let mut lacks = absent(pod.spec.as_ref(), &revision.spec);
+        lacks.extend(injection::contains(pod, &revision.spec).err().unwrap_or_default());
+        if lacks.is_empty() {
+            count.injected += 1;
+        } else {
+            count.lacking.push((pod.name_any(), lacks));
         }
     }
     // The Deployment's own count may be a moment behind.
@@ -52,6 +55,19 @@ pub fn count(target: &Deployment, pods: &[Arc<Pod>], revisions: &[Arc<SessionInj
         .saturating_add(u32::try_from(count.lacking.len()).unwrap_or(u32::MAX));
     count.total = count.total.max(seen);
     count
+}
+
+/// Containers of a revision that a pod does not have, as after a renaming. Admission passes them over, and the application
+/// in the container of the new name is told nothing.
+pub fn absent(pod: Option<&PodSpec>, revision: &SessionInjectionSpec) -> Vec<String> {
+    let has = |name: &str| {
+        let mut containers = pod.iter().flat_map(|pod| &pod.containers);
+        containers.any(|container| container.name == name)
+    };
+    let wanted = revision.containers.iter().filter(|wanted| !has(&wanted.name));
+    wanted
+        .map(|wanted| format!("container {}", wanted.name))
+        .collect()
 }
 
 fn revision_of<'a>(pod: &Pod, revisions: &'a [Arc<SessionInjection>]) -> Option<&'a Arc<SessionInjection>> {
