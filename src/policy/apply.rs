@@ -387,10 +387,16 @@ impl Step<'_> {
                 format!("{} (by {owner})", conflict.field)
             })
             .collect();
+        // The only field on a Deployment is the mark, which nobody else has a reason to choose.
+        let or = if object.kind == "Deployment" {
+            ""
+        } else {
+            ", or make spec.sticky agree with them"
+        };
         Refusal {
             reason: reasons::FIELD_CONFLICT,
             message: format!(
-                "{} has other values in {}; remove them there, or make spec.sticky agree with them",
+                "{} has other values in {}; remove them there{or}",
                 object.short(),
                 fields.join(", ")
             ),

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use kube::ResourceExt;
 use serde_json::json;
 
 use super::dereference::Dereferenced;
-use super::sessions::pods;
+use super::sessions::{names, pods};
 use super::validate::Validated;
 use crate::affinity::model::{
     DefaultedField, Inputs, ObjectKey, PlanOutcome, PolicyIdentity, Refusal, RoutePlan, Write,
@@ -41,22 +40,17 @@ pub fn build(policy: &Validated, found: &Dereferenced, mark: Option<&str>) -> De
         desired.writes.push(Write::Apply {
             object,
             fields: json!({"spec": {"template": {"metadata": {"labels": {INJECTION_LABEL: mark}}}}}),
-            takeable_defaults: former_mark(policy, found),
+            takeable_defaults: former_mark(policy),
         });
     }
     desired
 }
 
-/// The mark that stands, if it names a revision of this policy: whoever wrote it (a rollback does), it is not their choice
-/// of a value but ours of another day.
-fn former_mark(policy: &Validated, found: &Dereferenced) -> Vec<DefaultedField> {
-    let ours = |mark: &&str| {
-        found
-            .injections
-            .iter()
-            .any(|injection| injection.name_any() == **mark)
-    };
-    let mark = pods::mark_of(&policy.target).filter(ours);
+/// The mark that stands, if it names a revision of this policy: whoever wrote it (a rollback does, and a replace by a
+/// manifest that was once read from the cluster), it is not their choice of a value but ours of another day. The revision
+/// itself may be gone by then.
+fn former_mark(policy: &Validated) -> Vec<DefaultedField> {
+    let mark = pods::mark_of(&policy.target).filter(|mark| names::is_revision(&policy.name, mark));
     let field = mark.map(|mark| DefaultedField {
         pointer: format!(
             "/spec/template/metadata/labels/{}",

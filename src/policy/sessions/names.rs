@@ -51,11 +51,46 @@ pub fn is_of(meta: &ObjectMeta, policy: &str) -> bool {
         .is_some_and(|name| name == policy)
 }
 
-/// Ten hexadecimal digits that stand for `content`.
+/// Whether `name` is what a revision of the policy is called, whether it still exists or not.
+pub fn is_revision(policy: &str, name: &str) -> bool {
+    let digest = name.strip_prefix(policy).and_then(|rest| rest.strip_prefix('-'));
+    digest.is_some_and(|digest| {
+        digest.len() == DIGITS
+            && digest
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+/// Length of [`digest`].
+const DIGITS: usize = 10;
+
+/// Hexadecimal digits that stand for `content`.
 pub fn digest(content: &impl serde::Serialize) -> String {
     // Serialising plain data to memory cannot fail.
     let bytes = serde_json::to_vec(content).unwrap_or_default();
     let mut digest = format!("{:016x}", xxhash_rust::xxh64::xxh64(&bytes, 0));
-    digest.truncate(10);
+    digest.truncate(DIGITS);
     digest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_is_told_from_other_names() {
+        let name = format!("shop-{}", digest(&"anything"));
+        assert!(is_revision("shop", &name));
+        for other in [
+            "shop",
+            "shop-",
+            "shop-web",
+            "shop-0123456789a",
+            "shop-012345678G",
+            "shop-2-0123456789",
+        ] {
+            assert!(!is_revision("shop", other), "{other}");
+        }
+    }
 }

@@ -11,9 +11,9 @@ mod store;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{DeleteParams, Preconditions};
-use kube::{Api, ResourceExt};
+use kube::Api;
 
 pub use garbage::collect_garbage;
 pub use memory::Memory;
@@ -34,6 +34,14 @@ const SECRETS_PERIOD: Duration = Duration::from_secs(45);
 
 /// Pause between looks at a preflight and at admission, which no watch tells of.
 const POLL: Duration = Duration::from_secs(1);
+
+/// When to look again at something that has been under way since a time: soon while it is young, and ever less often,
+/// for what is wrong with it may take a person.
+pub fn patience(since: Option<&Time>, least: Duration) -> Duration {
+    let age = since.map(|since| jiff::Timestamp::now().duration_since(since.0));
+    let age = age.and_then(|age| Duration::try_from(age).ok());
+    age.map_or(least, |age| (age / 10).clamp(least, SECRETS_PERIOD))
+}
 
 /// What the work needs.
 pub struct Tools<'a> {
@@ -63,12 +71,8 @@ pub async fn carry_out(
         preset: framework::preset(wish.client.framework),
         former: policy.status.as_ref().and_then(|status| status.injection.clone()),
     };
-    let current = pods::mark_of(&validated.target).filter(|mark| {
-        found
-            .injections
-            .iter()
-            .any(|injection| injection.name_any() == **mark)
-    });
+    // Also one whose object somebody deleted: it is made anew, and the template has to name it all the time.
+    let current = pods::mark_of(&validated.target).filter(|mark| names::is_revision(&validated.name, mark));
     let mut sessions = Sessions {
         // What stands stays while something else is wrong: taking it away would log everybody out.
         mark: current.map(str::to_owned),

@@ -32,7 +32,9 @@ impl Work<'_> {
             .iter()
             .find(|injection| Some(injection.name_any()) == sessions.mark);
         let accepted = self.wish.accepted.as_deref();
-        let back = revision::rolled_back(wanted, self.former.as_ref(), sessions.mark.as_deref(), accepted);
+        // A mark that names nothing is no rollback: its pods would stay without an injection.
+        let standing = current.and(sessions.mark.as_deref());
+        let back = revision::rolled_back(wanted, self.former.as_ref(), standing, accepted);
         if back.is_some() {
             sessions.rolled_back_at = back;
             *next = Some(wanted.name.clone());
