@@ -121,6 +121,8 @@ pub mod reasons {
     pub const PEERS_NOT_SELECTABLE: &str = "PeersNotSelectable";
     /// Injected: each session is to be on more pods than there are.
     pub const TOO_FEW_REPLICAS: &str = "TooFewReplicas";
+    /// Injected: pods cannot be replaced: refused by quota or admission, image not pullable, no node.
+    pub const ROLLOUT_BLOCKED: &str = "RolloutBlocked";
     /// Injected: pods run without what their revision says.
     pub const PODS_NOT_INJECTED: &str = "PodsNotInjected";
 

@@ -15,7 +15,7 @@ use super::build::{build, nothing};
 use super::caches::Caches;
 use super::census::Census;
 use super::dereference::{Dereferenced, dereference};
-use super::sessions::carry_out::{Memory, Tools, carry_out, collect_garbage};
+use super::sessions::carry_out::{Memory, Tools, carry_out, collect_garbage, patience};
 use super::sessions::revision::Images;
 use super::sessions::undo::Outcome;
 use super::sessions::{self, Sessions};
@@ -262,7 +262,10 @@ async fn cleanup(policy: &GuardedPolicy, context: &Context) -> Result<Action, Er
                 }
                 return match error {
                     // A rollout is under way: no failure that has to be tried ever later.
-                    WriteError::PodsLeft(_) => Ok(Action::requeue(ROLL_PERIOD)),
+                    WriteError::PodsLeft(_) => Ok(Action::requeue(patience(
+                        meta.deletion_timestamp.as_ref(),
+                        ROLL_PERIOD,
+                    ))),
                     error => Err(error.into()),
                 };
             }

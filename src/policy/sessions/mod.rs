@@ -7,6 +7,7 @@
 //! says; [`garbage`] finds revisions that nothing names any more. Reads and writes are in [`carry_out`] alone.
 
 pub mod binding;
+pub mod blocked;
 pub mod carry_out;
 pub mod container;
 pub mod garbage;

@@ -176,14 +176,32 @@ pub fn progress(pod: &Pod, key: &str) -> Progress {
                 status.message.as_deref().unwrap_or("no message")
             ),
         )),
-        _ => Progress::Running(waits_for(&status, state.waiting.as_ref())),
+        _ => Progress::Running(waits_for(image_of(pod), &status, state.waiting.as_ref())),
     }
 }
 
+fn image_of(pod: &Pod) -> &str {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mut images = containers
+        .into_iter()
+        .filter_map(|container| container.image.as_deref());
+    images.next().unwrap_or_default()
+}
+
 fn waits_for(
+    image: &str,
     status: &k8s_openapi::api::core::v1::PodStatus,
     waiting: Option<&k8s_openapi::api::core::v1::ContainerStateWaiting>,
 ) -> String {
+    if let Some(waiting) = waiting
+        && let Some("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull") =
+            waiting.reason.as_deref()
+    {
+        return format!(
+            "image {image} cannot be pulled: {}; check the image in the Deployment and its pull Secrets",
+            waiting.message.as_deref().unwrap_or("no message")
+        );
+    }
     if let Some(waiting) = waiting
         && let Some(reason) = &waiting.reason
         && reason != "ContainerCreating"

@@ -6,12 +6,12 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::Api;
 use kube::api::PostParams;
 
-use super::{POLL, SECRETS_PERIOD, Work, remove, suspended};
+use super::{POLL, SECRETS_PERIOD, Work, patience, remove, suspended};
 use crate::api::conditions::reasons;
 use crate::api::session_policy::PreflightResult;
 use crate::framework::{self, Facts};
 use crate::policy::sessions::preflight::{self, Progress};
-use crate::policy::sessions::{Sessions, Trouble, names};
+use crate::policy::sessions::{Sessions, Trouble, blocked, names};
 use crate::runtime::writer::{WriteError, classify};
 
 /// How long a preflight that gave no answer is left alone.
@@ -93,7 +93,7 @@ impl Work<'_> {
                         reasons::PREFLIGHT_FAILED,
                         format!(
                             "pod {name}, which looks at the image, cannot be made: {}",
-                            error.explain()
+                            blocked::with_remedy(&error.explain())
                         ),
                     );
                     self.tools.memory.failed(&memory_key, &trouble);
@@ -110,7 +110,10 @@ impl Work<'_> {
             )));
         }
         match preflight::progress(&pod, key) {
-            Progress::Running(what) => Ok(Err(running(&what))),
+            Progress::Running(what) => {
+                sessions.retry_after = Some(patience(pod.metadata.creation_timestamp.as_ref(), POLL));
+                Ok(Err(running(&what)))
+            }
             Progress::Answered(result) => {
                 sessions.retry_after = Some(SECRETS_PERIOD);
                 remove(&api, &pod.metadata).await?;

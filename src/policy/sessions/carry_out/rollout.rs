@@ -6,17 +6,20 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{EvictParams, PostParams};
 use kube::{Api, ResourceExt};
 
-use super::{POLL, SECRETS_PERIOD, Work, suspended};
+use super::{POLL, SECRETS_PERIOD, Work, patience, suspended};
 use crate::api::conditions::reasons;
 use crate::api::session_policy::Rollout;
 use crate::api::{INPUTS_ANNOTATION, SessionInjection};
 use crate::injection;
 use crate::policy::sessions::revision::{self, Choice, Wanted};
-use crate::policy::sessions::{Sessions, Trouble, names, pods};
+use crate::policy::sessions::{Sessions, Trouble, blocked, names, pods};
 use crate::runtime::writer::{WriteError, classify};
 
 /// How long every API server is given to see a new SessionInjection after one of them applied it to a dry-run pod.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// Age of a SessionInjection from which every API server has long seen it.
+const KNOWN_TO_ALL: Duration = Duration::from_mins(1);
 
 impl Work<'_> {
     /// Makes the wanted revision the one that the template is to name, if it is to be.
@@ -131,15 +134,33 @@ impl Work<'_> {
         let Some(spec) = &self.validated.target.spec else {
             return Ok(Err(pending("the Deployment has no pod template")));
         };
+        let known = self.found.injections.iter();
+        let mut known = known.filter(|known| known.name_any() == name);
+        let written = known
+            .next()
+            .and_then(|known| known.metadata.creation_timestamp.as_ref());
+        let age = written.map(|written| jiff::Timestamp::now().duration_since(written.0));
+        let age = age.and_then(|age| Duration::try_from(age).ok());
         let client = self.tools.writer.client();
         match injection::probe::admitted(client, injection, &spec.template).await {
             Ok(Ok(())) => {
                 self.tools.memory.admitted(&key);
+                // One whose mark somebody took off: each moment without it starts pods that keep sessions for themselves.
+                if age.is_some_and(|age| age >= KNOWN_TO_ALL) {
+                    return Ok(Ok(()));
+                }
                 Ok(Err(pending(
                     "it did, and the other API servers are given a moment",
                 )))
             }
-            Ok(Err(lacks)) => Ok(Err(pending(&format!("it lacks {}", lacks.join(", "))))),
+            Ok(Err(lacks)) => {
+                sessions.retry_after = Some(patience(written, POLL));
+                Ok(Err(pending(&format!("it lacks {}", lacks.join(", ")))))
+            }
+            Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
+                sessions.retry_after = Some(SECRETS_PERIOD);
+                Ok(Err(blocked::refused(&self.validated.target, &status.message)))
+            }
             Err(error @ kube::Error::Api(_)) => {
                 sessions.retry_after = Some(SECRETS_PERIOD);
                 Ok(Err(pending(&classify(error).explain())))
@@ -160,6 +181,8 @@ impl Work<'_> {
         if !marked || (!pods::is_rolled_out(target) && count.lacking.is_empty()) {
             let how = if pods::is_paused(target) {
                 "; the Deployment is paused: kubectl rollout resume lets them be replaced"
+            } else if let Some(trouble) = blocked::why(target, &self.found.pods) {
+                return Ok(Err(trouble));
             } else {
                 ""
             };
@@ -179,9 +202,9 @@ impl Work<'_> {
                 && !self.validated.suspended
                 && self.wish.rollout == Rollout::Automatic;
             let done = if evict {
-                self.evict(pod).await?
+                self.replace(pod, sessions).await?
             } else {
-                "delete them, one at a time"
+                "delete them, one at a time".to_owned()
             };
             return Ok(Err(Trouble::new(
                 reasons::PODS_NOT_INJECTED,
@@ -204,6 +227,32 @@ impl Work<'_> {
             );
         }
         Ok(Ok(sentence))
+    }
+
+    /// Evicts the pod if the one that takes its place comes out better: else pods would be evicted for ever.
+    async fn replace(&self, pod: &str, sessions: &Sessions) -> Result<String, WriteError> {
+        let target = &self.validated.target;
+        let revisions = self.found.injections.iter();
+        let mut revisions = revisions.filter(|revision| Some(revision.name_any()) == sessions.mark);
+        let (Some(revision), Some(spec)) = (revisions.next(), &target.spec) else {
+            return Ok("the revision is gone".to_owned());
+        };
+        let absent = pods::absent(spec.template.spec.as_ref(), &revision.spec);
+        if !absent.is_empty() {
+            return Ok(format!("the pod template has no {} any more", absent.join(", ")));
+        }
+        match injection::probe::admitted(self.tools.writer.client(), revision, &spec.template).await {
+            Ok(Ok(())) => self.evict(pod).await.map(str::to_owned),
+            Ok(Err(lacks)) => Ok(format!(
+                "none is evicted, as a test pod lacks {} as well: look for what takes it out again at admission, and whether the chart's own admission policy or webhook is installed",
+                lacks.join(", ")
+            )),
+            Err(kube::Error::Api(status)) => Ok(format!(
+                "none is evicted, as a test pod is refused: {}",
+                status.message
+            )),
+            Err(error) => Err(classify(error)),
+        }
     }
 
     /// Asks for the pod to be evicted; a budget that forbids it is no error.

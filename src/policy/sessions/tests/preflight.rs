@@ -165,7 +165,10 @@ fn while_it_waits_the_cause_is_said() {
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"},
     ]}));
     for (pod, word) in [
-        (waiting, "ImagePullBackOff"),
+        (
+            waiting,
+            "image shop:1 cannot be pulled: Back-off pulling image; check the image",
+        ),
         (unscheduled, "0/3 nodes"),
         (with_status(&json!({})), "starting"),
     ] {
