@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{DeleteParams, Preconditions};
 use kube::Api;
+use kube::api::{DeleteParams, Preconditions};
 
 pub use garbage::collect_garbage;
 pub use memory::Memory;

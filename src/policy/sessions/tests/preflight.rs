@@ -167,7 +167,7 @@ fn while_it_waits_the_cause_is_said() {
     for (pod, word) in [
         (
             waiting,
-            "image shop:1 cannot be pulled: Back-off pulling image; check the image",
+            "cannot be pulled: Back-off pulling image; check the image",
         ),
         (unscheduled, "0/3 nodes"),
         (with_status(&json!({})), "starting"),
