@@ -3,6 +3,7 @@
 //! Everything here expects a cluster that is up (`e2e/cluster/cluster up`); `CLUSTER_SUFFIX` names the run.
 
 pub mod app;
+pub mod audit;
 pub mod cluster;
 pub mod namespace;
 pub mod node;

@@ -51,8 +51,10 @@ where
     match ended {
         Err(panic) => resume_unwind(panic),
         Ok(Err(error)) => Err(error),
-        Ok(Ok(())) => removed
-            .map(|_| ())
-            .with_context(|| format!("deleting {namespace}")),
+        Ok(Ok(())) => match removed {
+            // Some tests are about the end of a namespace.
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            other => other.map(|_| ()).with_context(|| format!("deleting {namespace}")),
+        },
     }
 }

@@ -46,10 +46,10 @@ e2e_up() {
 e2e() {
     e2e_up
     cargo test --locked --workspace --test routes -- "$@" --test-threads 4
-    cargo test --locked --workspace --test sessions -- "$@" --test-threads 3
+    cargo test --locked --workspace --test sessions -- "$@" --skip long:: --test-threads 3
     cargo test --locked --workspace --test stores -- "$@" --test-threads 4
     # These cut nodes off.
     cargo test --locked --workspace --test nodes -- "$@" --test-threads 1
     # These stop and replace the operator that all share.
-    cargo test --locked --workspace --test operator -- "$@" --test-threads 1
+    cargo test --locked --workspace --test operator -- "$@" --skip long:: --test-threads 1
 }

@@ -4,6 +4,10 @@
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod injection;
+#[cfg(test)]
+mod long;
+#[cfg(test)]
 mod release;
 #[cfg(test)]
 mod support;

@@ -53,7 +53,13 @@ pub(super) async fn upgrade(cluster: &Cluster, settings: &[&str]) -> Result<()> 
         "3m",
     ];
     for setting in settings {
-        arguments.extend(["--set-string", setting]);
+        // A null gives the chart's own value back.
+        let option = if setting.ends_with("=null") {
+            "--set"
+        } else {
+            "--set-string"
+        };
+        arguments.extend([option, setting]);
     }
     helm(cluster, &arguments).await.map(|_| ())
 }

@@ -161,3 +161,22 @@ pub fn watching() -> Options {
         ..Options::default()
     }
 }
+
+/// Runs a verb of `kubectl session` in a namespace.
+pub async fn session(cluster: &Cluster, namespace: &str, arguments: &[&str]) -> Result<()> {
+    let program = std::env::var("KUBECTL_SESSION")
+        .context("KUBECTL_SESSION names the kubectl-session binary; e2e/stage sets it")?;
+    let ended = tokio::process::Command::new(program)
+        .arg("--kubeconfig")
+        .arg(&cluster.kubeconfig)
+        .args(["--namespace", namespace])
+        .args(arguments)
+        .output()
+        .await?;
+    anyhow::ensure!(
+        ended.status.success(),
+        "kubectl session {arguments:?}: {}",
+        String::from_utf8_lossy(&ended.stderr)
+    );
+    Ok(())
+}

@@ -10,7 +10,13 @@ mod common;
 #[cfg(test)]
 mod drill;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod injection;
+#[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod long;
 #[cfg(test)]
 mod mistakes;
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, ensure};
 use e2e::Cluster;
 use e2e::app::{Running, SHOP};
-use e2e::policy::{Policies, in_store};
+use e2e::policy::{Policies, condition_of, in_store};
+use e2e::wait::eventually;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
@@ -81,6 +82,30 @@ pub async fn nothing_in_pods(cluster: &Cluster, namespace: &str) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Waits until a condition of a policy is False for a reason, in a message that has these words and no password of a test.
+pub async fn said(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    (type_, reason): (&str, &str),
+    words: &[&str],
+) -> Result<()> {
+    let policies = Policies::new(&cluster.client, namespace);
+    let what = format!("SessionPolicy {namespace}/{name}: {type_}=False {reason} with {words:?}");
+    eventually(&what, SHARED_LIMIT, || async {
+        let policy = policies.api().get(name).await?;
+        let found = condition_of(&policy, type_);
+        let fits = found.is_some_and(|found| {
+            found.status == "False"
+                && found.reason == reason
+                && words.iter().all(|word| found.message.contains(word))
+                && !found.message.contains("not-to-be-seen")
+        });
+        Ok(if fits { Ok(()) } else { Err(policy.status) })
+    })
+    .await
 }
 
 /// Runs a verb of `kubectl session` and gives what it prints on standard output.
