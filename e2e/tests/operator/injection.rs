@@ -85,8 +85,12 @@ pub async fn agents(cluster: &Cluster, namespace: &str) -> Result<Vec<String>> {
         let mut images = containers.filter_map(|container| container.image.clone());
         images.find(|image| image.starts_with(AGENTS))
     };
-    pods.items
+    // Those of the template before may still have their time to end.
+    let staying = pods
+        .items
         .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    staying
         .map(|pod| image(pod).with_context(|| format!("{} is not injected", pod.name_any())))
         .collect()
 }

@@ -83,9 +83,10 @@ async fn an_operator_with_other_images_rolls_nothing_until_it_is_told_to() -> Re
         another_agents_image(cluster, "next").await?;
         let (shop, _, policies) = shared(cluster, namespace).await?;
         let ended = told_to(cluster, namespace, &shop, &policies).await;
-        upgrade(cluster, &["agents.image.tag=", "agents.imagePullSecrets=null"]).await?;
-        whole(cluster).await?;
+        let reset = upgrade(cluster, &["agents.image.tag=", "agents.imagePullSecrets=null"]).await;
         ended?;
+        reset?;
+        whole(cluster).await?;
         policies.remove_within("shop", ROLLOUT_LIMIT * 2).await
     })
     .await
