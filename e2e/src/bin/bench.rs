@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use e2e::policy::Policies;
-use e2e::with_temp_namespace;
+use e2e::app::SHOP;
+use e2e::policy::{Policies, SHARED_LIMIT, in_store};
+use e2e::{Cluster, audit, with_temp_namespace};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::Ingress;
@@ -24,6 +25,16 @@ const POLICIES: usize = 3;
 
 /// Applies that are timed.
 const ROUNDS: usize = 21;
+
+/// Policies with strategy Shared that are set up and taken away again, one after the other.
+const SHARED_ROUNDS: usize = 3;
+
+/// How long the operator may go on after the last change before it is watched.
+const SETTLED: Duration = Duration::from_secs(30);
+
+/// How long the operator is watched while nobody does anything; several times longer than until it looks at Secrets and
+/// stores again.
+const STEADY: Duration = Duration::from_mins(4);
 
 /// Measures an installed operator.
 #[derive(Debug, Parser)]
@@ -50,6 +61,7 @@ async fn main() -> Result<ExitCode> {
     let mut figures = vec![figure("release binary", megabytes(size), "MB", 15.0)];
     let mut measured = Vec::new();
     with_temp_namespace("bench", async |cluster, namespace| {
+        let mut shared = Vec::new();
         let client = &cluster.client;
         let policies = Policies::new(client, namespace);
         for number in 0..POLICIES {
@@ -61,6 +73,12 @@ async fn main() -> Result<ExitCode> {
         for number in 0..POLICIES {
             policies.ready(&format!("app-{number}")).await?;
         }
+        with_temp_namespace("bench-shared", async |cluster, shared_namespace| {
+            shared = shared_times(cluster, shared_namespace).await?;
+            measured.extend(steady(cluster, namespace, shared_namespace).await?);
+            Ok(())
+        })
+        .await?;
         // After the applies below every replica has seen the same objects come and go.
         let times = latencies(client, namespace).await?;
         let at = |share: usize| {
@@ -74,7 +92,7 @@ async fn main() -> Result<ExitCode> {
         let what = "kubectl apply to annotations written";
         for (pid, bytes) in resident()? {
             measured.push(figure(
-                &format!("resident memory, {POLICIES} policies, process {pid}"),
+                &format!("resident memory, {POLICIES} policies (after {SHARED_ROUNDS} under Shared), process {pid}"),
                 megabytes(bytes),
                 "MB",
                 25.0,
@@ -85,6 +103,12 @@ async fn main() -> Result<ExitCode> {
             at(50),
             "ms",
             1000.0,
+        ));
+        measured.push(figure(
+            &format!("kubectl apply to Ready under Shared, with a store of its own and 3 pods of the shop, median of {SHARED_ROUNDS}"),
+            shared.get(SHARED_ROUNDS / 2).copied().unwrap_or_default().as_secs_f64(),
+            "s",
+            60.0,
         ));
         println!(
             "{what}: min {:.0}, median {:.0}, p90 {:.0}, max {:.0} ms\n",
@@ -128,7 +152,11 @@ fn render(figures: &[Figure]) -> String {
                 Cell::text(&figure.what),
                 Cell::number(&format!("{:.1} {}", figure.value, figure.unit)),
                 Cell::number(&format!("{:.0} {}", figure.bar, figure.unit)),
-                Cell::number(&format!("{:.2}", figure.value / figure.bar)),
+                Cell::number(&if figure.bar > 0.0 {
+                    format!("{:.2}", figure.value / figure.bar)
+                } else {
+                    String::new()
+                }),
                 Cell::text(if figure.value <= figure.bar {
                     "holds"
                 } else {
@@ -188,6 +216,63 @@ async fn latencies(client: &kube::Client, namespace: &str) -> Result<Vec<Duratio
     }
     times.sort_unstable();
     Ok(times)
+}
+
+/// Times from the request that creates a policy until every pod of the shop keeps its sessions in a store that was made for
+/// it, sorted. The last policy stays.
+async fn shared_times(cluster: &Cluster, namespace: &str) -> Result<Vec<Duration>> {
+    SHOP.manifests(namespace)?
+        .create(&cluster.client, namespace)
+        .await?;
+    let policies = Policies::new(&cluster.client, namespace);
+    let spec = in_store(
+        SHOP,
+        &json!({"store": {"engine": "Redis", "deletionPolicy": "Delete"}}),
+    );
+    let mut times = Vec::new();
+    for round in 0..SHARED_ROUNDS {
+        if round > 0 {
+            policies.remove_within(SHOP.name, SHARED_LIMIT).await?;
+        }
+        let begun = Instant::now();
+        policies.shared(spec.clone()).await?;
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times)
+}
+
+/// Requests of the operator to the API server, without watches, while nobody does anything.
+#[allow(clippy::cast_precision_loss, reason = "small numbers")]
+async fn steady(cluster: &Cluster, sticky: &str, shared: &str) -> Result<Vec<Figure>> {
+    // What the last change has set off is to be over.
+    tokio::time::sleep(SETTLED).await;
+    let since = audit::now();
+    tokio::time::sleep(STEADY).await;
+    let mut figures = Vec::new();
+    let mut writes = 0;
+    for (strategy, namespace, policies, bar) in
+        [("Sticky", sticky, POLICIES, 1.0), ("Shared", shared, 1, 30.0)]
+    {
+        let requests = audit::requests(cluster, namespace, &since).await?;
+        writes += requests.iter().filter(|request| request.is_write()).count();
+        figures.push(figure(
+            &format!("API requests per minute and policy in steady state, {strategy}"),
+            requests.len() as f64 / policies as f64 / (STEADY.as_secs_f64() / 60.0),
+            "",
+            bar,
+        ));
+    }
+    figures.push(figure(
+        &format!(
+            "API writes in {} min of steady state, all policies",
+            STEADY.as_secs() / 60
+        ),
+        writes as f64,
+        "",
+        0.0,
+    ));
+    Ok(figures)
 }
 
 /// Resident memory (`VmRSS` of proc(5): anonymous and file pages) of every process of the operator, by pid. The cluster's
