@@ -68,6 +68,11 @@ exports.store = (session) => {
       console.error(`session-operator: the session store cannot be used: ${error.message}`);
     }
   });
+  // An application that closes its server and waits for its process to end must not wait for this connection. Only one that is
+  // ready takes it.
+  if (typeof redis.unref === 'function') {
+    redis.on('ready', () => redis.unref());
+  }
   redis.connect().catch((error) => console.error(`session-operator: the session store cannot be reached: ${error.message}`));
   const RedisStore = redisStore(session);
   const seconds = Number(process.env.SESSION_OPERATOR_TTL_SECONDS || 0);
