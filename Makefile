@@ -45,8 +45,10 @@ test-frameworks: ## Presets on real servers with a real store. ONLY=name picks t
 	@e2e/stage frameworks $(or $(ONLY),php:: tomcat:: sandbox::)
 test-e2e: ## The operator on a whole cluster with real ingress controllers. ONLY=name picks tests.
 	@e2e/stage e2e $(ONLY)
-test-long: ## What does not fit CI's budget: 100,000 simulated clusters, fuzzing, older API servers, Helm 3 and 4.
+test-long: ## What does not fit CI's budget: 100,000 simulated clusters and some of hundreds of members, fuzzing, older API servers, Helm 3 and 4.
 	cargo sim --seeds 100000
+	cargo sim --seeds 20 --members 100
+	cargo sim --seeds 4 --members 300
 	MUTATIONS=2000000 cargo test --workspace --test mutations
 	cargo check --manifest-path replicator/fuzz/Cargo.toml
 	@e2e/stage long $(ONLY)

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser;
-use session_replicator::sim::{self, Failure, Met};
+use session_replicator::sim::{self, Failure, Met, Runs};
 
 /// Runs simulated clusters, one per seed, and checks their properties. A failing run is made as small as possible and
 /// its trace printed.
@@ -18,6 +18,10 @@ struct Arguments {
     /// Number of seeds.
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
+    /// Begin each cluster with so many members, a hundred or more, and let all kinds of faults happen to it. Without
+    /// it everything is drawn from the seed, and clusters begin with 2 to 6 members.
+    #[arg(long)]
+    members: Option<usize>,
     /// Threads; as many as there are processors when not given.
     #[arg(long)]
     threads: Option<usize>,
@@ -37,13 +41,19 @@ fn main() -> ExitCode {
         .unwrap_or(1);
     let until = arguments.from.saturating_add(arguments.seeds);
     let done = AtomicU64::new(0);
-    let progress = |_| {
+    let progress = || {
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-        if done.is_multiple_of(1_000) {
+        if done.is_multiple_of(1_000) || arguments.members.is_some() {
             eprintln!("{done} of {} seeds", arguments.seeds);
         }
     };
-    let (met, failures) = sim::run_many(arguments.from..until, threads, arguments.failures, &progress);
+    let runs = Runs {
+        seeds: arguments.from..until,
+        members: arguments.members,
+        threads,
+        most_failures: arguments.failures,
+    };
+    let (met, failures) = sim::run_many(&runs, &progress);
     let runs = done.into_inner();
     let missing = if runs < ENOUGH { Vec::new() } else { met.missing() };
     match report(runs, &met, &failures, &missing) {

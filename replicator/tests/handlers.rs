@@ -388,3 +388,41 @@ fn java() {
         );
     }
 }
+
+#[test]
+fn tomcat() {
+    let replicas = Replicas::start();
+    let jars = installed("tomcat").join("lib/*");
+    for update_mode in ["DEFAULT", "AFTER_REQUEST"] {
+        replicas.check(
+            &format!("Redisson's Tomcat manager, updateMode {update_mode}"),
+            |member, _| {
+                let mut command = Command::new("java");
+                command.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(&jars);
+                let folder = format!("tomcat-{update_mode}-{}", member.name);
+                command
+                    .arg("shop.Shop")
+                    .arg(replicas.folder.path().join(folder))
+                    .arg(update_mode);
+                command
+            },
+        );
+    }
+}
+
+#[test]
+fn ruby() {
+    let replicas = Replicas::start();
+    for handler in [
+        "redis-rack",
+        "dalli",
+        "rails, redis_store",
+        "rails, redis_cache_store",
+    ] {
+        replicas.check(&format!("Ruby, {handler}"), |_, _| {
+            let mut command = Command::new("ruby");
+            command.arg(source("ruby/shop.rb")).arg(handler);
+            command
+        });
+    }
+}

@@ -1,17 +1,20 @@
-//! What replication costs as clusters grow: many cores in this process, a network that delivers after a fixed delay.
+//! What replication costs as clusters grow: many cores in this process, and a network whose delays are stated.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use session_replicator::core::{
-    Client, Command, Condition, Config, Core, Input, LinkId, Mode, NodeId, NodeInfo, Now, Op, Output,
+    Client, Command, Condition, Config, Core, Input, LinkId, Lookup, Mode, NodeId, NodeInfo, Now, Op, Output,
     SetExpiry,
 };
 
 use crate::report::{Bar, Report, Row};
 
-/// From a member to any other, milliseconds.
-const DELAY_MS: u64 = 1;
+/// From a member to any other, milliseconds: one frame of so many takes long. Links keep the order.
+const QUICK_MS: u64 = 1;
+const SLOW_MS: u64 = 10;
+const SLOW_OF: u64 = 100;
 /// Virtual time for everybody to join, milliseconds.
 const JOIN_MS: u64 = 8_000;
 const REQUESTS: usize = 200;
@@ -23,6 +26,9 @@ const FLAT: f64 = 1.5;
 
 pub fn measure(report: &mut Report) {
     backup(report);
+    for members in [64, 100] {
+        many(report, members);
+    }
     for members in [6, 20, 50, 100] {
         let cost = Cluster::new(members, Mode::All).cost(CHANGES);
         let whole = (members - 1) as f64 * VALUE as f64;
@@ -35,6 +41,30 @@ pub fn measure(report: &mut Report) {
             bar: Bar::Aim,
         });
     }
+}
+
+/// What a write costs where it is made and at each of many peers, and when all of them have it.
+fn many(report: &mut Report, members: usize) {
+    let Spread {
+        origin,
+        peer,
+        visible,
+    } = Cluster::new(members, Mode::All).spread();
+    report.add(Row {
+        measure: format!("mode All, {members} simulated members: CPU per write of 1 KB at the origin, µs"),
+        ours: origin,
+        others: vec![("at each peer".to_owned(), peer)],
+        bar: Bar::Aim,
+    });
+    report.add(Row {
+        measure: format!(
+            "mode All, {members} simulated members, frames take {QUICK_MS} ms, one of {SLOW_OF} {SLOW_MS} ms: a write \
+             visible on all, p99, ms"
+        ),
+        ours: visible,
+        others: Vec::new(),
+        bar: Bar::Aim,
+    });
 }
 
 fn backup(report: &mut Report) {
@@ -80,12 +110,31 @@ struct Cost {
     bytes: f64,
 }
 
+/// Of writes one after the other: medians of the time spent in the cores, µs, and the 99th percentile of the time until all have it, ms.
+struct Spread {
+    origin: f64,
+    peer: f64,
+    visible: f64,
+}
+
+/// A frame under way.
+struct Frame {
+    to: usize,
+    from: usize,
+    bytes: Bytes,
+}
+
 /// Cores and the frames under way between them.
 struct Cluster {
     cores: Vec<Core>,
     now: Now,
-    /// Due time, receiver, sender, frame.
-    wire: VecDeque<(u64, usize, usize, Bytes)>,
+    /// By due time and number.
+    wire: BTreeMap<(u64, usize), Frame>,
+    /// By sender and receiver: when the last frame is due.
+    last_due: BTreeMap<(usize, usize), u64>,
+    /// Time spent in the first core and in all others.
+    spent: [Duration; 2],
+    sent: usize,
     messages: usize,
     bytes: usize,
 }
@@ -120,7 +169,10 @@ impl Cluster {
         let mut cluster = Self {
             cores,
             now,
-            wire: VecDeque::new(),
+            wire: BTreeMap::new(),
+            last_due: BTreeMap::new(),
+            spent: [Duration::ZERO; 2],
+            sent: 0,
             messages: 0,
             bytes: 0,
         };
@@ -151,7 +203,9 @@ impl Cluster {
 
     fn step(&mut self, place: usize, input: &Input<'_>) {
         let mut outputs = Vec::new();
+        let start = Instant::now();
         self.cores[place].step(self.now, input, &mut outputs);
+        self.spent[usize::from(place != 0)] += start.elapsed();
         self.send(place, outputs);
     }
 
@@ -160,12 +214,15 @@ impl Cluster {
             if let Output::Send { link, frame } = output {
                 self.messages += 1;
                 self.bytes += frame.len();
-                self.wire.push_back((
-                    self.now.mono_ms + DELAY_MS,
-                    usize::try_from(link.0).unwrap(),
-                    from,
-                    frame,
-                ));
+                let to = usize::try_from(link.0).unwrap();
+                let number = self.sent as u64;
+                // Every member has its slow frames at another time.
+                let slow = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).is_multiple_of(SLOW_OF);
+                let last = self.last_due.entry((from, to)).or_default();
+                *last = (self.now.mono_ms + if slow { SLOW_MS } else { QUICK_MS }).max(*last);
+                self.sent += 1;
+                let bytes = frame;
+                self.wire.insert((*last, self.sent), Frame { to, from, bytes });
             }
         }
     }
@@ -176,14 +233,10 @@ impl Cluster {
             self.now.wall_ms += 1;
             self.now.mono_ms += 1;
             let mut reached = Vec::new();
-            while self
-                .wire
-                .front()
-                .is_some_and(|(due, ..)| *due <= self.now.mono_ms)
-            {
-                let (_, to, from, frame) = self.wire.pop_front().unwrap();
+            while let Some(next) = self.wire.first_entry().filter(|e| e.key().0 <= self.now.mono_ms) {
+                let Frame { to, from, bytes } = next.remove();
                 let link = LinkId(from as u64);
-                self.step(to, &Input::Frame { link, bytes: &frame });
+                self.step(to, &Input::Frame { link, bytes: &bytes });
                 reached.push(to);
             }
             for place in 0..self.cores.len() {
@@ -214,24 +267,8 @@ impl Cluster {
         for number in 0..REQUESTS {
             let (session, request) = (number % SESSIONS, number / SESSIONS);
             let key = format!("session:{session}");
-            let mut value = vec![b'x'; VALUE];
-            let version = format!("{session} {}", request / changes);
-            value[..version.len()].copy_from_slice(version.as_bytes());
-            let op = Op::Set {
-                value: &value,
-                flags: 0,
-                expiry: SetExpiry::At(self.now.wall_ms + 1_440_000),
-                condition: Condition::Always,
-                want_old: false,
-            };
-            let mut outputs = Vec::new();
-            let command = Command::Key {
-                key: key.as_bytes(),
-                op,
-            };
-            self.cores[0].execute(self.now, &mut clients[session], &command, &mut outputs);
-            self.send(0, outputs);
-            self.step(0, &Input::Flush);
+            let value = value_of(&format!("{session} {}", request / changes));
+            self.set(&mut clients[session], &key, &value);
             self.pass(PAUSE_MS);
         }
         let more = |with: usize, without: usize| with.saturating_sub(without) as f64 / REQUESTS as f64;
@@ -241,7 +278,73 @@ impl Cluster {
         }
     }
 
+    /// A client of the first member writes a session.
+    fn set(&mut self, client: &mut Client, key: &str, value: &[u8]) {
+        let op = Op::Set {
+            value,
+            flags: 0,
+            expiry: SetExpiry::At(self.now.wall_ms + 1_440_000),
+            condition: Condition::Always,
+            want_old: false,
+        };
+        let command = Command::Key {
+            key: key.as_bytes(),
+            op,
+        };
+        let mut outputs = Vec::new();
+        let start = Instant::now();
+        self.cores[0].execute(self.now, client, &command, &mut outputs);
+        self.spent[0] += start.elapsed();
+        self.send(0, outputs);
+        self.step(0, &Input::Flush);
+    }
+
+    /// Writes at the first member, one after the other.
+    fn spread(mut self) -> Spread {
+        const PAUSE_MS: u64 = 30;
+        let (mut origin, mut peers, mut visible) = (Vec::new(), Vec::new(), Vec::new());
+        let mut client = Client::new();
+        for number in 0..REQUESTS {
+            let value = value_of(&number.to_string());
+            let begins_ms = self.now.mono_ms;
+            self.spent = [Duration::ZERO; 2];
+            self.set(&mut client, "session", &value);
+            let has = |core: &mut Core, now| {
+                let found = core.get(now, &mut Client::new(), b"session");
+                matches!(found, Lookup::Found { value: found, .. } if found == value)
+            };
+            loop {
+                let now = self.now;
+                if self.cores.iter_mut().all(|core| has(core, now)) {
+                    break;
+                }
+                self.pass(1);
+            }
+            visible.push((self.now.mono_ms - begins_ms) as f64);
+            self.pass(PAUSE_MS);
+            let [first, others] = self.spent.map(|spent| spent.as_secs_f64() * 1e6);
+            origin.push(first);
+            peers.push(others / (self.cores.len() - 1) as f64);
+        }
+        let ranked = |mut figures: Vec<f64>, percent: usize| {
+            figures.sort_by(f64::total_cmp);
+            figures[REQUESTS * percent / 100]
+        };
+        Spread {
+            origin: ranked(origin, 50),
+            peer: ranked(peers, 50),
+            visible: ranked(visible, 99),
+        }
+    }
+
     fn reset(&mut self) {
         (self.messages, self.bytes) = (0, 0);
     }
+}
+
+/// A session that begins with some text.
+fn value_of(text: &str) -> Vec<u8> {
+    let mut value = vec![b'x'; VALUE];
+    value[..text.len()].copy_from_slice(text.as_bytes());
+    value
 }

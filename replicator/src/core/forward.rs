@@ -411,10 +411,14 @@ impl Core {
         }
     }
 
-    /// Forgets what is too old: answers, kept commands, answers that wait.
-    pub(super) fn expire_forwards(&mut self, now: Now, out: &mut Vec<Output>) {
+    /// Forgets answers that nobody asks for any more.
+    pub(super) fn forget_answers(&mut self, now: Now) {
         let old_ms = now.mono_ms.saturating_sub(2 * self.config.home_timeout_ms);
         self.answered.retain(|_, answered| answered.at_ms > old_ms);
+    }
+
+    /// Forgets what is too old: kept commands, answers that wait.
+    pub(super) fn expire_forwards(&mut self, now: Now, out: &mut Vec<Output>) {
         self.held.retain(|held| held.until_ms > now.mono_ms);
         let held = std::mem::take(&mut self.held);
         for one in held {

@@ -80,6 +80,7 @@ impl Core {
             member.as_of = member.as_of.max(beat.as_of);
         }
         let done = member.out.confirm(beat.received, now.mono_ms);
+        self.stirred |= member.out.is_due();
         let drift = beat.as_of.ms().abs_diff(now.wall_ms);
         if drift > DRIFT_MS && beat.as_of.ms() > now.wall_ms {
             out.push(Output::Log(Event::ClockDrift {
@@ -108,14 +109,17 @@ impl Core {
             }
             None => {}
         }
-        if beat.view != self.view_hash() && self.members.contains_key(&from) {
+        if self.differs(now, from, beat.view, news) {
             let records = self.records();
             self.send(from, &PeerMessage::Members(records), out);
-        } else if news {
+            if let Some(member) = self.members.get_mut(&from) {
+                member.told_ms = now.mono_ms;
+            }
+        } else if news && beat.view == self.view_hash() {
             // What waited for the two to agree can go on.
             self.live(now, out);
         }
-        self.end_past(now, out);
+        self.end_past();
     }
 
     /// Memory in use, in thousandths of the limit.

@@ -83,11 +83,6 @@ impl Life {
 }
 
 impl Core {
-    /// A new member is there.
-    pub(super) fn joined_by(&mut self, now: Now, _id: NodeId, _out: &mut Vec<Output>) {
-        self.beat_due_ms = now.mono_ms;
-    }
-
     /// Moves joining and leaving on.
     pub(super) fn live(&mut self, now: Now, out: &mut Vec<Output>) {
         match self.state {
@@ -189,7 +184,7 @@ impl Core {
     }
 
     fn become_active(&mut self, now: Now, event: Event, out: &mut Vec<Output>) {
-        self.state = MemberState::Active;
+        self.become_state(MemberState::Active);
         let held = if event == Event::First {
             (0..self.config.partitions).collect()
         } else {
@@ -200,7 +195,7 @@ impl Core {
         }
         out.push(Output::Log(event));
         out.push(Output::Ready(true));
-        self.view_changed(now, out);
+        self.view_changed();
         self.beat(now, out);
     }
 
@@ -371,9 +366,9 @@ impl Core {
         if self.state != MemberState::Active {
             return;
         }
-        self.state = MemberState::Draining;
+        self.become_state(MemberState::Draining);
         self.beat(now, out);
-        self.view_changed(now, out);
+        self.view_changed();
         self.live(now, out);
     }
 
@@ -430,7 +425,7 @@ impl Core {
 
     fn leave(&mut self, now: Now, out: &mut Vec<Output>) {
         self.flush(now, out);
-        self.state = MemberState::Left;
+        self.become_state(MemberState::Left);
         self.beat(now, out);
         out.push(Output::Drained);
     }

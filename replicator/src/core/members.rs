@@ -74,6 +74,8 @@ pub(super) struct Member {
     pub(super) settled: Hlc,
     /// The members and states that it knows, as a number.
     pub(super) view: u64,
+    /// When it was last told whom this member knows, `mono_ms`.
+    pub(super) told_ms: u64,
     pub(super) memory: u16,
     /// The longest time to live of its entries.
     pub(super) longest_ttl_ms: u64,
@@ -108,6 +110,7 @@ impl Member {
             as_of: Hlc::ZERO,
             settled: Hlc::ZERO,
             view: 0,
+            told_ms: 0,
             memory: 0,
             longest_ttl_ms: 0,
             their_ms: 0,

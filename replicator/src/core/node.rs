@@ -64,6 +64,10 @@ pub struct Core {
     pub(super) upstream_released: Vec<TicketId>,
     pub(super) counters: Counters,
     pub(super) key_events: bool,
+    /// A stream may have something to send, or have been confirmed, since [`Core::flush`] last looked.
+    pub(super) stirred: bool,
+    /// A member in reach has not confirmed everything, when that was last looked at.
+    pub(super) unconfirmed_out: bool,
     pub(super) beat_due_ms: u64,
     pub(super) impaired_until_ms: u64,
     /// Until then others may have replaced this member without its knowing.
@@ -138,7 +142,7 @@ impl Core {
             members: BTreeMap::new(),
             gone: BTreeMap::new(),
             plans: vec![None; partitions],
-            views: Views::default(),
+            views: Views::new(me.id, MemberState::Joining),
             homes: Homes::new(partitions),
             waiting: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -161,6 +165,8 @@ impl Core {
             upstream_released: Vec::new(),
             counters: Counters::default(),
             key_events: false,
+            stirred: false,
+            unconfirmed_out: false,
             beat_due_ms: now.mono_ms,
             impaired_until_ms: 0,
             stalled_until_ms: 0,

@@ -3,6 +3,8 @@
 //! Every member computes the same from the same view; nobody announces what it holds. After Thaler and Ravishankar,
 //! "A Name-Based Mapping Scheme for Rendezvous" (1996).
 
+use std::cmp::Reverse;
+
 use super::members::MemberState;
 use super::version::NodeId;
 
@@ -57,33 +59,34 @@ pub(super) fn score(partition: u16, name_hash: u64) -> u64 {
 
 /// The placement of a partition. `backups` is `None` in mode All.
 pub(super) fn plan(partition: u16, candidates: &[Candidate], backups: Option<u8>) -> Plan {
-    let mut ranked: Vec<&Candidate> = candidates.iter().collect();
-    ranked.sort_by_key(|c| (std::cmp::Reverse(score(partition, c.name_hash)), c.id));
     let active = |c: &Candidate| c.state == MemberState::Active;
     let Some(backups) = backups else {
-        let best = ranked
-            .iter()
-            .filter(|c| active(c) && !c.suspect)
-            .take(2)
-            .map(|c| c.id)
-            .collect();
         return Plan {
-            holders: best,
+            holders: pick(partition, candidates, 2, false, |c| active(c) && !c.suspect),
             ..Plan::default()
         };
     };
     let count = usize::from(backups) + 1;
-    let holders = pick(&ranked, count, |c| active(c) && !c.suspect);
-    let mut writers = Vec::new();
-    for suspects in [false, true] {
-        let seen = |c: &Candidate| suspects || !c.suspect;
-        writers.extend(pick(&ranked, count, |c| seen(c) && active(c)));
-        writers.extend(pick(&ranked, count, |c| {
-            seen(c) && matches!(c.state, MemberState::Active | MemberState::Draining)
-        }));
-        writers.extend(pick(&ranked, count, |c| {
-            seen(c) && matches!(c.state, MemberState::Active | MemberState::Joining)
-        }));
+    let best = |qualifies: &dyn Fn(&Candidate) -> bool| pick(partition, candidates, count, true, qualifies);
+    let holders = best(&|c| active(c) && !c.suspect);
+    let mut writers = holders.clone();
+    // Also those that were, or are to be, holders; mostly there is nobody else to ask.
+    let any = |qualifies: &dyn Fn(&Candidate) -> bool| candidates.iter().any(qualifies);
+    let suspects = if any(&|c| c.suspect) {
+        &[false, true][..]
+    } else {
+        &[false][..]
+    };
+    for suspects in suspects {
+        let seen = |c: &Candidate| *suspects || !c.suspect;
+        if *suspects {
+            writers.extend(best(&|c| active(c)));
+        }
+        for other in [MemberState::Draining, MemberState::Joining] {
+            if any(&|c| c.state == other) {
+                writers.extend(best(&|c| seen(c) && (active(c) || c.state == other)));
+            }
+        }
     }
     writers.sort_unstable();
     writers.dedup();
@@ -95,28 +98,32 @@ pub(super) fn plan(partition: u16, candidates: &[Candidate], backups: Option<u8>
     }
 }
 
-/// The best `count` that qualify: each as far as possible in a zone, or at least on a machine, of its own.
-fn pick(ranked: &[&Candidate], count: usize, qualifies: impl Fn(&Candidate) -> bool) -> Vec<NodeId> {
-    let mut left: Vec<&Candidate> = ranked.iter().copied().filter(|c| qualifies(c)).collect();
+/// The best `count` that qualify; `spread` puts each as far as possible in a zone, or at least on a machine, of its own.
+/// Nothing is sorted: of hundreds of members only a few are wanted.
+fn pick(
+    partition: u16,
+    candidates: &[Candidate],
+    count: usize,
+    spread: bool,
+    qualifies: impl Fn(&Candidate) -> bool,
+) -> Vec<NodeId> {
     let mut picked: Vec<&Candidate> = Vec::with_capacity(count);
-    while picked.len() < count && !left.is_empty() {
+    while picked.len() < count {
         let apart = |c: &Candidate| {
             let zone = picked.iter().all(|p| p.zone != c.zone || c.zone == 0);
             let machine = picked.iter().all(|p| p.machine != c.machine || c.machine == 0);
             u8::from(zone) * 2 + u8::from(machine)
         };
-        // The first of the best, so that rank decides among equals.
-        let mut best = 0;
-        for at in 1..left.len() {
-            let better = match (left.get(at), left.get(best)) {
-                (Some(one), Some(other)) => apart(one) > apart(other),
-                _ => false,
-            };
-            if better {
-                best = at;
-            }
-        }
-        picked.push(left.remove(best));
+        // Rank decides among equals.
+        let suits = |c: &Candidate| {
+            let apart = if spread { apart(c) } else { 0 };
+            (apart, score(partition, c.name_hash), Reverse(c.id))
+        };
+        let left = |c: &&Candidate| qualifies(c) && picked.iter().all(|p| p.id != c.id);
+        let Some(best) = candidates.iter().filter(left).max_by_key(|c| suits(c)) else {
+            break;
+        };
+        picked.push(best);
     }
     picked.iter().map(|c| c.id).collect()
 }

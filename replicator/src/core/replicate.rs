@@ -6,6 +6,7 @@ use super::apply::{Change, What};
 use super::clock::{Hlc, Now};
 use super::config::Mode;
 use super::io::{Event, KeyEvent, Output};
+use super::members::Member;
 use super::node::Core;
 use super::upstream::Upstream;
 use super::version::NodeId;
@@ -28,6 +29,7 @@ impl Core {
     pub(super) fn publish(&mut self) -> Vec<(NodeId, u64)> {
         let mut numbers: Vec<(NodeId, u64)> = Vec::new();
         let changes = std::mem::take(&mut self.changes);
+        self.stirred |= !changes.is_empty();
         let mut lost = Vec::new();
         for change in &changes {
             let writers = match self.config.mode {
@@ -72,6 +74,10 @@ impl Core {
             let released = std::mem::take(&mut self.upstream_released);
             self.upstream_done(now, &released, out);
         }
+        // Most of what happens concerns no stream, and with hundreds of members a look at each costs more than it does.
+        if !std::mem::take(&mut self.stirred) {
+            return;
+        }
         let mut encoded = Encoded::default();
         let due: Vec<NodeId> = self
             .members
@@ -82,6 +88,8 @@ impl Core {
         for id in due {
             self.flush_member(now, id, &mut encoded, out);
         }
+        let unconfirmed = |m: &Member| m.in_reach() && m.out.head() > m.out.acked();
+        self.unconfirmed_out = self.members.values().any(unconfirmed);
     }
 
     /// Whether [`Input::Flush`](super::Input::Flush) has anything to do: a member that is alone has nobody to tell.
@@ -89,7 +97,7 @@ impl Core {
         let upstream = self.upstream.as_ref().is_some_and(Upstream::is_due);
         upstream
             || !self.lost_tickets.is_empty()
-            || self.members.values().any(|m| m.in_reach() && m.out.is_due())
+            || (self.stirred && self.members.values().any(|m| m.in_reach() && m.out.is_due()))
     }
 
     /// Sends what waits for one member.
@@ -179,6 +187,7 @@ impl Core {
         if gap {
             member.out.rewind();
         }
+        self.stirred |= member.out.is_due();
         self.confirmed(now, &done, out);
     }
 

@@ -239,6 +239,7 @@ impl Core {
             .map(|(id, _)| *id)
             .collect();
         let mut lost = Vec::new();
+        self.stirred = true;
         for (id, member) in &mut self.members {
             // What was written in isolation is told only after it has been confirmed.
             lost.extend(member.out.give_up());

@@ -49,9 +49,10 @@ impl Core {
             Input::Fetched { number, fetched } => self.on_fetched(now, *number, fetched, out),
             Input::UpstreamConfirmed { upto } => self.on_upstream_confirmed(now, *upto, out),
             Input::UpstreamLost => self.on_upstream_lost(now, out),
-            Input::Topology { places } => self.on_topology(now, places, out),
+            Input::Topology { places } => self.on_topology(places),
             Input::Exists { names } => self.on_exists(now, names, out),
         }
+        self.follow_view(now, out);
         self.flush(now, out);
     }
 
@@ -66,10 +67,7 @@ impl Core {
         let busy = !self.held.is_empty()
             || !self.arriving.is_empty()
             || !self.comparisons.is_idle()
-            || self
-                .members
-                .values()
-                .any(|m| m.in_reach() && m.out.head() > m.out.acked());
+            || self.unconfirmed_out;
         let soon = if busy {
             now.mono_ms + self.config.resend_ms.min(50)
         } else {
@@ -84,6 +82,7 @@ impl Core {
     }
 
     fn tick(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.stirred |= self.unconfirmed_out;
         while let Some((at_ms, ticket)) = self.deadlines.first().copied() {
             if at_ms > now.mono_ms {
                 break;
@@ -98,11 +97,13 @@ impl Core {
         self.resend_overdue(now);
         if now.mono_ms >= self.beat_due_ms {
             self.beat_due_ms = now.mono_ms + self.config.heartbeat_ms;
+            self.stirred = true;
             self.greet_again(now, out);
             self.watch_members(now, out);
             self.settle(now);
             self.beat(now, out);
             self.expire_gathering(now, out);
+            self.forget_answers(now);
         }
         self.live(now, out);
         self.seek_homes(now, out);
@@ -262,6 +263,7 @@ impl Core {
         known.wire = wire;
         member.link = Some(link);
         member.wire = wire;
+        self.stirred = true;
         if first {
             member.out.rewind();
             self.claims_for(now, peer, out);
@@ -273,19 +275,13 @@ impl Core {
                 frame: Bytes::from(self.hello(now, true).encode()),
             });
         }
-        for record in &hello.others {
-            self.learn(now, record, out);
-        }
+        self.learn_all(now, &hello.others, out);
     }
 
     fn on_message(&mut self, now: Now, from: NodeId, message: PeerMessage<'_>, out: &mut Vec<Output>) {
         match message {
             PeerMessage::Heartbeat(beat) => self.on_heartbeat(now, from, &beat, out),
-            PeerMessage::Members(records) => {
-                for record in &records {
-                    self.learn(now, record, out);
-                }
-            }
+            PeerMessage::Members(records) => self.learn_all(now, &records, out),
             PeerMessage::Batch {
                 first,
                 last,

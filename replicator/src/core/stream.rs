@@ -152,9 +152,9 @@ impl Stream {
 
     /// Whether there is something to send and room for it.
     pub(super) fn is_due(&self) -> bool {
-        let under_way: usize = self.under_way.iter().map(|(_, bytes)| bytes).sum();
         let news = self.sent < self.head() || (self.reset && self.under_way.is_empty());
-        news && under_way < WINDOW_BYTES
+        let under_way = || self.under_way.iter().map(|(_, bytes)| bytes).sum::<usize>();
+        news && under_way() < WINDOW_BYTES
     }
 
     /// What comes next, about `limit` bytes by the measure of `size`; changes of one entry are one.

@@ -15,19 +15,51 @@ use crate::store::key_hash;
 
 /// How long a member that has gone is remembered, milliseconds.
 const REMEMBER_GONE_MS: u64 = 600_000;
+/// A member whose view keeps differing is told whom this one knows after so long at the latest, milliseconds.
+const TELL_MS: u64 = 5_000;
 
 /// Who counts for placement.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Views {
+    /// See [`Core::view_hash`].
+    hash: u64,
+    /// When that last changed, `mono_ms`.
+    since_ms: u64,
+    /// `present` and the plans are out of date.
+    stale: bool,
+    /// What follows from a change is still to be done.
+    changed: bool,
     present: Vec<Candidate>,
     /// By partition: the last plan, if some members in reach may not have left it, or one before it, behind yet. Nothing
     /// when all go by the present view, and in mode All.
     past: Vec<Option<Arc<Plan>>>,
 }
 
+impl Views {
+    /// The view of a member that knows nobody else.
+    pub(super) fn new(me: NodeId, state: MemberState) -> Self {
+        Self {
+            hash: hash_of(me, state),
+            since_ms: 0,
+            stale: true,
+            changed: false,
+            present: Vec::new(),
+            past: Vec::new(),
+        }
+    }
+}
+
+/// What a member adds to the hash of a view.
+fn hash_of(id: NodeId, state: MemberState) -> u64 {
+    key_hash(&(u128::from(id.0) << 8 | u128::from(state as u8)).to_le_bytes())
+}
+
 impl Core {
     /// The placement of a partition in the present view.
     pub(super) fn plan(&mut self, partition: u16) -> Arc<Plan> {
+        if self.views.stale {
+            self.renew_view();
+        }
         if let Some(Some(plan)) = self.plans.get(usize::from(partition)) {
             return Arc::clone(plan);
         }
@@ -70,8 +102,17 @@ impl Core {
             .collect()
     }
 
-    /// Everything that follows from a change of the view.
-    pub(super) fn view_changed(&mut self, now: Now, out: &mut Vec<Output>) {
+    /// The view has changed. What follows is done at the end of the step, once, however much has changed in it: with
+    /// hundreds of members it costs milliseconds.
+    pub(super) fn view_changed(&mut self) {
+        self.views.stale = true;
+        self.views.changed = true;
+        self.stirred = true;
+    }
+
+    /// Plans are from now on made for the members as they are.
+    fn renew_view(&mut self) {
+        self.views.stale = false;
         let present = self.candidates();
         if present != self.views.present {
             self.views.present = present;
@@ -86,10 +127,25 @@ impl Core {
             }
         }
         self.plans.fill(None);
-        self.watch_isolation(now);
-        self.rebalance(now, out);
-        self.seek_homes(now, out);
-        self.retry_asked(now, out);
+    }
+
+    /// Everything that follows from a change of the view.
+    pub(super) fn follow_view(&mut self, now: Now, out: &mut Vec<Output>) {
+        while std::mem::take(&mut self.views.changed) {
+            self.views.since_ms = now.mono_ms;
+            self.watch_isolation(now);
+            self.rebalance(now, out);
+            self.seek_homes(now, out);
+            self.retry_asked(now, out);
+        }
+    }
+
+    /// Whether a member that tells a view other than this one's is to be told whom this member knows. What has just
+    /// changed it will hear from those concerned.
+    pub(super) fn differs(&self, now: Now, id: NodeId, view: u64, news: bool) -> bool {
+        let settled = !news && self.views.since_ms + self.config.heartbeat_ms <= now.mono_ms;
+        let told_ms = self.members.get(&id).map(|m| m.told_ms);
+        view != self.view_hash() && told_ms.is_some_and(|told_ms| settled || told_ms + TELL_MS <= now.mono_ms)
     }
 
     /// Whether a member knows the same members in the same states.
@@ -98,19 +154,35 @@ impl Core {
     }
 
     /// Forgets the views of the past when nobody in reach goes by them any more.
-    pub(super) fn end_past(&mut self, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn end_past(&mut self) {
         if self.views.past.is_empty() {
             return;
         }
         let view = self.view_hash();
         if self.members.values().all(|m| m.suspect || m.view == view) {
             self.views.past = Vec::new();
-            self.view_changed(now, out);
+            self.view_changed();
         }
     }
 
     /// Takes up a member, or news of one.
-    pub(super) fn learn(&mut self, now: Now, record: &MemberRecord, out: &mut Vec<Output>) -> bool {
+    pub(super) fn learn(&mut self, now: Now, record: &MemberRecord, out: &mut Vec<Output>) {
+        self.learn_all(now, std::slice::from_ref(record), out);
+    }
+
+    /// Takes up all of these: however many there are, the view changes once.
+    pub(super) fn learn_all(&mut self, now: Now, records: &[MemberRecord], out: &mut Vec<Output>) {
+        let mut changed = false;
+        for record in records {
+            changed |= self.take_note(now, record, out);
+        }
+        if changed {
+            self.view_changed();
+        }
+    }
+
+    /// Takes note of a member; says whether the view has to change.
+    fn take_note(&mut self, now: Now, record: &MemberRecord, out: &mut Vec<Output>) -> bool {
         let MemberRecord { info, state } = record;
         // Of two processes under one name this one is the newer.
         if info.id == self.me.id || info.name == self.me.name || self.gone.contains_key(&info.id) {
@@ -127,13 +199,13 @@ impl Core {
             if *state <= member.state {
                 return false;
             }
+            self.views.hash ^= hash_of(info.id, member.state) ^ hash_of(info.id, *state);
             member.state = *state;
             if *state == MemberState::Draining {
                 // It waits for the others to see it.
                 self.beat_due_ms = now.mono_ms;
             }
             out.push(Output::Log(Event::Member(info.id, state.name())));
-            self.view_changed(now, out);
             return true;
         }
         // A new process under the name of an old one: the old one's memory is gone.
@@ -149,13 +221,14 @@ impl Core {
             None => {}
         }
         let member = Member::new(info.clone(), *state, now.mono_ms, self.config.ring);
+        self.views.hash ^= hash_of(info.id, *state);
         self.members.insert(info.id, member);
         out.push(Output::Log(Event::Member(info.id, state.name())));
         out.push(Output::Dial {
             address: info.address.clone(),
         });
-        self.joined_by(now, info.id, out);
-        self.view_changed(now, out);
+        // Let it know this member.
+        self.beat_due_ms = now.mono_ms;
         true
     }
 
@@ -164,6 +237,7 @@ impl Core {
         let Some(mut member) = self.members.remove(&id) else {
             return;
         };
+        self.views.hash ^= hash_of(id, member.state);
         self.gone.insert(id, now.mono_ms);
         self.gone
             .retain(|_, at_ms| *at_ms + REMEMBER_GONE_MS > now.mono_ms);
@@ -189,7 +263,7 @@ impl Core {
             self.compare_with_all();
         }
         self.handoff_lost(now, id, out);
-        self.view_changed(now, out);
+        self.view_changed();
     }
 
     /// Looks who is heard, and who no longer is.
@@ -215,7 +289,7 @@ impl Core {
                 self.life.forget(*id);
                 self.comparisons.forget(*id);
             }
-            self.view_changed(now, out);
+            self.view_changed();
         }
         self.expel_the_silent(now);
     }
@@ -232,7 +306,7 @@ impl Core {
         out.push(Output::Log(Event::Member(id, "suspected")));
         self.unconfirmed(now, &waiters, out);
         self.handoff_lost(now, id, out);
-        self.view_changed(now, out);
+        self.view_changed();
     }
 
     /// A member is heard again.
@@ -248,20 +322,19 @@ impl Core {
         self.claims_for(now, id, out);
         self.comparisons
             .queue(id, super::antientropy::Purpose::Repair, Vec::new());
-        self.view_changed(now, out);
+        self.view_changed();
     }
 
-    /// A number that two members agree on when they know the same members in the same states.
+    /// A number that two members agree on when they know the same members in the same states. It goes along with each
+    /// heartbeat, so it is kept, not worked out.
     pub(super) fn view_hash(&self) -> u64 {
-        let one = |id: NodeId, state: MemberState| {
-            let bytes = (u128::from(id.0) << 8 | u128::from(state as u8)).to_le_bytes();
-            key_hash(&bytes)
-        };
-        self.members
-            .iter()
-            .fold(one(self.me.id, self.state), |sum, (id, m)| {
-                sum ^ one(*id, m.state)
-            })
+        self.views.hash
+    }
+
+    /// This member goes on to another state.
+    pub(super) fn become_state(&mut self, state: MemberState) {
+        self.views.hash ^= hash_of(self.me.id, self.state) ^ hash_of(self.me.id, state);
+        self.state = state;
     }
 
     /// Everybody that is known, those that have gone lately included, and this member.
@@ -289,12 +362,7 @@ impl Core {
     }
 
     /// Zones and machines of members, by name.
-    pub(super) fn on_topology(
-        &mut self,
-        now: Now,
-        places: &[(String, String, String)],
-        out: &mut Vec<Output>,
-    ) {
+    pub(super) fn on_topology(&mut self, places: &[(String, String, String)]) {
         let mut changed = false;
         for (name, zone, machine) in places {
             let infos = self
@@ -309,7 +377,7 @@ impl Core {
             }
         }
         if changed {
-            self.view_changed(now, out);
+            self.view_changed();
         }
     }
 

@@ -210,8 +210,12 @@ impl World {
     pub(super) fn operate(&mut self) {
         self.operate_leaving();
         self.operate_roll();
+        let every = self.scenario.discovery_tenths;
+        let turn = usize::try_from(self.now_us / 100_000).unwrap_or_default() % every;
         for process in self.pods.values().flatten().copied().collect::<Vec<_>>() {
-            self.discover(process);
+            if process % every == turn {
+                self.discover(process);
+            }
         }
         if self.scenario.hints && self.random.per_mille(100) {
             let names: Vec<String> = self.pods.keys().map(|pod| format!("pod-{pod}")).collect();

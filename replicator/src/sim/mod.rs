@@ -32,8 +32,8 @@ use world::{Violation, World};
 
 /// How long a cluster is given to come to rest after the last fault, µs.
 const REST_US: u64 = 45_000_000;
-/// Attempts at making a failing run smaller.
-const SHRINK_RUNS: usize = 120;
+/// Members in all the attempts at making a failing run smaller.
+const SHRINK_MEMBERS: usize = 600;
 /// Lines of the trace that are shown.
 const TRACE_LINES: usize = 200;
 
@@ -50,42 +50,42 @@ pub struct Failure {
 
 /// Runs one seed.
 pub fn run(seed: u64) -> Result<Met, Failure> {
-    run_with(seed, |_| {})
+    run_scenario(Scenario::from_seed(seed))
 }
 
-/// Runs many seeds on some threads. Stops handing out seeds after `most_failures`; `progress` is called after each run
-/// with the number of runs done.
-pub fn run_many(
-    seeds: std::ops::Range<u64>,
-    threads: usize,
-    most_failures: usize,
-    progress: &(dyn Fn(u64) + Sync),
-) -> (Met, Vec<Failure>) {
-    run_many_with(seeds, threads, most_failures, progress, |_| {})
+/// Many runs.
+#[derive(Debug, Clone)]
+pub struct Runs {
+    /// The seeds.
+    pub seeds: std::ops::Range<u64>,
+    /// Members that each cluster begins with: a hundred or more. Drawn from the seed if not given.
+    pub members: Option<usize>,
+    /// Threads to run them on.
+    pub threads: usize,
+    /// After this many failures no more seeds are handed out.
+    pub most_failures: usize,
 }
 
-fn run_many_with(
-    seeds: std::ops::Range<u64>,
-    threads: usize,
-    most_failures: usize,
-    progress: &(dyn Fn(u64) + Sync),
-    settings: fn(&mut Config),
-) -> (Met, Vec<Failure>) {
-    let next = AtomicU64::new(seeds.start);
+/// Makes many runs; `progress` is called after each.
+pub fn run_many(runs: &Runs, progress: &(dyn Fn() + Sync)) -> (Met, Vec<Failure>) {
+    let next = AtomicU64::new(runs.seeds.start);
     let results = Mutex::new((Met::default(), Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
+        for _ in 0..runs.threads.max(1) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let full = results
                         .lock()
-                        .map_or(true, |results| results.1.len() >= most_failures);
-                    if seed >= seeds.end || full {
+                        .map_or(true, |results| results.1.len() >= runs.most_failures);
+                    if seed >= runs.seeds.end || full {
                         break;
                     }
-                    let result = run_with(seed, settings);
-                    progress(seed + 1 - seeds.start);
+                    let result = match runs.members {
+                        None => run(seed),
+                        Some(members) => run_scenario(Scenario::of_many(seed, members)),
+                    };
+                    progress();
                     let Ok(mut results) = results.lock() else { break };
                     match result {
                         Ok(met) => results.0.add(&met),
@@ -100,13 +100,11 @@ fn run_many_with(
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Runs one seed with changed settings.
-fn run_with(seed: u64, settings: fn(&mut Config)) -> Result<Met, Failure> {
-    let scenario = Scenario::from_seed(seed);
-    let (met, violation, _) = play(&scenario, settings);
+fn run_scenario(scenario: Scenario) -> Result<Met, Failure> {
+    let (met, violation, _) = play(&scenario, |_| {});
     match violation {
         None => Ok(met),
-        Some(violation) => Err(shrink(scenario, violation, settings)),
+        Some(violation) => Err(shrink(scenario, violation)),
     }
 }
 
@@ -152,17 +150,17 @@ fn play_watching(
 }
 
 /// Looks for a smaller scenario that breaks the same property.
-fn shrink(scenario: Scenario, violation: Violation, settings: fn(&mut Config)) -> Failure {
+fn shrink(scenario: Scenario, violation: Violation) -> Failure {
     let seed = scenario.seed;
     let (mut best, mut found) = (scenario, violation);
-    let mut runs = 0;
+    let mut members = 0;
     'again: loop {
         for smaller in best.smaller() {
-            runs += 1;
-            if runs > SHRINK_RUNS {
+            members += smaller.nodes;
+            if members > SHRINK_MEMBERS {
                 break 'again;
             }
-            if let (_, Some(violation), _) = play(&smaller, settings)
+            if let (_, Some(violation), _) = play(&smaller, |_| {})
                 && violation.property == found.property
             {
                 (best, found) = (smaller, violation);
@@ -178,7 +176,7 @@ fn shrink(scenario: Scenario, violation: Violation, settings: fn(&mut Config)) -
         .next()
         .unwrap_or_default()
         .trim_end_matches(':');
-    let (_, _, world) = play_watching(&best, settings, Some(key.to_owned()));
+    let (_, _, world) = play_watching(&best, |_| {}, Some(key.to_owned()));
     let tells = |line: &String| line.contains(key) || !line.contains('→');
     let trace: Vec<String> = world.trace.into_iter().filter(tells).collect();
     let skip = trace.len().saturating_sub(TRACE_LINES);

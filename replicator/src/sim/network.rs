@@ -49,6 +49,7 @@ impl World {
         let Some((a, b)) = self.links.remove(&link) else {
             return;
         };
+        self.linked.remove(&(a, b));
         let other = if a == by { b } else { a };
         self.after(1_000, Event::LinkDown { link, to: other });
         self.after(1_000_000, Event::Connect { a, b });
@@ -56,7 +57,7 @@ impl World {
 
     pub(super) fn connect(&mut self, a: usize, b: usize) {
         let usable = |p: usize| self.processes.get(p).is_some_and(|p| p.alive);
-        if !usable(a) || !usable(b) || self.links.values().any(|pair| *pair == (a, b)) {
+        if !usable(a) || !usable(b) || self.linked.contains(&(a, b)) {
             return;
         }
         let stands = |p: usize| self.processes.get(p).is_some_and(|p| p.paused);
@@ -67,6 +68,7 @@ impl World {
         self.next_link += 1;
         let link = self.next_link;
         self.links.insert(link, (a, b));
+        self.linked.insert((a, b));
         self.after(
             100,
             Event::LinkUp {
@@ -95,6 +97,7 @@ impl World {
             .collect();
         for (link, (a, b)) in broken {
             self.links.remove(&link);
+            self.linked.remove(&(a, b));
             for to in [a, b] {
                 if noticed {
                     let delay = self.random.range(500, 30_000);

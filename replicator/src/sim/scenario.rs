@@ -52,6 +52,9 @@ pub(super) struct Scenario {
     pub(super) ring: usize,
     /// The operator tells the members which pods exist.
     pub(super) hints: bool,
+    pub(super) partitions: u16,
+    /// Discovery answers a member each so many tenths of a second.
+    pub(super) discovery_tenths: usize,
 }
 
 /// The life of a session without touch, ms.
@@ -94,6 +97,8 @@ impl Scenario {
             mixed_wire: random.per_mille(250),
             ring: random.pick(&[16, 256, 4_096]).unwrap_or(256),
             hints: random.per_mille(500),
+            partitions: 32,
+            discovery_tenths: 1,
         };
         if random.per_mille(120) {
             scenario.padding = 500;
@@ -101,6 +106,45 @@ impl Scenario {
         }
         scenario.draw_faults(&mut random);
         scenario
+    }
+
+    /// A cluster of hundreds, in mode All for even seeds. All kinds of faults come, but for those that take minutes: a
+    /// partition longer than sessions live, and the replacement of each pod. The rest is drawn from the seed.
+    pub(super) fn of_many(seed: u64, nodes: usize) -> Self {
+        let drawn = Self::from_seed(seed);
+        let mut random = Random::new(seed ^ 0x300);
+        let mut at = 9_000;
+        let mut next = |lasts: u64| {
+            let begins = at + random.below(1_000);
+            at = begins + lasts + 10_000;
+            begins
+        };
+        let faults = vec![
+            (next(3_000), Fault::LosePod { replace_ms: 3_000 }),
+            (next(5_000), Fault::Partition { ms: 5_000 }),
+            (next(4_000), Fault::OneWay { ms: 4_000 }),
+            (next(0), Fault::Crash { restart_ms: 1_000 }),
+            (next(0), Fault::Pause { ms: 4_000 }),
+            (next(0), Fault::Scale { up: true }),
+            (next(0), Fault::Shrink),
+        ];
+        let mode = match seed % 4 {
+            0 | 2 => Mode::All,
+            1 => Mode::Backup(1),
+            _ => Mode::Backup(2),
+        };
+        Self {
+            nodes,
+            mode,
+            users: 20,
+            memory_limit: 0,
+            padding: 0,
+            length_ms: at,
+            faults,
+            partitions: 256,
+            discovery_tenths: 10,
+            ..drawn
+        }
     }
 
     fn draw_faults(&mut self, random: &mut Random) {
@@ -169,7 +213,7 @@ impl Scenario {
             memory_limit: self.memory_limit,
             evict: self.memory_limit != 0,
             max_lock_ttl_ms: 10_000,
-            partitions: 32,
+            partitions: self.partitions,
             ring: self.ring,
             wire_version: if self.mixed_wire && number.is_multiple_of(2) {
                 1
@@ -188,6 +232,9 @@ impl Scenario {
             change(&mut one);
             smaller.push(one);
         };
+        if self.nodes > 8 {
+            with(&|s| s.nodes /= 2);
+        }
         for at in 0..self.faults.len() {
             with(&|s| {
                 s.faults.remove(at);

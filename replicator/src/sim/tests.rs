@@ -13,7 +13,13 @@ fn setting(name: &str, default: u64) -> u64 {
 fn properties_hold_in_all_runs() {
     let (from, count) = (setting("SIM_FROM", 0), setting("SIM_COUNT", 1_000));
     let most = usize::try_from(setting("SIM_FAILURES", 5)).unwrap();
-    let (met, failures) = run_many(from..from + count, 2, most, &|_| {});
+    let runs = Runs {
+        seeds: from..from + count,
+        members: None,
+        threads: 2,
+        most_failures: most,
+    };
+    let (met, failures) = run_many(&runs, &|| {});
     println!("met in {count} runs:\n{met}");
     for failure in &failures {
         println!(
@@ -37,6 +43,39 @@ fn what_once_failed_holds() {
             panic!("seed {seed}: {}\n{}", failure.property, failure.report);
         }
     }
+}
+
+/// Clusters of a size that is not drawn: one of each mode. `cargo sim --members 300` runs larger ones.
+#[test]
+fn hundreds_of_members_hold_the_same_properties() {
+    let runs = Runs {
+        seeds: 0..2,
+        members: Some(100),
+        threads: 2,
+        most_failures: 2,
+    };
+    let (met, failures) = run_many(&runs, &|| {});
+    println!("met in 2 runs of 100 members:\n{met}");
+    for failure in &failures {
+        println!(
+            "seed {}: {}\n{}\n",
+            failure.seed, failure.property, failure.report
+        );
+    }
+    assert!(failures.is_empty(), "{} failing seeds", failures.len());
+    let faults = [
+        met.cut_frames,
+        met.one_way,
+        met.lost_pods,
+        met.restarts,
+        met.pauses,
+        met.scalings,
+        met.shrinkings,
+        met.handoffs,
+        met.takeovers,
+        met.logouts,
+    ];
+    assert!(faults.iter().all(|count| *count > 0), "{faults:?}");
 }
 
 /// Each rule that is broken on purpose is noticed within so many seeds.

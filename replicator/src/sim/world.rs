@@ -89,6 +89,8 @@ pub(super) struct World {
     pub(super) pods: BTreeMap<usize, Option<usize>>,
     pub(super) next_pod: usize,
     pub(super) links: BTreeMap<u64, (usize, usize)>,
+    /// Pairs that have a link.
+    pub(super) linked: BTreeSet<(usize, usize)>,
     pub(super) next_link: u64,
     pub(super) cut: BTreeSet<(usize, usize)>,
     pub(super) users: Vec<User>,
@@ -133,6 +135,7 @@ impl World {
             pods: BTreeMap::new(),
             next_pod: 0,
             links: BTreeMap::new(),
+            linked: BTreeSet::new(),
             next_link: 0,
             cut: BTreeSet::new(),
             users: Vec::new(),

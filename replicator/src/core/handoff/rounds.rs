@@ -28,15 +28,17 @@ impl Core {
         if self.state != MemberState::Active {
             return Vec::new();
         }
+        (0..self.config.partitions).filter(|p| self.wants(*p)).collect()
+    }
+
+    /// Whether this member ought to be the home of a partition, and is not.
+    fn wants(&mut self, partition: u16) -> bool {
         let me = self.me.id;
-        (0..self.config.partitions)
-            .filter(|p| {
-                !self.homes.acts(*p)
-                    && !self.homes.is_taking(*p)
-                    && self.life.is_held(*p)
-                    && self.plan(*p).holders.first() == Some(&me)
-            })
-            .collect()
+        self.state == MemberState::Active
+            && !self.homes.acts(partition)
+            && !self.homes.is_taking(partition)
+            && self.life.is_held(partition)
+            && self.plan(partition).holders.first() == Some(&me)
     }
 
     /// Begins a round of asking, or goes on with one.
@@ -123,7 +125,6 @@ impl Core {
         let (mut granted, mut pending, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         let me = self.me.id;
         let their_hash = self.members.get(&from).map_or(0, |m| m.name_hash);
-        let wanted: BTreeSet<u16> = self.wanted().into_iter().collect();
         for &partition in partitions {
             let home = self.homes.get(partition);
             let better = score(partition, self.name_hash) > score(partition, their_hash);
@@ -150,7 +151,7 @@ impl Core {
                 // Somebody may have granted it to this member, and the news of it be on its way.
                 _ if self.homes.is_taking(partition)
                     || self.homes.is_asking(partition)
-                    || (wanted.contains(&partition) && better) =>
+                    || (better && self.wants(partition)) =>
                 {
                     pending.push((partition, me));
                 }
