@@ -13,10 +13,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use support::proxy::Proxy;
 use support::resp::{Client, Value};
-use support::{Folder, Launch, Replicator, launches, wait_linked, wait_until};
+use support::{Folder, Launch, Replicator, free_port, launches, wait_linked, wait_until};
 
 fn start(launches: &[Launch]) -> Vec<Replicator> {
     let ports: Vec<u16> = launches.iter().map(|launch| launch.peer_port).collect();
@@ -372,7 +373,7 @@ fn members_whose_links_are_cut_find_together_again() {
     });
     // What is there goes on, on each side; the last write and the logout win.
     assert_eq!(members[0].client().call("SET before 2 EX 600"), ok());
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    std::thread::sleep(Duration::from_millis(50));
     assert_eq!(members[1].client().call("SET before 3 EX 600"), ok());
     assert_eq!(members[2].client().call("DEL ended"), Value::Int(1));
     assert_eq!(members[0].client().call("SET ended 2 EX 600"), ok());
@@ -425,4 +426,19 @@ fn nine_members_lose_two_and_nothing_else() {
     for member in &members {
         assert_all_there(member, &acknowledged);
     }
+}
+
+#[test]
+fn where_connections_are_refused_nobody_is_waited_for() {
+    // Pods of the application that have no sidecar yet have the same Service.
+    let folder = Folder::new();
+    let begun = Instant::now();
+    let start = launches(1, &folder, &["--join-timeout-seconds", "60"]).remove(0);
+    let alone = start.looking_for(&[free_port(), free_port()]).start_ready();
+    assert!(
+        begun.elapsed() < Duration::from_secs(30),
+        "ready after {:?}: {}",
+        begun.elapsed(),
+        alone.log()
+    );
 }

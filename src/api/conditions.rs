@@ -119,6 +119,10 @@ pub mod reasons {
     pub const GRACE_PERIOD_TOO_SHORT: &str = "GracePeriodTooShort";
     /// Injected: the Deployment's selector cannot be that of a Service.
     pub const PEERS_NOT_SELECTABLE: &str = "PeersNotSelectable";
+    /// Injected: sessions are on their way between a store and the pods.
+    pub const SESSIONS_MOVING: &str = "SessionsMoving";
+    /// Injected: sessions cannot move between the store and the pods.
+    pub const SESSIONS_NOT_MOVABLE: &str = "SessionsNotMovable";
     /// Injected: each session is to be on more pods than there are.
     pub const TOO_FEW_REPLICAS: &str = "TooFewReplicas";
     /// Injected: pods cannot be replaced: refused by quota or admission, image not pullable, no node.

@@ -9,8 +9,8 @@ use super::build::{Desired, build};
 use super::caches::Caches;
 use super::dereference::{Dereferenced, dereference};
 use super::restore::edit_operations;
-use super::sessions::source::{Place, Promise, of_pods, place};
-use super::sessions::{Sessions, Trouble, names, pods};
+use super::sessions::source::{Place, Promise, key_prefix, of_pods, place};
+use super::sessions::{Sessions, Trouble, moving, names, pods};
 use super::status;
 use super::validate::{Kept, Validated, validate};
 use crate::affinity::model::{ObjectKey, PlanOutcome, Write};
@@ -65,7 +65,7 @@ pub async fn forecast(
     let mark = sessions.as_ref().and_then(|sessions| sessions.mark.as_deref());
     let desired = build(&validated, &found, mark);
     let mut forecast = Forecast {
-        notes: notes(&validated, mark),
+        notes: notes(&validated, &found),
         ..Forecast::default()
     };
     if let Some(change) = own_store(&validated, &found) {
@@ -107,7 +107,7 @@ fn expected(validated: &Validated, found: &Dereferenced) -> Option<Sessions> {
         Kept::Replicated(replicated) => {
             let bound = validated.sticky.is_some();
             let source = of_pods(
-                &validated.name,
+                &key_prefix(&validated.name, wish.shared()),
                 replicated,
                 bound,
                 usize::MAX,
@@ -160,17 +160,55 @@ fn replicas(validated: &Validated) -> i32 {
     spec.and_then(|spec| spec.replicas).unwrap_or(1)
 }
 
-fn notes(validated: &Validated, mark: Option<&str>) -> Vec<String> {
-    let target = validated.target_name();
-    let pods = replicas(validated);
-    match (pods::mark_of(&validated.target), mark) {
-        (None, Some(_)) => vec![format!(
-            "the {pods} pods of Deployment {target} are replaced: sessions that are in these pods now end with them, later ones are in the store"
+fn notes(validated: &Validated, found: &Dereferenced) -> Vec<String> {
+    let current = pods::mark_of(&validated.target).and_then(|mark| {
+        found
+            .injections
+            .iter()
+            .find(|injection| injection.name_any() == *mark)
+    });
+    let current = current.map(|injection| moving::Place::of(injection));
+    let wanted = validated.sessions.as_ref().map(|wish| match wish.kept {
+        Kept::Replicated(_) => moving::Place::Pods,
+        Kept::Shared(_) => moving::Place::Store,
+    });
+    let movable = validated
+        .sessions
+        .as_ref()
+        .is_some_and(|wish| wish.otherwise.is_some());
+    let replaced = format!(
+        "the {} pods of Deployment {} are replaced",
+        replicas(validated),
+        validated.target_name()
+    );
+    let place = |place: moving::Place| match place {
+        moving::Place::Store => "in the store",
+        moving::Place::Pods | moving::Place::StoreToPods | moving::Place::PodsToStore => {
+            "in the sidecars of the pods"
+        }
+    };
+    match (current, wanted) {
+        (None, None) => Vec::new(),
+        (None, Some(wanted)) => vec![format!(
+            "{replaced}: sessions that are in these pods now end with them, later ones are {}",
+            place(wanted)
         )],
-        (Some(_), None) => vec![format!(
-            "the {pods} pods of Deployment {target} are replaced: sessions that are in the store now are not found by the new pods, later ones are in the pods"
+        (Some(current), None) => vec![format!(
+            "{replaced}: sessions that are {} now are not found by the new pods, later ones are in the pods",
+            place(current)
         )],
-        _ => Vec::new(),
+        (Some(current), Some(wanted)) => match moving::course(Some(current), wanted, movable) {
+            moving::Course::To(next) if next == current => Vec::new(),
+            moving::Course::To(next) if next == wanted => vec![format!(
+                "{replaced}: sessions that are {} now are not found by the new pods, as spec.shared does not say where they are; later ones are {}",
+                place(current),
+                place(wanted)
+            )],
+            moving::Course::To(_) | moving::Course::Through(_) => vec![format!(
+                "{replaced} twice, by ones that know both places and then by ones whose sessions are {}: on the way all sessions are copied, and nobody is logged out",
+                place(wanted)
+            )],
+        },
     }
 }
 

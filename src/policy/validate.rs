@@ -44,8 +44,10 @@ impl Validated {
 /// How sessions are kept outside the pods.
 #[derive(Clone, Debug)]
 pub struct SessionsWish {
-    /// Where they are.
+    /// Where they are to be.
     pub kept: Kept,
+    /// Where they are under the other strategy of this kind, as far as the spec says: they may still be there.
+    pub otherwise: Option<Kept>,
     /// The application as a client.
     pub client: Client,
     /// Idle life of a session in seconds.
@@ -63,6 +65,30 @@ pub enum Kept {
     Replicated(Replicated),
     /// In a store.
     Shared(Shared),
+}
+
+impl SessionsWish {
+    /// How the pods keep sessions, if they are to, or may still be doing so.
+    pub fn replicated(&self) -> Option<&Replicated> {
+        [Some(&self.kept), self.otherwise.as_ref()]
+            .into_iter()
+            .flatten()
+            .find_map(|kept| match kept {
+                Kept::Replicated(replicated) => Some(replicated),
+                Kept::Shared(_) => None,
+            })
+    }
+
+    /// Which store keeps sessions, if one is to, or may still be doing so.
+    pub fn shared(&self) -> Option<&Shared> {
+        [Some(&self.kept), self.otherwise.as_ref()]
+            .into_iter()
+            .flatten()
+            .find_map(|kept| match kept {
+                Kept::Shared(shared) => Some(shared),
+                Kept::Replicated(_) => None,
+            })
+    }
 }
 
 /// Why nothing can be built.
@@ -106,7 +132,11 @@ pub fn validate(policy: &SessionPolicy, found: &Dereferenced) -> Result<Validate
             let replicated = policy.spec.replicated.clone().unwrap_or_default();
             (
                 policy.spec.sticky.clone(),
-                Some(wish(policy, Kept::Replicated(replicated))),
+                Some(wish(
+                    policy,
+                    Kept::Replicated(replicated),
+                    policy.spec.shared.clone().map(Kept::Shared),
+                )),
             )
         }
         Strategy::Shared => {
@@ -114,7 +144,13 @@ pub fn validate(policy: &SessionPolicy, found: &Dereferenced) -> Result<Validate
             let shared = policy.spec.shared.clone().unwrap_or_default();
             (
                 policy.spec.sticky.clone(),
-                Some(wish(policy, Kept::Shared(shared))),
+                Some(wish(
+                    policy,
+                    Kept::Shared(shared),
+                    Some(Kept::Replicated(
+                        policy.spec.replicated.clone().unwrap_or_default(),
+                    )),
+                )),
             )
         }
     };
@@ -132,9 +168,10 @@ pub fn validate(policy: &SessionPolicy, found: &Dereferenced) -> Result<Validate
     })
 }
 
-fn wish(policy: &SessionPolicy, kept: Kept) -> SessionsWish {
+fn wish(policy: &SessionPolicy, kept: Kept, otherwise: Option<Kept>) -> SessionsWish {
     SessionsWish {
         kept,
+        otherwise,
         client: policy.spec.client.clone().unwrap_or_default(),
         ttl_seconds: policy.spec.ttl_seconds,
         rollout: policy.spec.rollout,

@@ -76,6 +76,10 @@ impl Users {
                 " resetkeys ~{prefix}:* resetchannels &{prefix}:* &{prefix}:event:0:created:* \
                  &__keyevent@0__:del &__keyevent@0__:expired {APPLICATION_COMMANDS}"
             );
+            // Who has the store to himself may list its keys: that is how his sessions move into pods.
+            if self.prefixes.len() == 1 {
+                rules.push_str(" +scan");
+            }
             users.insert(user_name(prefix), words(&rules));
         }
         users
@@ -360,6 +364,24 @@ mod tests {
             allowed.contains("info") && allowed.contains("ping"),
             "{allowed:?}"
         );
+    }
+
+    #[test]
+    fn only_who_has_the_store_to_himself_lists_keys() {
+        let with = |prefixes: &[&str]| {
+            let users = Users {
+                admin: "x".to_owned(),
+                prefixes: prefixes
+                    .iter()
+                    .map(|prefix| ((*prefix).to_owned(), BTreeSet::from(["h".to_owned()])))
+                    .collect(),
+            };
+            let rules = users.rules();
+            let last = |name: &str| rules[name].iter().rfind(|rule| rule.ends_with("scan")).cloned();
+            (last("app-shop"), last(ADMIN))
+        };
+        assert_eq!(with(&["shop"]), (Some("+scan".to_owned()), None));
+        assert_eq!(with(&["shop", "blog"]), (Some("-scan".to_owned()), None));
     }
 
     #[tokio::test]

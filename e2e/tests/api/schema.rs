@@ -379,7 +379,6 @@ async fn replication_has_bounds_and_one_copy_alone_is_no_backup() {
             json!({"protocols": ["HTTP"]}),
             "supported values: \"RESP\", \"Memcached\"",
         ),
-        (json!({"memory": "much"}), "memory"),
     ] {
         let status = refusal(&world, &with(&replicated)).await;
         assert!(status.message.contains(words), "{replicated}: {}", status.message);

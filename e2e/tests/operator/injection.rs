@@ -1,8 +1,8 @@
 //! Injected pods while no operator runs, and when one comes that remembers nothing.
 
 use anyhow::{Context, Result, ensure};
-use e2e::policy::Policies;
 use e2e::app::{ROLLOUT_LIMIT, Running, SHOP, host};
+use e2e::policy::Policies;
 use e2e::wait::eventually;
 use e2e::{Cluster, cluster, with_temp_namespace};
 use k8s_openapi::api::core::v1::Pod;

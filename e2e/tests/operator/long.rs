@@ -1,8 +1,8 @@
 //! An operator with other images comes; too long for CI's budget.
 
 use anyhow::{Context, Result, ensure};
-use e2e::policy::{Policies, condition_of};
 use e2e::app::{ROLLOUT_LIMIT, Running};
+use e2e::policy::{Policies, condition_of};
 use e2e::wait::eventually;
 use e2e::{Cluster, audit, with_temp_namespace};
 use k8s_openapi::api::apps::v1::Deployment;

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::policy::Policies;
 use e2e::app::SHOP;
+use e2e::policy::Policies;
 use e2e::wait::eventually;
 use e2e::{Cluster, audit, with_temp_namespace};
 use k8s_openapi::api::core::v1::{Namespace, ResourceQuota, Secret};

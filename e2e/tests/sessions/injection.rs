@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use e2e::policy::{Policies, condition_of};
 use e2e::app::{Running, SHOP};
+use e2e::policy::{Policies, condition_of};
 use e2e::wait::eventually;
 use e2e::{Cluster, audit, with_temp_namespace};
 use k8s_openapi::api::apps::v1::Deployment;

@@ -81,7 +81,7 @@ async fn every_pod_has_every_session() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_has_backups_and_a_handover_breaks_no_request() -> Result<()> {
+async fn a_session_has_backups_and_handover_breaks_no_request() -> Result<()> {
     with_temp_namespace("repl-backup", async |cluster, namespace| {
         let (shop, entry) = shop(cluster, namespace).await?;
         let policies = Policies::new(&cluster.client, namespace);

@@ -49,6 +49,8 @@ pub enum Request {
     CopyIn,
     /// Copy all sessions to the upstream store; on every member. Its progress is in the state
     CopyOut,
+    /// Make clients wait, for 10 s at most: before all members are told to follow or to lead
+    Hold,
     /// Pass clients on to the upstream store from now on: others speak to it by themselves
     Follow,
     /// Answer clients from here from now on

@@ -29,6 +29,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 /// At most so long between two attempts.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// Where connections have been refused for so long there is no member: one that starts listens within milliseconds.
+const REFUSED: Duration = Duration::from_secs(2);
 /// Between two looks at files that may have been replaced.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 /// Links that peers may have open to this process: far more than there are members.
@@ -67,6 +69,8 @@ struct Attempts {
     failures: u32,
     next: Option<Instant>,
     under_way: bool,
+    /// Since when connections have been refused, without a link between.
+    refused_since: Option<Instant>,
 }
 
 type Dialled = Rc<RefCell<BTreeMap<String, Attempts>>>;
@@ -196,7 +200,10 @@ async fn dial_all(seeds: Seeds, own: String, current: Current, node: Shared) {
                 };
             known = found.addresses;
             if found.complete {
-                node.borrow_mut().step(&Input::Discovered { addresses: &known });
+                let addresses = without_refusing(&known, &dialled.borrow());
+                node.borrow_mut().step(&Input::Discovered {
+                    addresses: &addresses,
+                });
             }
         }
         let mut wanted = known.clone();
@@ -221,6 +228,20 @@ async fn dial_all(seeds: Seeds, own: String, current: Current, node: Shared) {
             () = sleep(LOOK_INTERVAL_STARTING) => {}
         }
     }
+}
+
+/// Addresses at which there may be members. Where connections are refused nobody holds anything: the pods of an
+/// application that has no sidecars yet, most likely.
+fn without_refusing(known: &BTreeSet<String>, dialled: &BTreeMap<String, Attempts>) -> BTreeSet<String> {
+    let refuses = |address: &String| {
+        let since = dialled.get(address).and_then(|attempts| attempts.refused_since);
+        since.is_some_and(|since| since.elapsed() >= REFUSED)
+    };
+    known
+        .iter()
+        .filter(|address| !refuses(address))
+        .cloned()
+        .collect()
 }
 
 /// Dials an address unless that is under way or was tried a moment ago.
@@ -249,6 +270,10 @@ fn attempt(address: String, dialled: &Dialled, current: &Current, node: &Shared)
             .saturating_mul(1 << attempts.failures.min(10))
             .min(LONGEST_BACKOFF);
         attempts.next = Some(Instant::now() + backoff);
+        let refused = result
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        attempts.refused_since = refused.then(|| attempts.refused_since.unwrap_or_else(Instant::now));
         if let Err(error) = result {
             debug!(%address, %error, "no link to a peer");
         }

@@ -34,6 +34,7 @@ impl Request {
             Self::Drain => "drain",
             Self::CopyIn => "copy-in",
             Self::CopyOut => "copy-out",
+            Self::Hold => "hold",
             Self::Follow => "follow",
             Self::Lead => "lead",
         }
@@ -91,7 +92,9 @@ async fn answer(stream: UnixStream, times: DrainTimes, node: &Shared) -> io::Res
         }
         word => match UpstreamRequest::parse(word) {
             Some(request) => format!("{}\n", upstream::ask(node, request)),
-            None => "unknown request: expected state, drain, copy-in, copy-out, follow or lead\n".to_owned(),
+            None => {
+                "unknown request: expected state, drain, copy-in, copy-out, hold, follow or lead\n".to_owned()
+            }
         },
     };
     stream.get_mut().write_all(text.as_bytes()).await?;

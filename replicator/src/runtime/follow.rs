@@ -2,7 +2,8 @@
 //!
 //! While some pods still speak to that store by themselves, or do so already, no other pod may answer from what it holds.
 //! Whether a process follows or leads can be changed at any time: connections of the other kind are then ended between two
-//! requests, and clients connect anew.
+//! requests, and clients connect anew. So that no two members answer the same user from different places, all of them
+//! first hold: their clients' connections end, and new ones wait until the change has been made everywhere.
 
 use std::future::poll_fn;
 use std::io;
@@ -14,7 +15,7 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::node::Shared;
+use super::node::{Node, Shared};
 use super::upstream::Upstream;
 use crate::front::mailbox::Mailbox;
 
@@ -26,6 +27,8 @@ const TAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const QUIET_MS: u64 = 200;
 /// After so long a connection is ended between two commands, however busy it is.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// New clients wait for so long at most.
+const HOLD_LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks for connections to end.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -84,14 +87,59 @@ pub async fn refuse<S: AsyncWrite + Unpin>(mut client: S, why: &[u8]) -> io::Res
     client.shutdown().await
 }
 
+/// Makes new clients wait, and ends the connections of the others, until a change is made; for a while at most, as whoever
+/// asked for it may be gone.
+pub fn hold(node: &Shared) {
+    let (number, connections) = {
+        let mut node = node.borrow_mut();
+        if node.held {
+            return;
+        }
+        node.held = true;
+        node.holds += 1;
+        let clients = node.server.clients.values();
+        let connections = clients.map(|client| Rc::clone(&client.mailbox)).collect();
+        (node.holds, connections)
+    };
+    spawn_local(end(Rc::clone(node), connections));
+    let node = Rc::clone(node);
+    spawn_local(async move {
+        sleep(HOLD_LIMIT).await;
+        let mut node = node.borrow_mut();
+        if node.held && node.holds == number {
+            warn!("clients have waited for long, and nobody has said what for: they are served as before");
+            release(&mut node);
+        }
+    });
+}
+
+fn release(node: &mut Node) {
+    node.held = false;
+    node.released.notify_waiters();
+}
+
+/// Waits until new clients may be served.
+pub async fn released(node: &Shared) {
+    loop {
+        let released = Rc::clone(&node.borrow().released);
+        let told = released.notified();
+        if !node.borrow().held {
+            return;
+        }
+        told.await;
+    }
+}
+
 /// Follows the upstream store from now on, or leads. Connections that began otherwise are ended before long.
 pub fn change(node: &Shared, follows: bool) {
     let others: Vec<Rc<Mailbox>> = {
         let mut node = node.borrow_mut();
+        release(&mut node);
         if node.follows == follows {
             return;
         }
         node.follows = follows;
+        node.led |= !follows;
         let clients = node.server.clients.values();
         clients.map(|client| Rc::clone(&client.mailbox)).collect()
     };

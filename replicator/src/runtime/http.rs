@@ -34,7 +34,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest body: names of pods.
 const MAX_BODY: usize = 1 << 20;
 /// What there is for those who are trusted.
-const TRUSTED: &str = "not found: GET /state, PUT /pods, POST /upstream/copy-in, /upstream/copy-out, /upstream/follow, /upstream/lead\n";
+const TRUSTED: &str = "not found: GET /state, PUT /pods, POST /upstream/copy-in, /upstream/copy-out, /upstream/hold, /upstream/follow, /upstream/lead\n";
 /// After a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

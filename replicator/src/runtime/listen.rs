@@ -134,7 +134,22 @@ async fn accept_unix(listener: UnixListener, path: String, protocol: Protocol, n
     }
 }
 
-fn admit<S>(mut stream: S, address: String, local: String, protocol: Protocol, node: &Shared)
+fn admit<S>(stream: S, address: String, local: String, protocol: Protocol, node: &Shared)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    if node.borrow().held {
+        let node = Rc::clone(node);
+        spawn_local(async move {
+            follow::released(&node).await;
+            admit_now(stream, address, local, protocol, &node);
+        });
+    } else {
+        admit_now(stream, address, local, protocol, node);
+    }
+}
+
+fn admit_now<S>(mut stream: S, address: String, local: String, protocol: Protocol, node: &Shared)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {

@@ -107,6 +107,7 @@ pub async fn run(serve: Serve) -> Result<(), RunError> {
             let mut node = node.borrow_mut();
             node.upstream = Some(Rc::clone(&shared));
             node.follows = serve.upstream.upstream_follow;
+            node.led = !node.follows;
         }
         upstream::start(&node, shared);
     }

@@ -87,6 +87,7 @@ impl Phase {
 
 /// See the module.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is asked for by itself")]
 pub struct Node {
     /// The replication core.
     pub core: Core,
@@ -112,6 +113,14 @@ pub struct Node {
     pub upstream: Option<Rc<Upstream>>,
     /// Whether clients are passed on to it instead of being answered from here.
     pub follows: bool,
+    /// How often new clients were made to wait.
+    pub holds: u64,
+    /// Whether new clients wait now.
+    pub held: bool,
+    /// Told when they need not wait any more.
+    pub released: Rc<Notify>,
+    /// Whether clients were ever answered from here.
+    pub led: bool,
     /// Where the process is in its life.
     pub phase: Phase,
     /// Told when [`Node::phase`] changes.
@@ -143,6 +152,10 @@ impl Node {
             fetch: Rc::default(),
             upstream: None,
             follows: false,
+            holds: 0,
+            held: false,
+            released: Rc::default(),
+            led: true,
             phase: Phase {
                 started: false,
                 leaving: false,

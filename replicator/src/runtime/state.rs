@@ -58,9 +58,12 @@ pub struct Member {
 
 /// The upstream store.
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is told by itself")]
 pub struct UpstreamState {
     /// Whether clients are passed on to it instead of being answered from here.
     pub follows: bool,
+    /// Whether new clients wait (`ctl hold`).
+    pub held: bool,
     /// Whether the last attempt to write there came through.
     pub connected: bool,
     /// Changes of this member that are not there yet.
@@ -75,7 +78,9 @@ pub struct UpstreamState {
     pub failed: u64,
     /// Copying everything from there (`ctl copy-in`).
     pub copy_in: CopyIn,
-    /// Whether everything is being copied there (`ctl copy-out`).
+    /// How often copying everything there was begun (`ctl copy-out`).
+    pub copy_out_begun: u64,
+    /// Whether it is under way.
     pub copy_out_running: bool,
     /// Entries that copying everything there has put on their way; they are there when `pending` is 0.
     pub copy_out_entries: u64,
@@ -116,9 +121,11 @@ impl State {
 
 fn upstream(node: &Node) -> Option<UpstreamState> {
     let stats = node.core.upstream_stats()?;
-    let copy_in = *node.upstream.as_ref()?.copy.borrow();
+    let upstream = node.upstream.as_ref()?;
+    let copy_in = *upstream.copy.borrow();
     Some(UpstreamState {
         follows: node.follows,
+        held: node.held,
         connected: stats.connected,
         pending: stats.pending,
         written: stats.written,
@@ -126,6 +133,7 @@ fn upstream(node: &Node) -> Option<UpstreamState> {
         missed: stats.missed,
         failed: stats.failed,
         copy_in,
+        copy_out_begun: upstream.copies_out.get(),
         copy_out_running: stats.copying,
         copy_out_entries: stats.copied,
     })

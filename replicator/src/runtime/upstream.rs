@@ -1,6 +1,6 @@
 //! The upstream store's tasks: looking up, writing, and copying everything from there.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::follow;
-use super::node::Shared;
+use super::node::{Node, Shared};
 use crate::core::{Client, Command, CommandError, Executed, Fetched, Input, Op, Reply};
 use crate::front::mailbox::Mailbox;
 use crate::front::resp::keyspace;
@@ -57,6 +57,8 @@ pub struct Upstream {
     pub written: Rc<Notify>,
     /// How copying from there goes.
     pub copy: RefCell<CopyIn>,
+    /// How often copying everything there was begun.
+    pub copies_out: Cell<u64>,
     timeout: Duration,
 }
 
@@ -70,6 +72,7 @@ impl Upstream {
             paused_until: RefCell::default(),
             written: Rc::default(),
             copy: RefCell::default(),
+            copies_out: Cell::default(),
             timeout,
         }
     }
@@ -197,6 +200,8 @@ pub enum UpstreamRequest {
     CopyIn,
     /// Copy everything to there.
     CopyOut,
+    /// Make clients wait for what is to come.
+    Hold,
     /// Pass clients on to it.
     Follow,
     /// Answer clients from here.
@@ -209,6 +214,7 @@ impl UpstreamRequest {
         Some(match word {
             "copy-in" => Self::CopyIn,
             "copy-out" => Self::CopyOut,
+            "hold" => Self::Hold,
             "follow" => Self::Follow,
             "lead" => Self::Lead,
             _ => return None,
@@ -228,14 +234,19 @@ pub fn ask(node: &Shared, request: UpstreamRequest) -> &'static str {
         }
         UpstreamRequest::CopyOut => {
             node.borrow_mut().core.copy_upstream();
+            upstream.copies_out.set(upstream.copies_out.get() + 1);
             upstream.written.notify_one();
             "copying to the upstream store: see upstream in the state"
+        }
+        UpstreamRequest::Hold => {
+            follow::hold(node);
+            "clients wait until this is to follow or to lead, for 10 s at most"
         }
         UpstreamRequest::Follow => {
             follow::change(node, true);
             "clients are passed on to the upstream store"
         }
-        UpstreamRequest::Lead if node.borrow().follows && node.borrow().core.stats().entries > 0 => {
+        UpstreamRequest::Lead if is_outdated(&node.borrow()) => {
             "what is held here may be older than what the upstream store has: start the process anew"
         }
         UpstreamRequest::Lead => {
@@ -243,6 +254,11 @@ pub fn ask(node: &Shared, request: UpstreamRequest) -> &'static str {
             "clients are answered from here"
         }
     }
+}
+
+/// Whether what is held here may be older than what the store has: clients have been passed on since they were answered.
+fn is_outdated(node: &Node) -> bool {
+    node.follows && node.led
 }
 
 /// Begins to copy everything from the upstream store, unless that is under way.

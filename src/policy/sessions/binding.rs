@@ -50,7 +50,7 @@ pub fn data(
 }
 
 /// `redis://` or `rediss://`, with credentials (<https://www.iana.org/assignments/uri-schemes/prov/redis>).
-fn uri(endpoint: &Endpoint) -> String {
+pub fn uri(endpoint: &Endpoint) -> String {
     let scheme = if endpoint.tls { "rediss" } else { "redis" };
     let encode = |text: &str| {
         url::form_urlencoded::byte_serialize(text.as_bytes())

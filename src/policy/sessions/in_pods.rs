@@ -52,6 +52,9 @@ impl InPods<'_> {
         if let Some(trouble) = peers::obstacle(target, sidecar::grace_seconds(drain)) {
             return Ok(Err(trouble));
         }
+        if let Some(trouble) = sidecar::too_little_memory(self.wish) {
+            return Ok(Err(trouble));
+        }
         let replicas = target.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         if self.wish.mode == ReplicationMode::Backup && replicas > 0 && self.wish.backups >= replicas {
             return Ok(Err(Trouble::new(
@@ -84,8 +87,9 @@ impl InPods<'_> {
             .iter()
             .filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref())
             .collect();
+        let shared = self.validated.sessions.as_ref().and_then(|wish| wish.shared());
         Ok(Ok(source::of_pods(
-            &self.validated.name,
+            &source::key_prefix(&self.validated.name, shared),
             self.wish,
             self.bound_to_pods,
             nodes.len(),

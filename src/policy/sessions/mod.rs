@@ -12,6 +12,8 @@ pub mod carry_out;
 pub mod container;
 pub mod garbage;
 pub mod in_pods;
+pub mod members;
+pub mod moving;
 pub mod names;
 pub mod peers;
 pub mod pods;

@@ -12,6 +12,17 @@ pub fn binding(policy: &str) -> String {
     format!("{policy}-session")
 }
 
+/// The binding Secret of a policy whose sessions are in the pods. Another one, so that a container that is restarted while
+/// sessions move still finds what its pod began with.
+pub fn binding_in_pods(policy: &str) -> String {
+    format!("{policy}-session-pods")
+}
+
+/// The Secret that tells sidecars of the store that sessions come from or go to.
+pub fn upstream(policy: &str) -> String {
+    format!("{policy}-session-upstream")
+}
+
 /// The SessionStore that the operator makes for a policy.
 pub use crate::store::users::inline_store as store;
 

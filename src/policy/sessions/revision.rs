@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use super::moving::Place;
 use super::names;
 use super::sidecar::{Sidecar, UNREADY_SECONDS};
 use super::{Trouble, binding};
@@ -49,6 +50,8 @@ pub struct Images {
 pub struct Wanted {
     /// Name of the SessionInjection.
     pub name: String,
+    /// Where its pods keep their sessions.
+    pub place: Place,
     /// Hash of what it is made from.
     pub inputs: String,
     /// Its contents.
@@ -68,6 +71,10 @@ pub struct Known<'a> {
     pub containers: &'a [(&'a Container, Facts)],
     /// The store, without password.
     pub endpoint: &'a Endpoint,
+    /// Where its pods keep their sessions.
+    pub place: Place,
+    /// The binding Secret.
+    pub binding: &'a str,
     /// resourceVersion of the binding Secret: a container sees its contents only when it starts.
     pub binding_version: &'a str,
     /// Images.
@@ -78,7 +85,7 @@ pub struct Known<'a> {
 
 /// Builds the revision.
 pub fn build(known: &Known<'_>) -> Result<Wanted, Trouble> {
-    let secret = names::binding(&known.policy.name);
+    let secret = known.binding;
     let template = known
         .policy
         .target
@@ -96,16 +103,16 @@ pub fn build(known: &Known<'_>) -> Result<Wanted, Trouble> {
             volumes,
             ttl_seconds: known.wish.ttl_seconds,
             settings_module: known.wish.client.settings_module.as_deref(),
-            binding: &secret,
+            binding: secret,
             endpoint: known.endpoint,
             facts,
         })?;
         agent = agent.or(parts.agent);
-        containers.push(contained(container, parts, known, &secret)?);
+        containers.push(contained(container, parts, known, secret)?);
     }
     let mut volumes = Vec::new();
     if known.endpoint.own_authority {
-        volumes.push(authority(&secret));
+        volumes.push(authority(secret));
     }
     let mut init_containers = Vec::new();
     if let Some(folder) = agent {
@@ -126,12 +133,13 @@ pub fn build(known: &Known<'_>) -> Result<Wanted, Trouble> {
         },
         containers,
         volumes,
+        image_pull_secrets: pull_secrets(!init_containers.is_empty(), known.images),
         init_containers,
-        image_pull_secrets: pull_secrets(agent.is_some(), known.images),
     };
     let inputs = inputs(known);
     Ok(Wanted {
         name: format!("{}-{}", known.policy.name, names::digest(&(&inputs, &spec))),
+        place: known.place,
         inputs,
         spec,
     })
@@ -163,9 +171,14 @@ fn inputs(known: &Known<'_>) -> String {
         ),
         facts,
         known.binding_version,
-        known
-            .sidecar
-            .map(|sidecar| (sidecar.wish, sidecar.bound_to_pods, sidecar.drain_seconds)),
+        known.sidecar.map(|sidecar| {
+            (
+                sidecar.wish,
+                sidecar.bound_to_pods,
+                sidecar.drain_seconds,
+                &sidecar.upstream,
+            )
+        }),
     ))
 }
 

@@ -4,14 +4,19 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    EnvVarSource, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, ObjectFieldSelector, PodSpec,
-    Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    EnvVarSource, ExecAction, HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, ObjectFieldSelector,
+    PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretKeySelector, SecretVolumeSource,
+    SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::Serialize;
 
-use super::peers;
+use super::binding::CA_KEY;
+use super::{Trouble, names, peers};
+use crate::api::conditions::reasons;
 use crate::api::session_policy::{Acknowledge, LockOnPartition, Protocol, Replicated, ReplicationMode};
+use crate::store::quantity;
 
 /// Name of the container.
 pub const CONTAINER: &str = "session-replicator";
@@ -52,6 +57,21 @@ const PLACES_VOLUME: &str = "session-operator-places";
 /// Where it is mounted.
 const PLACES_DIR: &str = "/session-operator/places";
 
+/// Volume with the authority of the store that sessions come from or go to.
+const UPSTREAM_VOLUME: &str = "session-operator-upstream";
+
+/// Where it is mounted.
+const UPSTREAM_DIR: &str = "/session-operator/upstream";
+
+/// How long that store may take to answer, milliseconds: while pods are replaced nodes are busy, and a user rather waits.
+const UPSTREAM_TIMEOUT_MS: u32 = 5_000;
+
+/// Key of the Secret with the URL of that store.
+pub const UPSTREAM_URL_KEY: &str = "url";
+
+/// Memory that a sidecar needs at least, bytes.
+const LEAST_MEMORY: i64 = 32 << 20;
+
 /// Seconds that a terminating pod serves on after it turned unready: until every proxy has noticed.
 pub const UNREADY_SECONDS: i64 = 10;
 
@@ -77,8 +97,21 @@ pub struct Sidecar<'a> {
     pub bound_to_pods: bool,
     /// Seconds that a terminating pod keeps its users.
     pub drain_seconds: i32,
+    /// The store that sessions come from or go to.
+    pub upstream: Option<Upstream<'a>>,
     /// The pod to which it is added.
     pub pod: &'a PodSpec,
+}
+
+/// The store that sessions come from or go to, as the sidecar is told of it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Upstream<'a> {
+    /// Whether clients are passed on to it at first.
+    pub follow: bool,
+    /// Whether it has an authority of its own.
+    pub own_authority: bool,
+    /// What keys begin with.
+    pub key_prefix: &'a str,
 }
 
 impl Sidecar<'_> {
@@ -90,11 +123,7 @@ impl Sidecar<'_> {
             image_pull_policy: self.pull_policy.map(str::to_owned),
             restart_policy: Some("Always".to_owned()),
             args: Some(self.arguments()),
-            env: Some(vec![
-                from_field("POD_NAME", "metadata.name"),
-                from_field("POD_IP", "status.podIP"),
-                from_field("NODE_NAME", "spec.nodeName"),
-            ]),
+            env: Some(self.env()),
             ports: Some(vec![
                 port("session-peers", PEER_PORT),
                 port("session-http", HTTP_PORT),
@@ -132,20 +161,51 @@ impl Sidecar<'_> {
                 }),
                 ..SecurityContext::default()
             }),
-            volume_mounts: Some(vec![
-                mount(SOCKET_VOLUME, SOCKET_DIR, false),
-                mount(CONTROL_VOLUME, CONTROL_DIR, false),
-                mount(PEERS_VOLUME, PEERS_DIR, true),
-                mount(PLACES_VOLUME, PLACES_DIR, true),
-                super::revision::without_token(),
-            ]),
+            volume_mounts: Some(self.mounts()),
             ..Container::default()
         }
     }
 
+    fn env(&self) -> Vec<EnvVar> {
+        let mut env = vec![
+            from_field("POD_NAME", "metadata.name"),
+            from_field("POD_IP", "status.podIP"),
+            from_field("NODE_NAME", "spec.nodeName"),
+        ];
+        if self.upstream.is_some() {
+            env.push(EnvVar {
+                name: "SESSION_REPLICATOR_UPSTREAM".to_owned(),
+                value_from: Some(EnvVarSource {
+                    secret_key_ref: Some(SecretKeySelector {
+                        name: names::upstream(self.policy),
+                        key: UPSTREAM_URL_KEY.to_owned(),
+                        optional: None,
+                    }),
+                    ..EnvVarSource::default()
+                }),
+                ..EnvVar::default()
+            });
+        }
+        env
+    }
+
+    fn mounts(&self) -> Vec<VolumeMount> {
+        let mut mounts = vec![
+            mount(SOCKET_VOLUME, SOCKET_DIR, false),
+            mount(CONTROL_VOLUME, CONTROL_DIR, false),
+            mount(PEERS_VOLUME, PEERS_DIR, true),
+            mount(PLACES_VOLUME, PLACES_DIR, true),
+            super::revision::without_token(),
+        ];
+        if self.upstream.is_some_and(|upstream| upstream.own_authority) {
+            mounts.push(mount(UPSTREAM_VOLUME, UPSTREAM_DIR, true));
+        }
+        mounts
+    }
+
     /// Volumes of the sidecar.
     pub fn volumes(&self) -> Vec<Volume> {
-        vec![
+        let mut volumes = vec![
             in_memory(SOCKET_VOLUME),
             in_memory(CONTROL_VOLUME),
             Volume {
@@ -167,7 +227,24 @@ impl Sidecar<'_> {
                 }),
                 ..Volume::default()
             },
-        ]
+        ];
+        if self.upstream.is_some_and(|upstream| upstream.own_authority) {
+            volumes.push(Volume {
+                name: UPSTREAM_VOLUME.to_owned(),
+                secret: Some(SecretVolumeSource {
+                    secret_name: Some(names::upstream(self.policy)),
+                    items: Some(vec![KeyToPath {
+                        key: CA_KEY.to_owned(),
+                        path: CA_KEY.to_owned(),
+                        mode: None,
+                    }]),
+                    default_mode: Some(0o444),
+                    ..SecretVolumeSource::default()
+                }),
+                ..Volume::default()
+            });
+        }
+        volumes
     }
 
     /// What the application mounts.
@@ -216,6 +293,16 @@ impl Sidecar<'_> {
         }
         if !self.bound_to_pods {
             arguments.push("--no-affinity".to_owned());
+        }
+        if let Some(upstream) = self.upstream {
+            arguments.push(format!("--upstream-prefix={}:", upstream.key_prefix));
+            arguments.push(format!("--upstream-timeout-ms={UPSTREAM_TIMEOUT_MS}"));
+            if upstream.own_authority {
+                arguments.push(format!("--upstream-ca={UPSTREAM_DIR}/{CA_KEY}"));
+            }
+            if upstream.follow {
+                arguments.push("--upstream-follow".to_owned());
+            }
         }
         if wish.protocols.contains(&Protocol::Resp) {
             arguments.push(format!("--unix-socket={SOCKET_DIR}/redis.sock"));
@@ -269,6 +356,20 @@ pub fn is_guaranteed(pod: &PodSpec) -> bool {
         })
     };
     !pod.containers.is_empty() && containers.into_iter().all(equal)
+}
+
+/// What is wrong with the memory that a sidecar is to have.
+pub fn too_little_memory(wish: &Replicated) -> Option<Trouble> {
+    let enough = quantity::bytes(&wish.memory).is_some_and(|bytes| bytes >= LEAST_MEMORY);
+    (!enough).then(|| {
+        Trouble::new(
+            reasons::INVALID_SPEC,
+            format!(
+                "spec.replicated.memory is {}; use a size of at least 32Mi, such as 128Mi",
+                wish.memory.0
+            ),
+        )
+    })
 }
 
 /// Seconds that a terminating pod needs: its users, the proxies, the sessions, and a little.

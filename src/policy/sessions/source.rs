@@ -98,6 +98,14 @@ pub fn place(policy: &str, shared: &Shared) -> Place {
     }
 }
 
+/// What keys begin with, by what the spec says of a store.
+pub fn key_prefix(policy: &str, shared: Option<&Shared>) -> String {
+    match shared.map(|shared| place(policy, shared)) {
+        Some(Place::Store { key_prefix, .. } | Place::External { key_prefix, .. }) => key_prefix,
+        None => policy.to_owned(),
+    }
+}
+
 /// What has to be read of a SessionStore: its endpoint, its user for the prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreAccess {
@@ -196,7 +204,15 @@ pub fn of_store(
 }
 
 /// The source that the sidecar beside the application is.
-pub fn of_pods(policy: &str, wish: &Replicated, bound_to_pods: bool, nodes: usize, replicas: i32) -> Source {
+///
+/// Keys begin as they do in the store that the spec names, too, so that sessions can move between the two.
+pub fn of_pods(
+    key_prefix: &str,
+    wish: &Replicated,
+    bound_to_pods: bool,
+    nodes: usize,
+    replicas: i32,
+) -> Source {
     let confirmed_alone = match wish.acknowledge {
         Acknowledge::Local => true,
         Acknowledge::Auto => bound_to_pods && wish.mode == ReplicationMode::All,
@@ -212,7 +228,7 @@ pub fn of_pods(policy: &str, wish: &Replicated, bound_to_pods: bool, nodes: usiz
             own_authority: false,
             username: None,
             password: None,
-            key_prefix: policy.to_owned(),
+            key_prefix: key_prefix.to_owned(),
         },
         ca: None,
         promise: Promise::Pods {

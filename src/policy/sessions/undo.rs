@@ -48,7 +48,13 @@ pub async fn undo(writer: &Writer, namespace: &str, name: &str) -> Result<Outcom
         remove(&pods, &pod.metadata).await?;
         removed.push(format!("Pod/{}", pod.name_any()));
     }
-    removed.extend(remove_own::<Secret>(client, namespace, &names::binding(name), name).await?);
+    for secret in [
+        names::binding(name),
+        names::binding_in_pods(name),
+        names::upstream(name),
+    ] {
+        removed.extend(remove_own::<Secret>(client, namespace, &secret, name).await?);
+    }
     removed.extend(peers(client, namespace, name).await?);
     removed.extend(store(client, namespace, name).await?);
     Ok(Outcome::Done(removed))

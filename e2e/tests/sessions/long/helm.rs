@@ -1,8 +1,8 @@
 //! The Deployment belongs to a release of Helm.
 
 use anyhow::{Result, ensure};
-use e2e::policy::Policies;
 use e2e::app::SHOP;
+use e2e::policy::Policies;
 use e2e::{Cluster, audit, with_temp_namespace};
 use serde_json::json;
 

@@ -1,8 +1,8 @@
 //! Full stores, lost Secrets, and everything deleted at once.
 
 use anyhow::{Context, Result, ensure};
-use e2e::policy::Policies;
 use e2e::app::SHOP;
+use e2e::policy::Policies;
 use e2e::wait::eventually;
 use e2e::{Cluster, audit, snapshot, with_temp_namespace};
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
@@ -158,7 +158,8 @@ async fn policy_and_store_deleted_together_are_undone_in_order() -> Result<()> {
 /// A pod with the mark that has ended and that nobody deletes, as one that a kubelet has evicted: nothing waits for it.
 async fn an_ended_pod(cluster: &Cluster, namespace: &str, revision: &str) -> Result<()> {
     let api: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
-    let template = SHOP.manifests(namespace)?
+    let template = SHOP
+        .manifests(namespace)?
         .deployment
         .spec
         .context("a spec")?

@@ -1,8 +1,8 @@
 //! Renamed, scaled, paused.
 
 use anyhow::{Context, Result, ensure};
-use e2e::policy::{Policies, condition_of};
 use e2e::app::{Manifests, SHOP};
+use e2e::policy::{Policies, condition_of};
 use e2e::wait::eventually;
 use e2e::{Cluster, audit, with_temp_namespace};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -230,7 +230,7 @@ async fn a_paused_deployment_is_waited_for_in_both_directions() -> Result<()> {
         pause(cluster, namespace, "resume").await?;
         eventually("the policy goes", SHARED_LIMIT, || async {
             let left = policies.api().get_opt("shop").await?;
-            Ok(left.map_or(Ok(()), |policy| Err(policy.status)))
+            Ok(left.map_or(Ok(()), |policy| Err(Box::new(policy.status))))
         })
         .await?;
         shop.settled().await?;

@@ -3,6 +3,7 @@
 mod helm;
 mod hostile;
 mod injection;
+mod moving;
 mod stripped;
 
 use anyhow::Result;

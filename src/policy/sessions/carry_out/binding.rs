@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{Work, suspended};
 use crate::api::conditions::reasons;
+use crate::policy::sessions::sidecar::UPSTREAM_URL_KEY;
 use crate::policy::sessions::source::Source;
 use crate::policy::sessions::{Sessions, Trouble, binding, names};
 use crate::runtime::writer::{WriteError, classify};
@@ -17,17 +18,43 @@ impl Work<'_> {
     /// Writes the binding Secret where it differs; gives its resourceVersion.
     pub(super) async fn binding(
         &self,
+        name: &str,
         source: &Source,
         sessions: &mut Sessions,
     ) -> Result<Result<String, Trouble>, WriteError> {
-        let name = names::binding(&self.validated.name);
         let data = binding::data(
             &source.endpoint,
             source.ca.as_deref(),
             self.preset,
             self.wish.ttl_seconds,
         );
-        let standing = self.secret(&name).await?;
+        self.own_secret(name, binding::SECRET_TYPE, data, sessions).await
+    }
+
+    /// Writes the Secret that tells sidecars of a store, where it differs.
+    pub(super) async fn upstream(
+        &self,
+        source: &Source,
+        sessions: &mut Sessions,
+    ) -> Result<Result<(), Trouble>, WriteError> {
+        let mut data = BTreeMap::from([(UPSTREAM_URL_KEY.to_owned(), binding::uri(&source.endpoint))]);
+        if let Some(ca) = &source.ca {
+            data.insert(binding::CA_KEY.to_owned(), ca.clone());
+        }
+        let name = names::upstream(&self.validated.name);
+        let written = self.own_secret(&name, "Opaque", data, sessions).await?;
+        Ok(written.map(|_version| ()))
+    }
+
+    /// Writes a Secret of the policy where it differs; gives its resourceVersion.
+    async fn own_secret(
+        &self,
+        name: &str,
+        kind: &str,
+        data: BTreeMap<String, String>,
+        sessions: &mut Sessions,
+    ) -> Result<Result<String, Trouble>, WriteError> {
+        let standing = self.secret(name).await?;
         if let Some(secret) = &standing {
             if !names::is_of(&secret.metadata, &self.validated.name) {
                 return Ok(Err(Trouble::new(
@@ -49,10 +76,10 @@ impl Work<'_> {
             }
         }
         if self.validated.suspended {
-            return Ok(Err(suspended("the binding Secret is not written")));
+            return Ok(Err(suspended("its Secrets are not written")));
         }
         let api: Api<Secret> = self.api();
-        let meta = names::metadata(self.validated, name.clone());
+        let meta = names::metadata(self.validated, name.to_owned());
         let written = if let Some(standing) = standing {
             let gone = standing.data.into_iter().flatten().map(|(key, _)| key);
             let gone: BTreeMap<String, Option<()>> = gone
@@ -68,12 +95,12 @@ impl Work<'_> {
                 "data": gone,
                 "stringData": data,
             });
-            api.patch(&name, &PatchParams::default(), &Patch::Merge(&body))
+            api.patch(name, &PatchParams::default(), &Patch::Merge(&body))
                 .await
         } else {
             let secret = Secret {
                 metadata: meta,
-                type_: Some(binding::SECRET_TYPE.to_owned()),
+                type_: Some(kind.to_owned()),
                 string_data: Some(data),
                 ..Secret::default()
             };

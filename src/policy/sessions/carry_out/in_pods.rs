@@ -6,9 +6,8 @@ use super::Work;
 use crate::api::session_policy::Replicated;
 use crate::policy::sessions::Trouble;
 use crate::policy::sessions::in_pods::InPods;
-use crate::policy::sessions::sidecar::Sidecar;
+use crate::policy::sessions::sidecar::{Sidecar, Upstream};
 use crate::policy::sessions::source::Source;
-use crate::policy::validate::Kept;
 use crate::runtime::writer::WriteError;
 
 impl Work<'_> {
@@ -26,13 +25,15 @@ impl Work<'_> {
         .await
     }
 
-    /// What the sidecar of a pod is made from, if there is to be one.
-    pub(super) fn sidecar<'a>(&'a self, pod: &'a PodSpec) -> Option<Sidecar<'a>> {
-        let Kept::Replicated(wish) = &self.wish.kept else {
-            return None;
-        };
+    /// What the sidecar of a pod is made from.
+    pub(super) fn sidecar<'a>(
+        &'a self,
+        wish: &'a Replicated,
+        upstream: Option<Upstream<'a>>,
+        pod: &'a PodSpec,
+    ) -> Sidecar<'a> {
         let spec = self.validated.target.spec.as_ref();
-        Some(Sidecar {
+        Sidecar {
             policy: &self.validated.name,
             namespace: &self.validated.namespace,
             wish,
@@ -45,7 +46,8 @@ impl Work<'_> {
                 .sticky
                 .as_ref()
                 .map_or(0, |sticky| sticky.drain_seconds),
+            upstream,
             pod,
-        })
+        }
     }
 }

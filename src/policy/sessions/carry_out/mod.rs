@@ -4,6 +4,7 @@ mod binding;
 mod garbage;
 mod in_pods;
 mod memory;
+mod moving;
 mod preflights;
 mod rollout;
 mod store;
@@ -12,13 +13,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, ResourceExt};
 
 pub use garbage::collect_garbage;
 pub use memory::Memory;
 use store::describe;
 
+use super::moving::{self as course, Course, Place};
 use super::revision::{self, Images, Known};
 use super::{Sessions, Trouble, container, names, pods};
 use crate::api::conditions::reasons;
@@ -116,32 +118,87 @@ impl Work<'_> {
         next: &mut Option<String>,
         preflight: &mut Option<PreflightResult>,
     ) -> Result<Result<(), Trouble>, WriteError> {
-        let source = match self.source().await? {
-            Ok(source) => source,
-            // Under Replicated there is no store that could be ready: what is in the way is in the way of injection.
-            Err(trouble) if matches!(self.wish.kept, Kept::Replicated(_)) => return Ok(Err(trouble)),
-            Err(trouble) => {
-                let waits = Trouble::new(
-                    reasons::STORE_NOT_READY,
-                    format!(
-                        "nothing new is injected until the store is ready: {}",
-                        trouble.message
-                    ),
-                );
-                sessions.store = Some(Err(trouble));
-                return Ok(Err(waits));
-            }
+        let named = self
+            .found
+            .injections
+            .iter()
+            .find(|injection| Some(injection.name_any()) == sessions.mark);
+        let current = named.map(|injection| Place::of(injection));
+        let wanted = match &self.wish.kept {
+            Kept::Replicated(_) => Place::Pods,
+            Kept::Shared(_) => Place::Store,
         };
-        if matches!(self.wish.kept, Kept::Shared(_)) {
-            sessions.store = Some(Ok(describe(&source)));
+        match course::course(current, wanted, self.wish.otherwise.is_some()) {
+            Course::To(place) => self.towards(place, sessions, next, preflight).await,
+            Course::Through(wanted) => {
+                let begun = current.unwrap_or(wanted);
+                match self.through(begun, wanted, sessions).await? {
+                    Ok(place) => self.towards(place, sessions, next, preflight).await,
+                    Err(trouble) => Ok(Err(trouble)),
+                }
+            }
         }
-        sessions.promise = Some(source.promise.clone());
-        let binding_version = match self.binding(&source, sessions).await? {
+    }
+
+    /// Makes pods of this kind the ones that run.
+    async fn towards(
+        &self,
+        place: Place,
+        sessions: &mut Sessions,
+        next: &mut Option<String>,
+        preflight: &mut Option<PreflightResult>,
+    ) -> Result<Result<(), Trouble>, WriteError> {
+        let store = match (place, self.wish.shared()) {
+            (Place::Pods, _) | (_, None) => None,
+            (_, Some(shared)) => match self.store_source(shared).await? {
+                Ok(store) => Some(store),
+                Err(trouble) => {
+                    let waits = Trouble::new(
+                        reasons::STORE_NOT_READY,
+                        format!(
+                            "nothing new is injected until the store is ready: {}",
+                            trouble.message
+                        ),
+                    );
+                    sessions.store = Some(Err(trouble));
+                    return Ok(Err(waits));
+                }
+            },
+        };
+        let replicated = self.wish.replicated().filter(|_| place != Place::Store);
+        let pods = match replicated {
+            Some(replicated) => match self.in_pods(replicated).await? {
+                Ok(pods) => Some(pods),
+                Err(trouble) => return Ok(Err(trouble)),
+            },
+            None => None,
+        };
+        if let (Kept::Shared(_), Some(store)) = (&self.wish.kept, &store) {
+            sessions.store = Some(Ok(describe(store)));
+        }
+        // While sessions move, the store has everything.
+        sessions.promise = store
+            .as_ref()
+            .or(pods.as_ref())
+            .map(|source| source.promise.clone());
+        let (source, binding) = match (&pods, &store) {
+            (Some(pods), _) => (pods, names::binding_in_pods(&self.validated.name)),
+            (None, Some(store)) => (store, names::binding(&self.validated.name)),
+            (None, None) => return Ok(Ok(())),
+        };
+        let upstream = match (&pods, &store) {
+            (Some(pods), Some(store)) => match self.upstream_of(place, pods, store, sessions).await? {
+                Ok(upstream) => Some(upstream),
+                Err(trouble) => return Ok(Err(trouble)),
+            },
+            _ => None,
+        };
+        let binding_version = match self.binding(&binding, source, sessions).await? {
             Ok(version) => version,
             Err(trouble) => return Ok(Err(trouble)),
         };
         sessions.binding = Some(Binding {
-            name: names::binding(&self.validated.name),
+            name: binding.clone(),
         });
         let containers = match container::chosen(&self.validated.target, &self.wish.client.containers) {
             Ok(containers) => containers,
@@ -159,13 +216,15 @@ impl Work<'_> {
         let pod = template
             .and_then(|template| template.spec.clone())
             .unwrap_or_default();
-        let sidecar = self.sidecar(&pod);
+        let sidecar = replicated.map(|replicated| self.sidecar(replicated, upstream, &pod));
         let wanted = revision::build(&Known {
             policy: self.validated,
             wish: self.wish,
             preset: self.preset,
             containers: &known,
             endpoint: &public,
+            place,
+            binding: &binding,
             binding_version: &binding_version,
             images: self.tools.images,
             sidecar: sidecar.as_ref(),

@@ -11,8 +11,10 @@ use crate::api::conditions::reasons;
 use crate::api::session_policy::Rollout;
 use crate::api::{INPUTS_ANNOTATION, SessionInjection};
 use crate::injection;
+use crate::policy::sessions::moving::PLACE_ANNOTATION;
 use crate::policy::sessions::revision::{self, Choice, Wanted};
 use crate::policy::sessions::{Sessions, Trouble, blocked, names, pods};
+use crate::policy::validate::Kept;
 use crate::runtime::writer::{WriteError, classify};
 
 /// How long every API server is given to see a new SessionInjection after one of them applied it to a dry-run pod.
@@ -53,9 +55,10 @@ impl Work<'_> {
                 Ok(Err(Trouble::new(
                     reasons::ROLLOUT_NEEDED,
                     format!(
-                        "spec.rollout is Manual: kubectl session rollout {} replaces the pods of Deployment {} with ones that keep their sessions in the store",
+                        "spec.rollout is Manual: kubectl session rollout {} replaces the pods of Deployment {} with ones that keep their sessions {}",
                         self.validated.name,
-                        self.validated.target.name_any()
+                        self.validated.target.name_any(),
+                        self.place_in_words()
                     ),
                 )))
             }
@@ -80,9 +83,10 @@ impl Work<'_> {
         sessions: &mut Sessions,
     ) -> Result<SessionInjection, WriteError> {
         let mut meta = names::metadata(self.validated, wanted.name.clone());
-        meta.annotations
-            .get_or_insert_default()
-            .insert(INPUTS_ANNOTATION.to_owned(), wanted.inputs.clone());
+        meta.annotations.get_or_insert_default().extend([
+            (INPUTS_ANNOTATION.to_owned(), wanted.inputs.clone()),
+            (PLACE_ANNOTATION.to_owned(), wanted.place.name().to_owned()),
+        ]);
         let injection = SessionInjection {
             metadata: meta,
             spec: wanted.spec.clone(),
@@ -217,8 +221,10 @@ impl Work<'_> {
             )));
         }
         let mut sentence = format!(
-            "{} of {} pods keep their sessions in the store",
-            count.injected, count.total
+            "{} of {} pods keep their sessions {}",
+            count.injected,
+            count.total,
+            self.place_in_words()
         );
         if let Some(next) = next {
             sentence = format!(
@@ -252,6 +258,14 @@ impl Work<'_> {
                 status.message
             )),
             Err(error) => Err(classify(error)),
+        }
+    }
+
+    /// Where sessions are to be.
+    fn place_in_words(&self) -> &'static str {
+        match self.wish.kept {
+            Kept::Replicated(_) => "in their sidecars",
+            Kept::Shared(_) => "in the store",
         }
     }
 

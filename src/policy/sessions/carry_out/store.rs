@@ -7,20 +7,16 @@ use serde_json::json;
 
 use super::Work;
 use crate::api::conditions::reasons;
+use crate::api::session_policy::Shared;
 use crate::api::{SessionStore, SessionStoreSpec};
 use crate::policy::sessions::source::{self, Place, Source};
 use crate::policy::sessions::{Trouble, names};
-use crate::policy::validate::Kept;
 use crate::runtime::writer::{WriteError, classify};
 use crate::store::client::{self, Reached};
 
 impl Work<'_> {
     /// The store and how it is reached.
-    pub(super) async fn source(&self) -> Result<Result<Source, Trouble>, WriteError> {
-        let shared = match &self.wish.kept {
-            Kept::Shared(shared) => shared,
-            Kept::Replicated(wish) => return self.in_pods(wish).await,
-        };
+    pub(super) async fn store_source(&self, shared: &Shared) -> Result<Result<Source, Trouble>, WriteError> {
         match source::place(&self.validated.name, shared) {
             Place::External { secret, key_prefix } => {
                 let Some(found) = self.secret(&secret).await? else {

@@ -1,6 +1,7 @@
 //! What the pure parts make of objects as the API server gives them.
 
 mod container;
+mod moving;
 mod pods;
 mod preflight;
 mod revision;

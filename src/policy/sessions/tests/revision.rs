@@ -8,6 +8,7 @@ use crate::api::session_store::Engine;
 use crate::api::{INPUTS_ANNOTATION, SessionInjection};
 use crate::framework::{Endpoint, Facts, preset};
 use crate::policy::sessions::Trouble;
+use crate::policy::sessions::moving::Place;
 use crate::policy::sessions::revision::{Choice, Images, Known, Wanted, build, choose, rolled_back};
 use crate::policy::validate::{Kept, SessionsWish};
 
@@ -26,6 +27,7 @@ impl World {
             container: container(&json!({})),
             wish: SessionsWish {
                 kept: Kept::Shared(serde_json::from_value(json!({"store": {}})).unwrap()),
+                otherwise: None,
                 client: serde_json::from_value(json!({"framework": "PHP"})).unwrap(),
                 ttl_seconds: None,
                 rollout: Rollout::Automatic,
@@ -69,6 +71,8 @@ impl World {
             preset: preset(framework),
             containers: &[(&self.container, Facts::new())],
             endpoint: &self.endpoint,
+            place: Place::Store,
+            binding: "shop-session",
             binding_version: &self.binding_version,
             images: &self.images,
             sidecar: None,

@@ -8,7 +8,7 @@ use super::{policy, target};
 use crate::api::conditions::reasons;
 use crate::api::session_policy::Replicated;
 use crate::policy::sessions::peers::{obstacle, places, service};
-use crate::policy::sessions::sidecar::{Sidecar, grace_seconds, is_guaranteed};
+use crate::policy::sessions::sidecar::{Sidecar, grace_seconds, is_guaranteed, too_little_memory};
 
 fn pod(containers: &Value) -> PodSpec {
     serde_json::from_value(json!({"containers": containers})).unwrap()
@@ -28,6 +28,7 @@ fn sidecar<'a>(wish: &'a Replicated, pod: &'a PodSpec) -> Sidecar<'a> {
         replicas: 3,
         bound_to_pods: true,
         drain_seconds: 0,
+        upstream: None,
         pod,
     }
 }
@@ -137,6 +138,21 @@ fn what_stands_in_the_way_is_said_with_its_remedy() {
         let trouble = obstacle(&target(&spec), needed).unwrap();
         assert_eq!(trouble.reason, reason, "{spec}");
         assert!(trouble.message.contains(word), "{}", trouble.message);
+    }
+}
+
+#[test]
+fn memory_is_a_size_that_suffices() {
+    for (memory, good) in [
+        ("32Mi", true),
+        ("1Gi", true),
+        ("31Mi", false),
+        ("much", false),
+        ("-1Gi", false),
+    ] {
+        let trouble = too_little_memory(&wish(&json!({"memory": memory})));
+        assert_eq!(trouble.is_none(), good, "{memory}");
+        assert!(trouble.is_none_or(|trouble| trouble.message.contains("at least 32Mi")));
     }
 }
 

@@ -1,0 +1,83 @@
+//! Sessions on their way between a store and the pods, with users there.
+
+use anyhow::{Result, ensure};
+use e2e::policy::Policies;
+use e2e::{Cluster, with_temp_namespace};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use session_operator::drill::Options;
+
+use crate::support::{SHARED_LIMIT, nobody_lost, own_store, plan, pods, shared, shop, users};
+
+/// Edits `strategy` alone, and waits until every pod keeps its sessions there.
+async fn switch(policies: &Policies, strategy: &str) -> Result<()> {
+    let patch = json!({"spec": {"strategy": strategy}});
+    policies
+        .api()
+        .patch("shop", &PatchParams::default(), &Patch::Merge(&patch))
+        .await?;
+    policies.ready_within("shop", 2 * SHARED_LIMIT).await?;
+    Ok(())
+}
+
+/// Pods of the shop that are not about to go.
+async fn staying(cluster: &Cluster, namespace: &str) -> Result<Vec<Pod>> {
+    let mut pods = pods(cluster, namespace, "app=shop").await?;
+    pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+    Ok(pods)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn switching_between_a_store_and_the_pods_logs_nobody_out() -> Result<()> {
+    with_temp_namespace("moving", async |cluster, namespace| {
+        let (shop, entry) = shop(cluster, namespace).await?;
+        let policies = Policies::new(&cluster.client, namespace);
+        // Without affinity: each request of a user may meet a pod of another kind.
+        shared(&policies, own_store(&json!({"engine": "Redis"}))).await?;
+        let plan = plan(cluster, namespace, "shop", "Replicated").await?;
+        ensure!(plan.contains("nobody is logged out"), "{plan}");
+        let options = || Options {
+            event_limit: 3 * SHARED_LIMIT,
+            ..users()
+        };
+        let there = shop
+            .drill_with(entry, options(), "Shared to Replicated", async || {
+                switch(&policies, "Replicated").await
+            })
+            .await?;
+        nobody_lost(&there)?;
+        let binding = policies
+            .api()
+            .get("shop")
+            .await?
+            .status
+            .and_then(|status| status.binding);
+        ensure!(binding.is_some_and(|binding| binding.name == "shop-session-pods"));
+        for pod in pods(cluster, namespace, "app=shop").await? {
+            let text = serde_json::to_string(&pod)?;
+            ensure!(
+                !text.contains("SESSION_REPLICATOR_UPSTREAM"),
+                "{} still knows the store",
+                pod.name_any()
+            );
+        }
+        let back = shop
+            .drill_with(entry, options(), "Replicated to Shared", async || {
+                switch(&policies, "Shared").await
+            })
+            .await?;
+        nobody_lost(&back)?;
+        for pod in staying(cluster, namespace).await? {
+            let text = serde_json::to_string(&pod)?;
+            ensure!(
+                !text.contains("session-replicator"),
+                "{} still has a sidecar",
+                pod.name_any()
+            );
+        }
+        Ok(())
+    })
+    .await
+}

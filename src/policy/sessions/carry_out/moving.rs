@@ -1,0 +1,161 @@
+//! Sessions on their way between a store and the pods: what the sidecars say, and what they are told.
+
+use std::time::{Duration, Instant};
+
+use kube::ResourceExt;
+
+use super::Work;
+use crate::api::INJECTION_LABEL;
+use crate::api::conditions::reasons;
+use crate::policy::sessions::members::Members;
+use crate::policy::sessions::moving::{self, Place, Request, Step};
+use crate::policy::sessions::sidecar::Upstream;
+use crate::policy::sessions::source::Source;
+use crate::policy::sessions::{Sessions, Trouble, names, peers, pods};
+use crate::runtime::writer::WriteError;
+
+/// How long users may be made to wait for a turn; the sidecars themselves give up after 10 s.
+const TURN_LIMIT: Duration = Duration::from_secs(8);
+
+/// Pause between looks while they wait.
+const TURN_LOOK: Duration = Duration::from_millis(100);
+
+/// Pause between looks at sidecars whose sessions move.
+const LOOK: Duration = Duration::from_secs(2);
+
+impl Work<'_> {
+    /// What sidecars are told of the store, once the Secret with it stands.
+    pub(super) async fn upstream_of<'a>(
+        &self,
+        place: Place,
+        pods: &Source,
+        store: &'a Source,
+        sessions: &mut Sessions,
+    ) -> Result<Result<Upstream<'a>, Trouble>, WriteError> {
+        if pods.endpoint.key_prefix != store.endpoint.key_prefix || store.endpoint.cluster {
+            return Ok(Err(Trouble::new(
+                reasons::SESSIONS_NOT_MOVABLE,
+                format!(
+                    "sessions cannot move between the pods (key prefix {}) and {} (key prefix {}{}); delete the policy and make it anew to leave them behind",
+                    pods.endpoint.key_prefix,
+                    store.endpoint.host,
+                    store.endpoint.key_prefix,
+                    if store.endpoint.cluster { ", a cluster" } else { "" }
+                ),
+            )));
+        }
+        if let Err(trouble) = self.upstream(store, sessions).await? {
+            return Ok(Err(trouble));
+        }
+        Ok(Ok(Upstream {
+            follow: place == Place::StoreToPods,
+            own_authority: store.ca.is_some(),
+            key_prefix: &store.endpoint.key_prefix,
+        }))
+    }
+
+    /// Goes on with a move; gives the place whose pods may come now.
+    pub(super) async fn through(
+        &self,
+        begun: Place,
+        wanted: Place,
+        sessions: &mut Sessions,
+    ) -> Result<Result<Place, Trouble>, WriteError> {
+        // Certificates and places of the sidecars have to stand meanwhile; what else is wrong with them is said later.
+        if let Some(replicated) = self.wish.replicated()
+            && let Ok(source) = self.in_pods(replicated).await?
+        {
+            sessions.promise = Some(source.promise);
+            sessions.binding = Some(crate::api::session_policy::Binding {
+                name: names::binding_in_pods(&self.validated.name),
+            });
+        }
+        let target = &self.validated.target;
+        let count = pods::count(target, &self.found.pods, &self.found.injections);
+        if !pods::is_rolled_out(target) || count.injected < count.total {
+            return Ok(Err(under_way(
+                "pods are still being replaced by ones that know both places",
+            )));
+        }
+        sessions.retry_after = Some(LOOK);
+        if self.validated.suspended {
+            return Ok(Err(super::suspended("sessions stay where they are")));
+        }
+        let addresses: Vec<String> = self
+            .found
+            .pods
+            .iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .filter(|pod| pod.labels().get(INJECTION_LABEL) == sessions.mark.as_ref())
+            .filter_map(|pod| pod.status.as_ref()?.pod_ip.clone())
+            .collect();
+        let Some(secret) = self.secret(&peers::name(&self.validated.name)).await? else {
+            return Ok(Err(under_way(
+                "the Secret with the sidecars' certificates is being made",
+            )));
+        };
+        let identity = peers::identity(&self.validated.name, &self.validated.namespace);
+        let members = match Members::new(&secret, &identity) {
+            Ok(members) => members,
+            Err(wrong) => return Ok(Err(under_way(&wrong))),
+        };
+        let deadline = Instant::now() + TURN_LIMIT;
+        loop {
+            let (step, end, held) = match look(&members, &addresses, begun, wanted).await {
+                Ok(found) => found,
+                Err(wrong) => return Ok(Err(under_way(&wrong))),
+            };
+            let what = match step {
+                Step::Done => return Ok(Ok(end)),
+                Step::Wait(what) if !held => return Ok(Err(under_way(&what))),
+                Step::Wait(what) => what,
+                Step::Ask(whom, request, what) => {
+                    let asked = whom.iter().filter_map(|index| addresses.get(*index));
+                    let asked = asked.map(|address| members.ask(address, request));
+                    for answer in futures::future::join_all(asked).await {
+                        if let Err(wrong) = answer {
+                            return Ok(Err(under_way(&wrong)));
+                        }
+                    }
+                    if request != Request::Hold {
+                        sessions.retry_after = Some(super::POLL);
+                        return Ok(Err(under_way(&what)));
+                    }
+                    what
+                }
+            };
+            // Users wait: the next step is not left to the next reconcile.
+            if Instant::now() >= deadline {
+                return Ok(Err(under_way(&what)));
+            }
+            tokio::time::sleep(TURN_LOOK).await;
+        }
+    }
+}
+
+/// The next step by what the sidecars say now, where it leads, and whether clients of one of them wait.
+async fn look(
+    members: &Members,
+    addresses: &[String],
+    begun: Place,
+    wanted: Place,
+) -> Result<(Step, Place, bool), String> {
+    let states = addresses.iter().map(async |address| {
+        let state = members.state(address).await;
+        state.map_err(|wrong| format!("the sidecar at {address}: {wrong}"))
+    });
+    let states = futures::future::try_join_all(states).await?;
+    let held = states
+        .iter()
+        .filter_map(|member| member.upstream.as_ref())
+        .any(|upstream| upstream.held);
+    let (step, end) = moving::next(begun, wanted, &states);
+    Ok((step, end, held))
+}
+
+fn under_way(what: &str) -> Trouble {
+    Trouble::new(
+        reasons::SESSIONS_MOVING,
+        format!("sessions are on their way, and nobody is logged out: {what}"),
+    )
+}

@@ -1,0 +1,165 @@
+//! What comes next while sessions move.
+
+use crate::policy::sessions::moving::{
+    CopyIn, Course, Member, Place, Request, Step, Upstream, course, into_pods, into_store, next,
+};
+
+fn member(change: impl FnOnce(&mut Upstream)) -> Member {
+    let mut upstream = Upstream {
+        connected: true,
+        ..Upstream::default()
+    };
+    change(&mut upstream);
+    Member {
+        upstream: Some(upstream),
+        connections: 0,
+    }
+}
+
+fn asked(step: &Step) -> Option<(&[usize], Request)> {
+    match step {
+        Step::Ask(whom, what, _) => Some((whom, *what)),
+        Step::Wait(_) | Step::Done => None,
+    }
+}
+
+#[test]
+fn into_the_pods_all_lead_before_one_copies() {
+    let following = member(|upstream| upstream.follows = true);
+    let leading = member(|_| {});
+    let step = into_pods(&[following, leading.clone()]);
+    assert_eq!(asked(&step), Some(([0].as_slice(), Request::Hold)));
+    let mut held = member(|upstream| {
+        upstream.follows = true;
+        upstream.held = true;
+    });
+    let step = into_pods(&[held.clone(), leading.clone()]);
+    assert_eq!(asked(&step), Some(([0].as_slice(), Request::Lead)));
+    held.connections = 1;
+    assert!(matches!(into_pods(&[held, leading.clone()]), Step::Wait(_)));
+    let step = into_pods(&[leading.clone(), leading.clone()]);
+    assert_eq!(asked(&step), Some(([0].as_slice(), Request::CopyIn)));
+    let copying = member(|upstream| {
+        upstream.copy_in = CopyIn {
+            running: true,
+            seen: 7,
+            ..CopyIn::default()
+        };
+    });
+    let step = into_pods(&[leading.clone(), copying]);
+    assert!(
+        matches!(&step, Step::Wait(what) if what.contains('7')),
+        "{step:?}"
+    );
+    let copied = member(|upstream| upstream.copy_in.completed = 1);
+    assert_eq!(into_pods(&[leading, copied]), Step::Done);
+}
+
+#[test]
+fn into_the_store_all_have_copied_before_one_follows() {
+    let fresh = member(|_| {});
+    let copied = member(|upstream| upstream.copy_out_begun = 1);
+    let step = into_store(&[fresh, copied.clone()]);
+    assert_eq!(asked(&step), Some(([0].as_slice(), Request::CopyOut)));
+    let running = member(|upstream| {
+        upstream.copy_out_begun = 1;
+        upstream.copy_out_running = true;
+        upstream.pending = 4;
+    });
+    let step = into_store(&[running, copied.clone()]);
+    assert!(
+        matches!(&step, Step::Wait(what) if what.contains('5')),
+        "{step:?}"
+    );
+    let step = into_store(&[copied.clone(), copied.clone()]);
+    assert_eq!(asked(&step), Some(([0, 1].as_slice(), Request::Hold)));
+    let held = member(|upstream| {
+        upstream.copy_out_begun = 1;
+        upstream.held = true;
+    });
+    let step = into_store(&[held.clone(), copied]);
+    assert_eq!(asked(&step), Some(([0, 1].as_slice(), Request::Hold)));
+    let step = into_store(&[held.clone(), held]);
+    assert_eq!(asked(&step), Some(([0, 1].as_slice(), Request::Follow)));
+    let followed = member(|upstream| upstream.follows = true);
+    assert_eq!(into_store(&[followed.clone(), followed]), Step::Done);
+}
+
+#[test]
+fn nothing_moves_without_the_store_or_without_pods() {
+    let away = member(|upstream| upstream.connected = false);
+    for step in [
+        into_pods(std::slice::from_ref(&away)),
+        into_store(&[away]),
+        into_pods(&[]),
+        into_store(&[]),
+    ] {
+        assert!(matches!(step, Step::Wait(_)), "{step:?}");
+    }
+    let stranger = Member::default();
+    assert!(matches!(into_pods(&[stranger]), Step::Wait(_)));
+}
+
+#[test]
+fn between_the_two_places_is_a_third() {
+    for (current, wanted, movable, expected) in [
+        (None, Place::Pods, true, Course::To(Place::Pods)),
+        (Some(Place::Store), Place::Store, true, Course::To(Place::Store)),
+        (
+            Some(Place::Store),
+            Place::Pods,
+            true,
+            Course::To(Place::StoreToPods),
+        ),
+        (Some(Place::Store), Place::Pods, false, Course::To(Place::Pods)),
+        (
+            Some(Place::Pods),
+            Place::Store,
+            true,
+            Course::To(Place::PodsToStore),
+        ),
+        (Some(Place::Pods), Place::Store, false, Course::To(Place::Store)),
+        (
+            Some(Place::StoreToPods),
+            Place::Pods,
+            true,
+            Course::Through(Place::Pods),
+        ),
+        (
+            Some(Place::PodsToStore),
+            Place::Store,
+            false,
+            Course::Through(Place::Store),
+        ),
+    ] {
+        assert_eq!(
+            course(current, wanted, movable),
+            expected,
+            "{current:?} {wanted:?}"
+        );
+    }
+}
+
+#[test]
+fn who_turns_round_in_time_goes_back_and_else_to_the_end() {
+    let following = member(|upstream| upstream.follows = true);
+    let leading = member(|_| {});
+    let back = next(Place::StoreToPods, Place::Store, std::slice::from_ref(&following));
+    assert_eq!(back, (Step::Done, Place::Store));
+    let (step, end) = next(
+        Place::StoreToPods,
+        Place::Store,
+        &[following.clone(), leading.clone()],
+    );
+    assert_eq!(
+        (asked(&step), end),
+        (Some(([1].as_slice(), Request::CopyOut)), Place::Store)
+    );
+    let back = next(Place::PodsToStore, Place::Pods, std::slice::from_ref(&leading));
+    assert_eq!(back, (Step::Done, Place::Pods));
+    let (step, end) = next(Place::PodsToStore, Place::Pods, &[following, leading]);
+    assert_eq!(
+        (asked(&step), end),
+        (Some(([1].as_slice(), Request::CopyOut)), Place::Store)
+    );
+}
