@@ -4,7 +4,10 @@
 //! [`source`] (the store and its credentials) → [`binding`] (the Secret for the application) → [`preflight`] (what the
 //! image has) → [`revision`] (what admission adds, and which revision the template is to name) → the mark, which is one
 //! more field on a foreign object and is written by [`super::apply`]. [`pods`] compares what runs with what its revision
-//! says; [`garbage`] finds revisions that nothing names any more. Reads and writes are in [`carry_out`] alone.
+//! says; [`garbage`] finds revisions that nothing names any more. With strategy Replicated the source is [`in_pods`]: the
+//! [`sidecar`] and what it needs to find the others ([`peers`]). [`moving`] says what comes next while sessions are on their
+//! way between a store and the pods; [`members`] speaks to the sidecars. Reads and writes are in [`carry_out`], [`in_pods`] and
+//! [`undo`] alone.
 
 pub mod binding;
 pub mod blocked;
