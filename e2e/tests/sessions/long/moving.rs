@@ -2,12 +2,13 @@
 
 use anyhow::{Result, ensure};
 use e2e::policy::Policies;
+use e2e::users::LEAVERS;
 use e2e::{Cluster, with_temp_namespace};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use session_operator::drill::Options;
+use session_operator::drill::{Class, Options};
 
 use crate::support::{SHARED_LIMIT, nobody_lost, own_store, plan, pods, shared, shop, users};
 
@@ -55,7 +56,7 @@ async fn switching_between_a_store_and_the_pods_logs_nobody_out() -> Result<()> 
             .status
             .and_then(|status| status.binding);
         ensure!(binding.is_some_and(|binding| binding.name == "shop-session-pods"));
-        for pod in pods(cluster, namespace, "app=shop").await? {
+        for pod in staying(cluster, namespace).await? {
             let text = serde_json::to_string(&pod)?;
             ensure!(
                 !text.contains("SESSION_REPLICATOR_UPSTREAM"),
@@ -68,7 +69,15 @@ async fn switching_between_a_store_and_the_pods_logs_nobody_out() -> Result<()> 
                 switch(&policies, "Shared").await
             })
             .await?;
-        nobody_lost(&back)?;
+        // See docs/strategies.md: who writes while everything is copied may miss what he wrote.
+        println!("{}", back.table());
+        ensure!(
+            back.count(Class::Lost) == 0
+                && back.count(Class::BackAfterLogout) == 0
+                && back.count(Class::LoggedOut) == LEAVERS,
+            "{}",
+            back.table()
+        );
         for pod in staying(cluster, namespace).await? {
             let text = serde_json::to_string(&pod)?;
             ensure!(
