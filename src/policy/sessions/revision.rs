@@ -262,6 +262,25 @@ fn mount(volume: &str, path: &str) -> VolumeMount {
     }
 }
 
+/// What an injected container may do: nothing beyond its own process. No user is set: the images have a numeric one, and
+/// OpenShift gives each namespace its own.
+pub fn restricted() -> SecurityContext {
+    SecurityContext {
+        run_as_non_root: Some(true),
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".to_owned()]),
+            ..Capabilities::default()
+        }),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            ..SeccompProfile::default()
+        }),
+        ..SecurityContext::default()
+    }
+}
+
 /// Hides the ServiceAccount's token from an injected container.
 pub fn without_token() -> VolumeMount {
     mount(NO_TOKEN_VOLUME, TOKEN_DIR)
@@ -322,21 +341,7 @@ fn installer(folder: &str, images: &Images) -> Container {
             limits: Some(amounts),
             ..ResourceRequirements::default()
         }),
-        // No user is set: the image has a numeric one, and OpenShift gives each namespace its own.
-        security_context: Some(SecurityContext {
-            run_as_non_root: Some(true),
-            allow_privilege_escalation: Some(false),
-            read_only_root_filesystem: Some(true),
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".to_owned()]),
-                ..Capabilities::default()
-            }),
-            seccomp_profile: Some(SeccompProfile {
-                type_: "RuntimeDefault".to_owned(),
-                ..SeccompProfile::default()
-            }),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(restricted()),
         volume_mounts: Some(vec![
             VolumeMount {
                 read_only: None,
