@@ -489,3 +489,79 @@ fn nobody_notices_a_change_of_who_leads() {
         );
     }
 }
+
+/// Requests of users who write at whichever member, until `stop`; each sees what he wrote last.
+fn wander(ports: Vec<u16>, key: String, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<(u32, String)> {
+    std::thread::spawn(move || {
+        let mut handlers: Vec<Handler> = ports.into_iter().map(Handler::new).collect();
+        let (mut value, mut requests) = ("fresh".to_owned(), 0_u32);
+        assert_eq!(handlers[0].ask(&["SET", &key, &value, "EX", "1800"]), "OK");
+        while !stop.load(Ordering::Relaxed) {
+            for handler in &mut handlers {
+                let seen = handler.ask(&["GET", &key]);
+                assert_eq!(seen, value, "{key} after {requests} requests");
+                value = format!("new-{requests}");
+                assert_eq!(handler.ask(&["SET", &key, &value, "EX", "1800"]), "OK");
+                requests += 1;
+            }
+        }
+        (requests, value)
+    })
+}
+
+#[test]
+fn nothing_is_missed_on_the_way_out() {
+    const USERS: usize = 12;
+    let redis = RedisServer::start();
+    answers(&redis);
+    let mut direct = Client::connect(redis.address);
+    let url = format!("redis://{}", redis.address);
+    let certificates = Folder::new();
+    let starts = launches(3, &certificates, &["--no-affinity", "--upstream-timeout-ms", "5000"]);
+    let ports: Vec<u16> = starts.iter().map(|start| start.peer_port).collect();
+    let mut members: Vec<Replicator> = starts
+        .into_iter()
+        .map(|start| start.looking_for(&ports).with(&["--upstream", &url]).start())
+        .collect();
+    members.iter_mut().for_each(Replicator::wait_ready);
+    wait_linked(&members);
+    let stop = Arc::new(AtomicBool::new(false));
+    let fronts: Vec<u16> = members.iter().map(|member| member.port).collect();
+    let users: Vec<_> = (0..USERS)
+        .map(|user| wander(fronts.clone(), format!("sess:{user}"), Arc::clone(&stop)))
+        .collect();
+    // Each copy may come behind a write of another member.
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(100));
+        for member in &members {
+            member.control("copy-out");
+        }
+    }
+    for member in &members {
+        member.control("hold");
+    }
+    let of_upstream = |member: &Replicator, what: &str| member.state()["upstream"][what].clone();
+    wait_until("nobody writes any more", || {
+        members.iter().all(|member| {
+            let state = member.state();
+            state["connections"] == 0 && state["upstream"]["pending"] == 0
+        })
+    });
+    assert!(members.iter().all(|m| of_upstream(m, "copy_out_held") == false));
+    for member in &members {
+        assert!(member.control("copy-out").starts_with("copying to"));
+    }
+    members.iter().for_each(caught_up);
+    assert!(members.iter().all(|m| of_upstream(m, "copy_out_held") == true));
+    for member in &members {
+        member.control("follow");
+    }
+    // From here on the store answers, and each user finds what he wrote last.
+    std::thread::sleep(Duration::from_secs(1));
+    stop.store(true, Ordering::Relaxed);
+    for (number, user) in users.into_iter().enumerate() {
+        let (requests, last) = user.join().unwrap();
+        assert!(requests > 20, "{requests} requests");
+        assert_eq!(direct.ask(&["GET", &format!("sess:{number}")]).text(), last);
+    }
+}

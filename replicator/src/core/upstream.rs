@@ -8,7 +8,7 @@
 mod lookup;
 mod write;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::acknowledge::Asker;
 use super::client::Base;
@@ -115,12 +115,35 @@ pub(super) struct Upstream {
     published: Option<u64>,
     /// Everything up to then is there.
     clean_at: Hlc,
-    /// Copying of all entries: the next position, and whether also those that other members are the homes of.
-    copying: Option<(u32, bool)>,
+    copying: Option<Copying>,
+    /// The last copy of what this member is the home of that has come to its end.
+    copied: Option<Copied>,
     fetching: BTreeMap<u64, Fetching>,
     /// Keys of which the upstream has just said that it has nothing.
     absent: HashSet<u64>,
     counts: UpstreamStats,
+}
+
+/// A copy of what is here to the upstream, under way.
+#[derive(Debug, Clone)]
+struct Copying {
+    /// The next position.
+    next: u32,
+    /// Also what other members are the homes of: this member's own changes could not be kept in order.
+    all: bool,
+    /// What an earlier copy has left there and did not change since need not be written again.
+    earlier: Option<Copied>,
+    /// What it is when it has come to its end.
+    begun: Copied,
+}
+
+/// A copy of what is here to the upstream.
+#[derive(Debug, Clone)]
+struct Copied {
+    /// When it was begun.
+    at: Hlc,
+    /// The partitions that this member was the home of.
+    homes: BTreeSet<u16>,
 }
 
 /// A look-up under way, and the commands that wait for it.
@@ -152,6 +175,7 @@ impl Upstream {
             published: None,
             clean_at: Hlc::ZERO,
             copying: None,
+            copied: None,
             fetching: BTreeMap::new(),
             absent: HashSet::new(),
             counts: UpstreamStats::default(),
@@ -174,7 +198,7 @@ impl Upstream {
     }
 
     fn is_clean(&self) -> bool {
-        self.out.head() == self.out.acked() && self.copying.is_none_or(|(_, all)| !all)
+        self.out.head() == self.out.acked() && self.copying.as_ref().is_none_or(|copying| !copying.all)
     }
 
     /// The number that a reply has to wait for, if any.

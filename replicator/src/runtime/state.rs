@@ -82,6 +82,8 @@ pub struct UpstreamState {
     pub copy_out_begun: u64,
     /// Whether it is under way.
     pub copy_out_running: bool,
+    /// Whether it was begun, once more and for the latest changes only, while new clients wait.
+    pub copy_out_held: bool,
     /// Entries that copying everything there has put on their way; they are there when `pending` is 0.
     pub copy_out_entries: u64,
 }
@@ -135,6 +137,7 @@ fn upstream(node: &Node) -> Option<UpstreamState> {
         copy_in,
         copy_out_begun: upstream.copies_out.get(),
         copy_out_running: stats.copying,
+        copy_out_held: node.held && upstream.copied_in_hold.get() == Some(node.holds),
         copy_out_entries: stats.copied,
     })
 }

@@ -59,6 +59,8 @@ pub struct Upstream {
     pub copy: RefCell<CopyIn>,
     /// How often copying everything there was begun.
     pub copies_out: Cell<u64>,
+    /// The hold (by [`Node::holds`]) during which that was begun last.
+    pub copied_in_hold: Cell<Option<u64>>,
     timeout: Duration,
 }
 
@@ -73,6 +75,7 @@ impl Upstream {
             written: Rc::default(),
             copy: RefCell::default(),
             copies_out: Cell::default(),
+            copied_in_hold: Cell::default(),
             timeout,
         }
     }
@@ -233,7 +236,15 @@ pub fn ask(node: &Shared, request: UpstreamRequest) -> &'static str {
             "copying from the upstream store: see upstream in the state"
         }
         UpstreamRequest::CopyOut => {
-            node.borrow_mut().core.copy_upstream();
+            let mut node = node.borrow_mut();
+            let now = node.now();
+            let hold = node.held.then_some(node.holds);
+            // What is under way began when there were writes yet.
+            if node.core.upstream_stats().is_some_and(|stats| stats.copying) {
+                return "copying to the upstream store is under way";
+            }
+            node.core.copy_upstream(now, hold.is_some());
+            upstream.copied_in_hold.set(hold);
             upstream.copies_out.set(upstream.copies_out.get() + 1);
             upstream.written.notify_one();
             "copying to the upstream store: see upstream in the state"

@@ -74,8 +74,22 @@ pub fn course(current: Option<Place>, wanted: Place, movable: bool) -> Course {
 pub struct Member {
     /// Connections of clients.
     pub connections: u64,
+    /// The other sidecars, as it sees them.
+    #[serde(default)]
+    pub members: Vec<Peer>,
     /// The store beside it.
     pub upstream: Option<Upstream>,
+}
+
+/// What one sidecar says of another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Peer {
+    /// There is a connection.
+    pub linked: bool,
+    /// It does not answer.
+    pub suspect: bool,
+    /// Changes that it has not confirmed.
+    pub lag: u64,
 }
 
 /// What a sidecar says of the store beside it.
@@ -96,6 +110,8 @@ pub struct Upstream {
     pub copy_out_begun: u64,
     /// Whether that is under way.
     pub copy_out_running: bool,
+    /// Whether it was begun while clients wait.
+    pub copy_out_held: bool,
     /// Entries that it has put on their way.
     pub copy_out_entries: u64,
 }
@@ -187,7 +203,8 @@ pub fn into_pods(members: &[Member]) -> Step {
     Step::Done
 }
 
-/// From the pods into the store: all copy what they are the home of, then all follow the store.
+/// From the pods into the store: all copy what they are the home of, once more what is the latest while nobody writes, then
+/// all follow the store.
 pub fn into_store(members: &[Member]) -> Step {
     if let Some(step) = wait_for_store(members) {
         return step;
@@ -213,7 +230,16 @@ pub fn into_store(members: &[Member]) -> Step {
             leading.len(),
             members.len()
         );
-        return turn(members, leading, Request::Follow, sentence);
+        let late = those(members, |upstream| !upstream.follows && !upstream.copy_out_held);
+        let step = turn(members, leading, Request::Follow, sentence);
+        // While there were writes, a copy of what was there a moment before may have come after them: once more, now that
+        // there are none.
+        return match step {
+            Step::Ask(_, Request::Follow, sentence) if !late.is_empty() => {
+                Step::Ask(late, Request::CopyOut, sentence)
+            }
+            step => step,
+        };
     }
     Step::Done
 }
@@ -249,7 +275,11 @@ fn turn(members: &[Member], whom: Vec<usize>, request: Request, sentence: String
     if these().any(|member| !upstream(member).held) {
         return Step::Ask(whom, Request::Hold, sentence);
     }
-    if these().any(|member| member.connections > 0 || upstream(member).pending > 0) {
+    let lag = |member: &Member| {
+        let peers = member.members.iter();
+        peers.filter(|peer| peer.linked && !peer.suspect).any(|peer| peer.lag > 0)
+    };
+    if these().any(|member| member.connections > 0 || upstream(member).pending > 0 || lag(member)) {
         return Step::Wait(sentence);
     }
     Step::Ask(whom, request, sentence)

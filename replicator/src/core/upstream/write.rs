@@ -1,6 +1,8 @@
 //! What is written here on its way there, and copies of everything.
 
-use super::{Stored, UpstreamPortion, UpstreamWrite};
+use std::collections::BTreeSet;
+
+use super::{Copied, Copying, Stored, UpstreamPortion, UpstreamWrite};
 use crate::core::apply::{Change, What};
 use crate::core::clock::{Hlc, Now};
 use crate::core::command::Kind;
@@ -13,6 +15,8 @@ use crate::store::Entry;
 const PORTION_BYTES: usize = 256 << 10;
 /// Entries put into the stream at once when all are copied.
 const COPY_ENTRIES: usize = 1_024;
+/// What was written so long before a copy began is under way nowhere any more, clocks that differ included.
+const COPY_OVERLAP_MS: u64 = 60_000;
 
 impl Core {
     /// Takes a change of this member into the upstream's stream.
@@ -31,16 +35,37 @@ impl Core {
         self.upstream_released.extend(dropped);
         if upstream.out.take_reset() {
             // The ring was too short: everything has to be looked through.
-            upstream.copying = Some((0, true));
+            upstream.copying = Some(Copying {
+                next: 0,
+                all: true,
+                earlier: None,
+                begun: Copied {
+                    at: Hlc::ZERO,
+                    homes: BTreeSet::new(),
+                },
+            });
             upstream.lagging = true;
         }
     }
 
-    /// Begins to copy everything that this member is the home of.
-    pub fn copy_upstream(&mut self) {
+    /// Begins to copy what this member is the home of: everything, or, when it has done so before, only `latest`, what may
+    /// have changed since that copy was begun.
+    ///
+    /// Another member's write may reach the upstream before a copy of what was here a moment earlier, and then that copy
+    /// is what stays. A copy of the latest, begun once nobody writes any more and everybody has everything, puts it right.
+    pub fn copy_upstream(&mut self, now: Now, latest: bool) {
+        let begun = Copied {
+            at: Hlc::from_ms(now.wall_ms.saturating_sub(COPY_OVERLAP_MS)),
+            homes: self.homes.acting().collect(),
+        };
         if let Some(upstream) = self.upstream.as_mut().filter(|u| u.copying.is_none()) {
-            upstream.copying = Some((0, false));
             upstream.counts.copied = 0;
+            upstream.copying = Some(Copying {
+                next: 0,
+                all: false,
+                earlier: upstream.copied.clone().filter(|_| latest),
+                begun,
+            });
         }
     }
 
@@ -49,21 +74,24 @@ impl Core {
         let Some(upstream) = &mut self.upstream else {
             return;
         };
-        let Some((cursor, all)) = upstream.copying else {
-            return;
-        };
         if upstream.out.head() > upstream.out.acked() {
             return;
         }
-        let mut next = None;
-        let entries = self.store.iter_from(cursor);
-        for (seen, (id, entry)) in entries.enumerate() {
-            if seen >= COPY_ENTRIES {
-                next = Some((id.number(), all));
-                break;
-            }
-            let mine = all || self.homes.acts(entry.partition());
-            if mine && upstream.concerns(entry.key()) && !is_lock(&self.config.groups, entry.key()) {
+        let Some(mut copying) = upstream.copying.take() else {
+            return;
+        };
+        let mut entries = self.store.iter_from(copying.next);
+        for (id, entry) in entries.by_ref().take(COPY_ENTRIES) {
+            copying.next = id.number().saturating_add(1);
+            let mine = copying.all || self.homes.acts(entry.partition());
+            let is_there = copying.earlier.as_ref().is_some_and(|earlier| {
+                entry.newest() < earlier.at && earlier.homes.contains(&entry.partition())
+            });
+            if mine
+                && !is_there
+                && upstream.concerns(entry.key())
+                && !is_lock(&self.config.groups, entry.key())
+            {
                 upstream.counts.copied += 1;
                 // A copy of what is there already needs no room of its own: the ring is empty.
                 upstream.out.push(&Change {
@@ -73,7 +101,11 @@ impl Core {
                 });
             }
         }
-        upstream.copying = next;
+        if entries.next().is_some() {
+            upstream.copying = Some(copying);
+        } else if !copying.all {
+            upstream.copied = Some(copying.begun);
+        }
     }
 
     /// What the upstream has to do next; to be confirmed by [`super::Input::UpstreamConfirmed`], or by

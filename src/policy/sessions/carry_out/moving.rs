@@ -117,7 +117,8 @@ impl Work<'_> {
                             return Ok(Err(under_way(&wrong)));
                         }
                     }
-                    if request != Request::Hold {
+                    let turned = matches!(request, Request::Lead | Request::Follow);
+                    if turned || (request != Request::Hold && !held) {
                         sessions.retry_after = Some(super::POLL);
                         return Ok(Err(under_way(&what)));
                     }

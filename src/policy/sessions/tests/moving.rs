@@ -1,7 +1,7 @@
 //! What comes next while sessions move.
 
 use crate::policy::sessions::moving::{
-    CopyIn, Course, Member, Place, Request, Step, Upstream, course, into_pods, into_store, next,
+    CopyIn, Course, Member, Peer, Place, Request, Step, Upstream, course, into_pods, into_store, next,
 };
 
 fn member(change: impl FnOnce(&mut Upstream)) -> Member {
@@ -12,7 +12,7 @@ fn member(change: impl FnOnce(&mut Upstream)) -> Member {
     change(&mut upstream);
     Member {
         upstream: Some(upstream),
-        connections: 0,
+        ..Member::default()
     }
 }
 
@@ -79,7 +79,22 @@ fn into_the_store_all_have_copied_before_one_follows() {
     });
     let step = into_store(&[held.clone(), copied]);
     assert_eq!(asked(&step), Some(([0, 1].as_slice(), Request::Hold)));
-    let step = into_store(&[held.clone(), held]);
+    // Nobody writes any more: once more the latest, when all have it.
+    let mut late = held.clone();
+    late.members = vec![Peer {
+        linked: true,
+        suspect: false,
+        lag: 1,
+    }];
+    assert!(matches!(into_store(&[held.clone(), late.clone()]), Step::Wait(_)));
+    late.members[0].suspect = true;
+    let step = into_store(&[held.clone(), late]);
+    assert_eq!(asked(&step), Some(([0, 1].as_slice(), Request::CopyOut)));
+    let mut latest = held.clone();
+    latest.upstream.as_mut().unwrap().copy_out_held = true;
+    let step = into_store(&[held, latest.clone()]);
+    assert_eq!(asked(&step), Some(([0].as_slice(), Request::CopyOut)));
+    let step = into_store(&[latest.clone(), latest]);
     assert_eq!(asked(&step), Some(([0, 1].as_slice(), Request::Follow)));
     let followed = member(|upstream| upstream.follows = true);
     assert_eq!(into_store(&[followed.clone(), followed]), Step::Done);
