@@ -517,7 +517,11 @@ fn nothing_is_missed_on_the_way_out() {
     let mut direct = Client::connect(redis.address);
     let url = format!("redis://{}", redis.address);
     let certificates = Folder::new();
-    let starts = launches(3, &certificates, &["--no-affinity", "--upstream-timeout-ms", "5000"]);
+    let starts = launches(
+        3,
+        &certificates,
+        &["--no-affinity", "--upstream-timeout-ms", "5000"],
+    );
     let ports: Vec<u16> = starts.iter().map(|start| start.peer_port).collect();
     let mut members: Vec<Replicator> = starts
         .into_iter()
@@ -564,4 +568,41 @@ fn nothing_is_missed_on_the_way_out() {
         assert!(requests > 20, "{requests} requests");
         assert_eq!(direct.ask(&["GET", &format!("sess:{number}")]).text(), last);
     }
+}
+
+#[test]
+fn a_request_keeps_its_lock_when_another_place_answers() {
+    let redis = RedisServer::start();
+    answers(&redis);
+    let mut direct = Client::connect(redis.address);
+    let url = format!("redis://{}", redis.address);
+    let options = ["--upstream", &url, "--upstream-timeout-ms", "5000"];
+    let member = Launch::alone()
+        .with(&options)
+        .with(&["--upstream-follow"])
+        .start_ready();
+    let lock = "PHPREDIS_SESSION:a_LOCK";
+    let take = |user: &mut Handler, token| user.ask(&["SET", lock, token, "NX", "PX", "30000"]);
+
+    let mut user = Handler::new(member.port);
+    assert_eq!(take(&mut user, "first"), "OK");
+    member.control("hold");
+    member.control("lead");
+    wait_until("it is answered from here", || {
+        user.ask(&["GET", lock]) == "first" && user.renewed == 1
+    });
+    assert_eq!(take(&mut user, "second"), "(nil)");
+    assert_eq!(user.ask(&["DEL", lock]), "1");
+    assert_eq!(take(&mut user, "third"), "OK");
+    // That is nobody else's business.
+    assert_eq!(direct.ask(&["GET", lock]).text(), "first");
+
+    member.control("hold");
+    wait_until("the connection was ended", || member.state()["connections"] == 0);
+    member.control("copy-out");
+    caught_up(&member);
+    member.control("follow");
+    assert_eq!(direct.ask(&["GET", lock]).text(), "third");
+    assert_eq!(take(&mut user, "fourth"), "(nil)");
+    assert_eq!(user.ask(&["GET", lock]), "third");
 }

@@ -12,6 +12,8 @@ pub mod types {
     pub const STORE_READY: &str = "StoreReady";
     /// Every pod of the target contains what the policy adds (strategies that inject).
     pub const INJECTED: &str = "Injected";
+    /// The sidecars answer, reach each other and keep up (strategy Replicated).
+    pub const SESSIONS_REPLICATED: &str = "SessionsReplicated";
 }
 
 /// Reasons, each with the condition that carries it.
@@ -92,6 +94,17 @@ pub mod reasons {
     pub const OUT_OF_MEMORY: &str = "OutOfMemory";
     /// Ready of a SessionStore: its server ends as soon as it has started, or cannot be started.
     pub const SERVER_FAILING: &str = "ServerFailing";
+
+    /// SessionsReplicated: every sidecar answers, reaches all others and keeps up.
+    pub const IN_SYNC: &str = "InSync";
+    /// SessionsReplicated: the same, but the application sends commands that sidecars do not speak.
+    pub const COMMANDS_UNSUPPORTED: &str = "CommandsUnsupported";
+    /// SessionsReplicated: a sidecar does not answer, or two of them do not reach each other.
+    pub const MEMBERS_APART: &str = "MembersApart";
+    /// SessionsReplicated: changes wait to be confirmed.
+    pub const REPLICATION_LAGS: &str = "ReplicationLags";
+    /// SessionsReplicated: a sidecar has hardly any memory left.
+    pub const MEMBERS_NEARLY_FULL: &str = "MembersNearlyFull";
 
     /// Injected: every pod contains what its revision says.
     pub const PODS_INJECTED: &str = "PodsInjected";

@@ -12,6 +12,7 @@ use super::survives::{self, Facts, RouteFact, StoreFacts};
 use super::validate::{Unresolved, Validated};
 use crate::affinity::model::{PlanOutcome, Refusal};
 use crate::api::conditions::{reasons, types};
+use crate::api::session_policy::Replication;
 use crate::api::{Affinity, Binds, STATUS_FIELD_MANAGER, SessionPolicy, SessionPolicyStatus, Survival};
 use crate::runtime::metrics::PolicyLabels;
 use crate::runtime::writer::{WriteError, Writer};
@@ -73,6 +74,7 @@ pub fn compute(policy: &SessionPolicy, verdict: &Verdict<'_>, now: &Time) -> Ses
             if let Some(sessions) = sessions {
                 status.binding.clone_from(&sessions.binding);
                 status.injection.clone_from(&sessions.injection);
+                status.replication.clone_from(&sessions.replication);
             }
             let mut states = vec![(types::TARGET_RESOLVED, target_found(validated))];
             if validated.sticky.is_some() {
@@ -105,6 +107,7 @@ pub fn compute(policy: &SessionPolicy, verdict: &Verdict<'_>, now: &Time) -> Ses
             status.survives.clone_from(&former.survives);
             status.binding.clone_from(&former.binding);
             status.injection.clone_from(&former.injection);
+            status.replication.clone_from(&former.replication);
             let target = former
                 .conditions
                 .iter()
@@ -113,7 +116,13 @@ pub fn compute(policy: &SessionPolicy, verdict: &Verdict<'_>, now: &Time) -> Ses
                 || State::new("Unknown", reason, "not looked at yet".into()),
                 |known| State::new(&known.status, &known.reason, known.message.clone()),
             );
-            let unknown = [types::AFFINITY_CONFIGURED, types::STORE_READY, types::INJECTED]
+            let others = [
+                types::AFFINITY_CONFIGURED,
+                types::STORE_READY,
+                types::INJECTED,
+                types::SESSIONS_REPLICATED,
+            ];
+            let unknown = others
                 .into_iter()
                 .filter(|type_| {
                     *type_ == types::AFFINITY_CONFIGURED
@@ -303,13 +312,13 @@ fn target_found(validated: &Validated) -> State {
     )
 }
 
-/// StoreReady and Injected.
+/// StoreReady, Injected and SessionsReplicated.
 fn sessions_conditions(applied: &Applied, sessions: &Sessions) -> Vec<(&'static str, State)> {
     let state = |outcome: &Result<String, Trouble>, reason: &str| match outcome {
         Ok(sentence) => State::new("True", reason, sentence.clone()),
         Err(trouble) => State::new("False", trouble.reason, trouble.message.clone()),
     };
-    let mut states = Vec::with_capacity(2);
+    let mut states = Vec::with_capacity(3);
     if let Some(store) = &sessions.store {
         states.push((types::STORE_READY, state(store, reasons::STORE_REACHED)));
     }
@@ -322,6 +331,21 @@ fn sessions_conditions(applied: &Applied, sessions: &Sessions) -> Vec<(&'static 
             .map(|injected| state(injected, reasons::PODS_INJECTED)),
     };
     states.extend(injected.map(|injected| (types::INJECTED, injected)));
+    if let Some(replicating) = &sessions.replicating {
+        let unsupported = |replication: &Replication| !replication.unsupported_commands.is_empty();
+        let reason = if sessions.replication.as_ref().is_some_and(unsupported) {
+            reasons::COMMANDS_UNSUPPORTED
+        } else {
+            reasons::IN_SYNC
+        };
+        states.push((types::SESSIONS_REPLICATED, state(replicating, reason)));
+    } else if sessions.replication.is_some() {
+        let replaced = "pods are being replaced: what their sidecars say counts once all are there";
+        states.push((
+            types::SESSIONS_REPLICATED,
+            State::new("Unknown", reasons::ROLLOUT_RUNNING, replaced.to_owned()),
+        ));
+    }
     states
 }
 

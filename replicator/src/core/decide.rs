@@ -84,7 +84,7 @@ impl Core {
             }
         }
         if self.homes.acts(partition)
-            && let Some(unknown) = self.unknown_key(command)
+            && let Some(unknown) = self.unknown_key(now, command)
         {
             let suspended = Suspended {
                 asker,

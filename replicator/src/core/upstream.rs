@@ -3,7 +3,7 @@
 //! What is not known here at all is asked of it, by the key's home and before anything is decided, so that a session
 //! that lives only there is found. What is written here is written there: the upstream has a stream of changes of its
 //! own, as a member has. A reply waits for it for a bounded time; once it lags behind, no reply waits until it has
-//! caught up. Locks are not shared with it.
+//! caught up. Locks are not shared with it, except that they outlive a change of who answers clients.
 
 mod lookup;
 mod write;
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::acknowledge::Asker;
 use super::client::Base;
-use super::clock::Hlc;
+use super::clock::{Hlc, Now};
 use super::command::Kind;
 use super::node::Core;
 use super::stream::Stream;
@@ -118,11 +118,16 @@ pub(super) struct Upstream {
     copying: Option<Copying>,
     /// The last copy of what this member is the home of that has come to its end.
     copied: Option<Copied>,
+    /// Until then (`mono_ms`) locks are looked up, too.
+    locks_until_ms: u64,
     fetching: BTreeMap<u64, Fetching>,
     /// Keys of which the upstream has just said that it has nothing.
     absent: HashSet<u64>,
     counts: UpstreamStats,
 }
+
+/// No request of an application lasts longer.
+const LONGEST_REQUEST_MS: u64 = 60_000;
 
 /// A copy of what is here to the upstream, under way.
 #[derive(Debug, Clone)]
@@ -131,6 +136,8 @@ struct Copying {
     next: u32,
     /// Also what other members are the homes of: this member's own changes could not be kept in order.
     all: bool,
+    /// Locks, too.
+    locks: bool,
     /// What an earlier copy has left there and did not change since need not be written again.
     earlier: Option<Copied>,
     /// What it is when it has come to its end.
@@ -176,6 +183,7 @@ impl Upstream {
             clean_at: Hlc::ZERO,
             copying: None,
             copied: None,
+            locks_until_ms: 0,
             fetching: BTreeMap::new(),
             absent: HashSet::new(),
             counts: UpstreamStats::default(),
@@ -218,6 +226,13 @@ impl Upstream {
 }
 
 impl Core {
+    /// Clients that the upstream has answered so far are answered here from now on: some hold a lock there.
+    pub fn lead_upstream(&mut self, now: Now) {
+        if let Some(upstream) = &mut self.upstream {
+            upstream.locks_until_ms = now.mono_ms + LONGEST_REQUEST_MS;
+        }
+    }
+
     /// Figures of this moment; `None` without an upstream store.
     pub fn upstream_stats(&self) -> Option<UpstreamStats> {
         self.upstream.as_ref().map(|upstream| UpstreamStats {

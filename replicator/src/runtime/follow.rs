@@ -139,6 +139,10 @@ pub fn change(node: &Shared, follows: bool) {
             return;
         }
         node.follows = follows;
+        if !follows {
+            let now = node.now();
+            node.core.lead_upstream(now);
+        }
         node.led |= !follows;
         let clients = node.server.clients.values();
         clients.map(|client| Rc::clone(&client.mailbox)).collect()

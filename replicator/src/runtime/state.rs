@@ -29,6 +29,8 @@ pub struct State {
     pub pending: usize,
     /// Links to other members.
     pub links: usize,
+    /// Bytes sent to other members since the start.
+    pub sent_bytes: u64,
     /// The other members.
     pub members: Vec<Member>,
     /// The upstream store, if there is one.
@@ -103,6 +105,7 @@ impl State {
             connections: node.server.stats.connections_open,
             pending: stats.pending,
             links: node.links.len(),
+            sent_bytes: node.links.sent_bytes,
             members: stats
                 .members
                 .into_iter()

@@ -27,6 +27,10 @@ pub struct SessionPolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub injection: Option<Injection>,
 
+    /// What the sidecars say of the sessions in the pods (strategy Replicated).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication: Option<Replication>,
+
     /// One entry per route that reaches the target.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["kind".into(), "namespace".into(), "name".into()]))]
@@ -68,6 +72,27 @@ pub struct Injection {
     /// What the preflight found out, and in which image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preflight: Option<PreflightResult>,
+}
+
+/// What the sidecars say of the sessions in the pods. Numbers that change all the time are written again once they differ by
+/// a tenth: steady state writes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replication {
+    /// Sidecars that answer, and have what they are to hold.
+    pub members: i32,
+    /// Sidecars that there are to be.
+    pub total_members: i32,
+    /// Sessions, about: locks and other keys of the application count, too.
+    pub sessions: i64,
+    /// Changes that the slowest sidecar has not confirmed to another one; below 1,000 it is 0.
+    pub lag: i64,
+    /// Commands that the application sent and that the sidecars do not speak: it uses them for more than sessions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsupported_commands: Vec<String>,
+    /// What would cost less, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recommendation: Option<String>,
 }
 
 /// What a preflight found out.

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::moving;
+use super::report::Member;
 use super::sidecar::PEER_PORT;
 
 /// For one request, connecting included: sidecars are in the same cluster.
@@ -70,7 +71,7 @@ impl Members {
     ///
     /// # Errors
     /// A sentence when it does not answer.
-    pub async fn state(&self, address: &str) -> Result<moving::Member, String> {
+    pub async fn state(&self, address: &str) -> Result<Member, String> {
         let body = self.request(address, Method::GET, "/state").await?;
         serde_json::from_slice(&body).map_err(|error| format!("its state is not understood: {error}"))
     }

@@ -6,7 +6,7 @@
 //! more field on a foreign object and is written by [`super::apply`]. [`pods`] compares what runs with what its revision
 //! says; [`garbage`] finds revisions that nothing names any more. With strategy Replicated the source is [`in_pods`]: the
 //! [`sidecar`] and what it needs to find the others ([`peers`]). [`moving`] says what comes next while sessions are on their
-//! way between a store and the pods; [`members`] speaks to the sidecars. Reads and writes are in [`carry_out`], [`in_pods`] and
+//! way between a store and the pods; [`members`] speaks to the sidecars, which say what [`report`] holds, and [`replication`] sums it up. Reads and writes are in [`carry_out`], [`in_pods`] and
 //! [`undo`] alone.
 
 pub mod binding;
@@ -21,12 +21,14 @@ pub mod names;
 pub mod peers;
 pub mod pods;
 pub mod preflight;
+pub mod replication;
+pub mod report;
 pub mod revision;
 pub mod sidecar;
 pub mod source;
 pub mod undo;
 
-use crate::api::session_policy::{Binding, Injection};
+use crate::api::session_policy::{Binding, Injection, Replication};
 use crate::framework;
 
 /// What is wrong: a reason of [`crate::api::conditions::reasons`] and a sentence that names object and remedy.
@@ -67,6 +69,10 @@ pub struct Sessions {
     pub binding: Option<Binding>,
     /// For status.
     pub injection: Option<Injection>,
+    /// How the sidecars do: a sentence, or what is wrong. `None` without sidecars, and while pods are being replaced.
+    pub replicating: Option<Result<String, Trouble>>,
+    /// For status.
+    pub replication: Option<Replication>,
     /// See [`Injection::rolled_back_at`].
     pub rolled_back_at: Option<String>,
     /// Whether a webhook in the operator injects.

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::report::{Member, Upstream};
 use crate::api::SessionInjection;
 
 /// Annotation of a revision: where its pods keep their sessions.
@@ -67,66 +68,6 @@ pub fn course(current: Option<Place>, wanted: Place, movable: bool) -> Course {
         (Some(Place::StoreToPods | Place::PodsToStore), wanted) => Course::Through(wanted),
         (_, wanted) => Course::To(wanted),
     }
-}
-
-/// What one sidecar says of itself and of the store beside it. Fields as in `GET /state` of session-replicator.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Member {
-    /// Connections of clients.
-    pub connections: u64,
-    /// The other sidecars, as it sees them.
-    #[serde(default)]
-    pub members: Vec<Peer>,
-    /// The store beside it.
-    pub upstream: Option<Upstream>,
-}
-
-/// What one sidecar says of another.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Peer {
-    /// There is a connection.
-    pub linked: bool,
-    /// It does not answer.
-    pub suspect: bool,
-    /// Changes that it has not confirmed.
-    pub lag: u64,
-}
-
-/// What a sidecar says of the store beside it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "as the sidecar tells them")]
-pub struct Upstream {
-    /// Clients are passed on to the store.
-    pub follows: bool,
-    /// New clients wait.
-    pub held: bool,
-    /// The last attempt to write there came through.
-    pub connected: bool,
-    /// Changes that are not there yet.
-    pub pending: u64,
-    /// Copying everything from there.
-    pub copy_in: CopyIn,
-    /// How often copying everything there was begun.
-    pub copy_out_begun: u64,
-    /// Whether that is under way.
-    pub copy_out_running: bool,
-    /// Whether it was begun while clients wait.
-    pub copy_out_held: bool,
-    /// Entries that it has put on their way.
-    pub copy_out_entries: u64,
-}
-
-/// How copying everything from the store goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct CopyIn {
-    /// It is under way.
-    pub running: bool,
-    /// Copies that came to their end.
-    pub completed: u64,
-    /// Copies that were given up.
-    pub abandoned: u64,
-    /// Keys that the present or last copy has come upon.
-    pub seen: u64,
 }
 
 /// What a sidecar is asked to do.
@@ -277,7 +218,9 @@ fn turn(members: &[Member], whom: Vec<usize>, request: Request, sentence: String
     }
     let lag = |member: &Member| {
         let peers = member.members.iter();
-        peers.filter(|peer| peer.linked && !peer.suspect).any(|peer| peer.lag > 0)
+        peers
+            .filter(|peer| peer.linked && !peer.suspect)
+            .any(|peer| peer.lag > 0)
     };
     if these().any(|member| member.connections > 0 || upstream(member).pending > 0 || lag(member)) {
         return Step::Wait(sentence);

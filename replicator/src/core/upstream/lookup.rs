@@ -33,7 +33,7 @@ impl Op<'_> {
 
 impl Core {
     /// The first key of a command that has to be looked up in the upstream store before it can be decided.
-    pub(in crate::core) fn unknown_key<'c>(&self, command: &Command<'c>) -> Option<&'c [u8]> {
+    pub(in crate::core) fn unknown_key<'c>(&self, now: Now, command: &Command<'c>) -> Option<&'c [u8]> {
         let upstream = self.upstream.as_ref()?;
         let keys = match command {
             Command::Key { key, op } if op.looks() => vec![*key],
@@ -44,7 +44,7 @@ impl Core {
         keys.into_iter().find(|key| {
             upstream.concerns(key)
                 && self.store.lookup(key).is_none()
-                && !is_lock(&self.config.groups, key)
+                && (now.mono_ms < upstream.locks_until_ms || !is_lock(&self.config.groups, key))
                 && !upstream.absent.contains(&key_hash(key))
         })
     }

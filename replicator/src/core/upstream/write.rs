@@ -38,6 +38,7 @@ impl Core {
             upstream.copying = Some(Copying {
                 next: 0,
                 all: true,
+                locks: false,
                 earlier: None,
                 begun: Copied {
                     at: Hlc::ZERO,
@@ -53,6 +54,7 @@ impl Core {
     ///
     /// Another member's write may reach the upstream before a copy of what was here a moment earlier, and then that copy
     /// is what stays. A copy of the latest, begun once nobody writes any more and everybody has everything, puts it right.
+    /// Locks go along with it: a request that holds one now finds it there when it comes to its end.
     pub fn copy_upstream(&mut self, now: Now, latest: bool) {
         let begun = Copied {
             at: Hlc::from_ms(now.wall_ms.saturating_sub(COPY_OVERLAP_MS)),
@@ -63,6 +65,7 @@ impl Core {
             upstream.copying = Some(Copying {
                 next: 0,
                 all: false,
+                locks: latest,
                 earlier: upstream.copied.clone().filter(|_| latest),
                 begun,
             });
@@ -90,7 +93,7 @@ impl Core {
             if mine
                 && !is_there
                 && upstream.concerns(entry.key())
-                && !is_lock(&self.config.groups, entry.key())
+                && (copying.locks || !is_lock(&self.config.groups, entry.key()))
             {
                 upstream.counts.copied += 1;
                 // A copy of what is there already needs no room of its own: the ring is empty.

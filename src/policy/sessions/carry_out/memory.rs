@@ -5,7 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::preflights::PREFLIGHT_PAUSE;
+use super::replication::Asked;
 use crate::policy::sessions::Trouble;
+use crate::policy::sessions::replication::Seen;
 use crate::store::client::Reached;
 
 /// How long it is remembered that admission applied a revision.
@@ -31,6 +33,8 @@ pub struct Memory {
     reached: Mutex<HashMap<String, Answered>>,
     /// Zones by node.
     zones: Mutex<HashMap<String, (Instant, String)>>,
+    /// What sidecars said last, by policy.
+    asked: Mutex<HashMap<String, Asked>>,
 }
 
 impl Memory {
@@ -46,6 +50,22 @@ impl Memory {
         let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
         zones.retain(|_, (since, _)| since.elapsed() < ZONE_PERIOD);
         zones.insert(node.to_owned(), (Instant::now(), zone.to_owned()));
+    }
+
+    pub(super) fn asked(&self, policy: &str, pods: &[String]) -> Option<Vec<Seen>> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.get(policy)?.fresh(pods)
+    }
+
+    pub(super) fn rate(&self, policy: &str, pod: &str, sent: u64) -> Option<u64> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.get(policy)?.rate(pod, sent)
+    }
+
+    pub(super) fn remember_asked(&self, policy: &str, seen: &[Seen]) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.retain(|_, asked| !asked.is_old());
+        asked.insert(policy.to_owned(), Asked::new(seen));
     }
 
     pub(super) fn admitted(&self, key: &str) {

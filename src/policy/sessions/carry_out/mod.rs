@@ -6,6 +6,7 @@ mod in_pods;
 mod memory;
 mod moving;
 mod preflights;
+mod replication;
 mod rollout;
 mod store;
 
@@ -24,7 +25,7 @@ use super::moving::{self as course, Course, Place};
 use super::revision::{self, Images, Known};
 use super::{Sessions, Trouble, container, names, pods};
 use crate::api::conditions::reasons;
-use crate::api::session_policy::{Binding, Injection, PreflightResult};
+use crate::api::session_policy::{Binding, Injection, PreflightResult, Replication};
 use crate::api::{POLICY_UID_ANNOTATION, SessionPolicy};
 use crate::framework::{self, Endpoint, Preset};
 use crate::policy::dereference::Dereferenced;
@@ -72,6 +73,10 @@ pub async fn carry_out(
         found,
         preset: framework::preset(wish.client.framework),
         former: policy.status.as_ref().and_then(|status| status.injection.clone()),
+        known: policy
+            .status
+            .as_ref()
+            .and_then(|status| status.replication.clone()),
     };
     // Also one whose object somebody deleted: it is made anew, and the template has to name it all the time.
     let current = pods::mark_of(&validated.target).filter(|mark| names::is_revision(&validated.name, mark));
@@ -89,6 +94,7 @@ pub async fn carry_out(
         Ok(()) => work.judge(&sessions, next.as_deref(), &count).await?,
         Err(trouble) => Err(trouble),
     });
+    work.replication(&mut sessions, &count).await?;
     sessions.injection = Some(Injection {
         revision: sessions.mark.clone(),
         injected_pods: i32::try_from(count.injected).unwrap_or(i32::MAX),
@@ -108,6 +114,7 @@ struct Work<'a> {
     found: &'a Dereferenced,
     preset: &'static dyn Preset,
     former: Option<Injection>,
+    known: Option<Replication>,
 }
 
 impl Work<'_> {

@@ -4,6 +4,7 @@ mod container;
 mod moving;
 mod pods;
 mod preflight;
+mod replication;
 mod revision;
 mod sidecar;
 mod source;

@@ -1,8 +1,7 @@
 //! What comes next while sessions move.
 
-use crate::policy::sessions::moving::{
-    CopyIn, Course, Member, Peer, Place, Request, Step, Upstream, course, into_pods, into_store, next,
-};
+use crate::policy::sessions::moving::{Course, Place, Request, Step, course, into_pods, into_store, next};
+use crate::policy::sessions::report::{CopyIn, Member, Peer, Upstream};
 
 fn member(change: impl FnOnce(&mut Upstream)) -> Member {
     let mut upstream = Upstream {
@@ -83,8 +82,8 @@ fn into_the_store_all_have_copied_before_one_follows() {
     let mut late = held.clone();
     late.members = vec![Peer {
         linked: true,
-        suspect: false,
         lag: 1,
+        ..Peer::default()
     }];
     assert!(matches!(into_store(&[held.clone(), late.clone()]), Step::Wait(_)));
     late.members[0].suspect = true;
