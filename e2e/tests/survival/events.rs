@@ -15,13 +15,19 @@ use session_operator::api::{Event as Promise, Outcome};
 use session_operator::drill::Marks;
 use session_operator::drill::event::Event;
 
-use crate::{Scene, Store};
+use crate::{Place, Scene};
 
 /// Replicas of every application.
 const REPLICAS: i32 = 3;
 
 /// Namespace and name of the operator's release.
 const OPERATOR: &str = "session-operator";
+
+/// Container of every application.
+const APPLICATION: &str = "web";
+
+/// Container that keeps sessions beside it.
+const SIDECAR: &str = session_operator::policy::sessions::sidecar::CONTAINER;
 
 /// How long one step of an event may take.
 const LIMIT: Duration = Duration::from_mins(3);
@@ -41,6 +47,7 @@ pub struct Case {
 #[derive(Clone, Copy, Debug)]
 enum Cause {
     KillContainer,
+    KillSidecar,
     DeletePod,
     Restart,
     Scale(&'static [i32]),
@@ -61,31 +68,44 @@ const fn case(event: Promise, what: &'static str, says: Option<Outcome>, cause: 
     }
 }
 
-/// The cases of a store. What happens to pods and to the operator is the same with every store.
-pub fn cases(store: Store) -> Vec<Case> {
+/// What happens to pods and to the operator.
+fn of_pods() -> Vec<Case> {
+    use Cause as C;
+    use Promise as P;
+    vec![
+        case(P::ContainerRestart, "SIGKILL in a pod", None, C::KillContainer),
+        case(P::PodLoss, "a pod deleted", None, C::DeletePod),
+        case(P::RollingUpdate, "rollout restart", None, C::Restart),
+        case(P::ScaleUp, "from 3 pods to 4", None, C::Scale(&[REPLICAS + 1])),
+        case(P::ScaleDown, "from 4 pods to 3", None, C::Scale(&[REPLICAS])),
+        case(
+            P::ScaleToZero,
+            "to 0 pods and back to 3",
+            None,
+            C::Scale(&[0, REPLICAS]),
+        ),
+        case(
+            P::OperatorDown,
+            "operator stopped, a pod deleted",
+            None,
+            C::StopOperator,
+        ),
+    ]
+}
+
+/// The cases of a place. What happens to pods and to the operator is the same with every store.
+pub fn cases(place: Place) -> Vec<Case> {
     use Cause as C;
     use Promise as P;
     let kept = Some(Outcome::Kept);
     let lost = Some(Outcome::Lost);
-    match store {
-        Store::Memory => vec![
-            case(P::ContainerRestart, "SIGKILL in a pod", None, C::KillContainer),
-            case(P::PodLoss, "a pod deleted", None, C::DeletePod),
-            case(P::RollingUpdate, "rollout restart", None, C::Restart),
-            case(P::ScaleUp, "from 3 pods to 4", None, C::Scale(&[REPLICAS + 1])),
-            case(P::ScaleDown, "from 4 pods to 3", None, C::Scale(&[REPLICAS])),
-            case(
-                P::ScaleToZero,
-                "to 0 pods and back to 3",
-                None,
-                C::Scale(&[0, REPLICAS]),
-            ),
-            case(
-                P::OperatorDown,
-                "operator stopped, a pod deleted",
-                None,
-                C::StopOperator,
-            ),
+    let mut cases = if place == Place::Volume {
+        Vec::new()
+    } else {
+        of_pods()
+    };
+    let others = match place {
+        Place::Memory => vec![
             case(
                 P::NodeLoss,
                 "a node without the store cut off",
@@ -101,7 +121,7 @@ pub fn cases(store: Store) -> Vec<Case> {
             case(P::StoreRestart, "SIGKILL to the server", None, C::KillServer),
             case(P::StoreLoss, "the server's pod deleted", None, C::DeleteServer),
         ],
-        Store::Volume => vec![
+        Place::Volume => vec![
             case(
                 P::NodeLoss,
                 "the store's node cut off, then back",
@@ -112,14 +132,26 @@ pub fn cases(store: Store) -> Vec<Case> {
             case(P::StoreRestart, "SIGKILL to the server", None, C::KillServer),
             case(P::StoreLoss, "volume and pod deleted", None, C::LoseVolume),
         ],
-    }
+        Place::AllPods | Place::TwoPods => vec![
+            case(
+                P::ContainerRestart,
+                "SIGKILL to a sidecar",
+                None,
+                C::KillSidecar,
+            ),
+            case(P::NodeLoss, "a node cut off", None, C::LoseOtherNode),
+        ],
+    };
+    cases.extend(others);
+    cases
 }
 
 impl Case {
     /// Lets it happen, and waits until everything runs again.
-    pub async fn cause(&self, scene: &Scene<'_>, store: Store) -> Result<()> {
+    pub async fn cause(&self, scene: &Scene<'_>, place: Place) -> Result<()> {
         match self.cause {
-            Cause::KillContainer => all(scene, |running| kill_container(scene, running)).await,
+            Cause::KillContainer => all(scene, |running| kill_in_pod(scene, running, APPLICATION)).await,
+            Cause::KillSidecar => all(scene, |running| kill_in_pod(scene, running, SIDECAR)).await,
             Cause::DeletePod => all(scene, |running| happen(running, Event::DeletePod(None))).await,
             Cause::Restart => all(scene, |running| happen(running, Event::Restart)).await,
             Cause::Scale(steps) => {
@@ -128,11 +160,11 @@ impl Case {
                 }
                 Ok(())
             }
-            Cause::LoseOtherNode => lose_other_node(scene, store).await,
-            Cause::LoseStoresNode => lose_stores_node(scene, store).await,
-            Cause::KillServer => kill_server(scene, store).await,
-            Cause::DeleteServer => delete_server(scene, store).await,
-            Cause::LoseVolume => lose_volume(scene, store).await,
+            Cause::LoseOtherNode => lose_other_node(scene, place).await,
+            Cause::LoseStoresNode => lose_stores_node(scene, place).await,
+            Cause::KillServer => kill_server(scene, place).await,
+            Cause::DeleteServer => delete_server(scene, place).await,
+            Cause::LoseVolume => lose_volume(scene, place).await,
             Cause::StopOperator => stop_operator(scene).await,
         }
     }
@@ -152,10 +184,10 @@ async fn happen(running: &Running, event: Event) -> Result<()> {
     Ok(())
 }
 
-async fn kill_container(scene: &Scene<'_>, running: &Running) -> Result<()> {
+async fn kill_in_pod(scene: &Scene<'_>, running: &Running, container: &str) -> Result<()> {
     let pods = running.workload.pods().await?;
     let pod = pods.keys().next().context("a pod")?;
-    kill(scene, pod, "web").await?;
+    kill(scene, pod, container).await?;
     happen(running, Event::Nothing(Duration::ZERO)).await?;
     running.workload.settled().await?;
     Ok(())
@@ -165,12 +197,9 @@ async fn kill_container(scene: &Scene<'_>, running: &Running) -> Result<()> {
 async fn kill(scene: &Scene<'_>, pod: &str, container: &str) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(scene.cluster.client.clone(), scene.namespace);
     let restarts = async || {
-        let statuses = pods
-            .get(pod)
-            .await?
-            .status
-            .and_then(|status| status.container_statuses);
-        let mut statuses = statuses.into_iter().flatten();
+        let status = pods.get(pod).await?.status.unwrap_or_default();
+        let (sidecars, containers) = (status.init_container_statuses, status.container_statuses);
+        let mut statuses = sidecars.into_iter().chain(containers).flatten();
         let status = statuses.find(|status| status.name == container);
         anyhow::Ok(status.map(|status| (status.restart_count, status.ready)))
     };
@@ -190,9 +219,14 @@ async fn kill(scene: &Scene<'_>, pod: &str, container: &str) -> Result<()> {
     .await
 }
 
-async fn lose_other_node(scene: &Scene<'_>, store: Store) -> Result<()> {
-    let with_store = store::node(scene.cluster, scene.namespace, store.name()).await?;
-    let other = node::OTHERS.into_iter().find(|node| *node != with_store);
+async fn lose_other_node(scene: &Scene<'_>, place: Place) -> Result<()> {
+    let with_store = match place.store() {
+        Some(store) => Some(store::node(scene.cluster, scene.namespace, store).await?),
+        None => None,
+    };
+    let other = node::OTHERS
+        .into_iter()
+        .find(|node| with_store.as_deref() != Some(*node));
     let other = other.context("a node without the store")?;
     let lost = async {
         node::lose(scene.cluster, scene.namespace, other).await?;
@@ -203,41 +237,48 @@ async fn lose_other_node(scene: &Scene<'_>, store: Store) -> Result<()> {
     lost
 }
 
-async fn lose_stores_node(scene: &Scene<'_>, store: Store) -> Result<()> {
-    let with_store = store::node(scene.cluster, scene.namespace, store.name()).await?;
+async fn lose_stores_node(scene: &Scene<'_>, place: Place) -> Result<()> {
+    let store = stored(place)?;
+    let with_store = store::node(scene.cluster, scene.namespace, store).await?;
     let former = uid(scene, store).await?;
     let lost = node::lose(scene.cluster, scene.namespace, &with_store).await;
     node::bring_back(scene.cluster, &with_store).await?;
     lost?;
-    store::replaced(scene.cluster, scene.namespace, store.name(), &former).await
+    store::replaced(scene.cluster, scene.namespace, store, &former).await
 }
 
-async fn uid(scene: &Scene<'_>, store: Store) -> Result<String> {
-    let pod = store::server_pod(scene.cluster, scene.namespace, store.name()).await?;
+fn stored(place: Place) -> Result<&'static str> {
+    place.store().context("sessions are in no store")
+}
+
+async fn uid(scene: &Scene<'_>, store: &str) -> Result<String> {
+    let pod = store::server_pod(scene.cluster, scene.namespace, store).await?;
     pod.metadata.uid.context("a pod without uid")
 }
 
-async fn kill_server(scene: &Scene<'_>, store: Store) -> Result<()> {
-    kill(scene, &store::server(store.name()), "server").await?;
-    store::ready(scene.cluster, scene.namespace, store.name()).await
+async fn kill_server(scene: &Scene<'_>, place: Place) -> Result<()> {
+    let store = stored(place)?;
+    kill(scene, &store::server(store), "server").await?;
+    store::ready(scene.cluster, scene.namespace, store).await
 }
 
-async fn delete_server(scene: &Scene<'_>, store: Store) -> Result<()> {
+async fn delete_server(scene: &Scene<'_>, place: Place) -> Result<()> {
+    let store = stored(place)?;
     let former = uid(scene, store).await?;
     let pods: Api<Pod> = Api::namespaced(scene.cluster.client.clone(), scene.namespace);
-    pods.delete(&store::server(store.name()), &DeleteParams::default())
+    pods.delete(&store::server(store), &DeleteParams::default())
         .await?;
-    store::replaced(scene.cluster, scene.namespace, store.name(), &former).await
+    store::replaced(scene.cluster, scene.namespace, store, &former).await
 }
 
 /// The claim goes with its pod, and the next one gets another volume.
-async fn lose_volume(scene: &Scene<'_>, store: Store) -> Result<()> {
+async fn lose_volume(scene: &Scene<'_>, place: Place) -> Result<()> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(scene.cluster.client.clone(), scene.namespace);
     for claim in claims.list_metadata(&ListParams::default()).await? {
         let name = claim.metadata.name.context("a claim without name")?;
         claims.delete(&name, &DeleteParams::default()).await?;
     }
-    delete_server(scene, store).await
+    delete_server(scene, place).await
 }
 
 /// Pods that come while the operator is away have to be as all others.

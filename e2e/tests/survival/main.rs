@@ -1,5 +1,5 @@
-//! Every application through every event, with its sessions in a store that keeps them in memory and in one that keeps them
-//! on a volume: what status promises, and what users measure. Written to `docs/survival.md`.
+//! Every application through every event, with its sessions in a store that keeps them in memory, in one that keeps them on a
+//! volume, and in its own pods: what status promises, and what users measure. Written to `docs/survival.md`.
 //!
 //! Nodes are cut off and the operator is stopped, so nothing else may run beside this.
 #![cfg(test)]
@@ -17,7 +17,7 @@ use e2e::users::drill_together;
 use e2e::{Cluster, node, store, with_temp_namespace};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::api::{Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use session_operator::api::{SessionPolicy, Survival};
 use session_operator::drill::{Class, Options};
 
@@ -38,21 +38,39 @@ const MEMBERS: u32 = 10;
 /// Users of each application who log out before the event.
 const LEAVERS: u32 = 2;
 
-/// A store, by its name.
+/// Where sessions are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
-    /// Sessions in memory.
+pub enum Place {
+    /// A store with sessions in memory.
     Memory,
-    /// Sessions on a volume.
+    /// A store with sessions on a volume.
     Volume,
+    /// Every pod has every session.
+    AllPods,
+    /// A pod, and another one as its backup.
+    TwoPods,
 }
 
-impl Store {
-    /// Its object's name.
-    pub fn name(self) -> &'static str {
+impl Place {
+    /// Name of the store.
+    pub fn store(self) -> Option<&'static str> {
         match self {
-            Self::Memory => "memory",
-            Self::Volume => "volume",
+            Self::Memory => Some("memory"),
+            Self::Volume => Some("volume"),
+            Self::AllPods | Self::TwoPods => None,
+        }
+    }
+
+    /// What a policy says of it.
+    fn spec(self) -> Value {
+        match self {
+            Self::Memory | Self::Volume => {
+                json!({"strategy": "Shared", "shared": {"storeRef": {"name": self.store()}}, "replicated": null})
+            }
+            Self::AllPods => json!({"strategy": "Replicated", "replicated": {"mode": "All"}, "shared": null}),
+            Self::TwoPods => {
+                json!({"strategy": "Replicated", "replicated": {"mode": "Backup", "backups": 1}, "shared": null})
+            }
         }
     }
 }
@@ -86,10 +104,10 @@ async fn every_application_through_every_event() -> Result<()> {
         let apps = wanted()?;
         let mut record = Record::new(apps.iter().map(|app| app.name).collect());
         let scene = Scene::set(cluster, namespace, apps).await?;
-        for store in [Store::Memory, Store::Volume] {
-            scene.keep_sessions_in(store).await?;
-            for case in events::cases(store) {
-                let row = scene.run(store, case).await?;
+        for place in [Place::Memory, Place::Volume, Place::AllPods, Place::TwoPods] {
+            scene.keep_sessions_in(place).await?;
+            for case in events::cases(place) {
+                let row = scene.run(place, case).await?;
                 eprintln!("{row}");
                 record.add(row);
             }
@@ -132,34 +150,25 @@ impl<'a> Scene<'a> {
 
     async fn make_stores(cluster: &Cluster, namespace: &str) -> Result<()> {
         let persistence = json!({"size": "1Gi", "storageClassName": "local"});
-        store::create(
-            cluster,
-            namespace,
-            Store::Memory.name(),
-            json!({"engine": "Redis"}),
-        )
-        .await?;
+        store::create(cluster, namespace, "memory", json!({"engine": "Redis"})).await?;
         let spec = json!({"engine": "Redis", "persistence": persistence});
-        store::create(cluster, namespace, Store::Volume.name(), spec).await
+        store::create(cluster, namespace, "volume", spec).await
     }
 
-    /// Lets all policies use a store, and waits until all pods do.
-    async fn keep_sessions_in(&self, store: Store) -> Result<()> {
-        let shared = json!({"storeRef": {"name": store.name()}});
+    /// Lets all policies keep sessions there, and waits until all pods do.
+    async fn keep_sessions_in(&self, place: Place) -> Result<()> {
         let set_up = stream::iter(self.apps.clone())
             .map(Ok)
-            .try_for_each_concurrent(AT_ONCE, |app| {
-                let shared = &shared;
-                async move {
-                    if self.policies.api().get_opt(app.name).await?.is_none() {
-                        self.policies.create_with(app.name, in_store(app, shared)).await?;
-                    } else {
-                        let patch = Patch::Merge(json!({"spec": {"shared": shared}}));
-                        let params = PatchParams::default();
-                        self.policies.api().patch(app.name, &params, &patch).await?;
-                    }
-                    self.policy(app).await.map(|_| ())
+            .try_for_each_concurrent(AT_ONCE, |app| async move {
+                if self.policies.api().get_opt(app.name).await?.is_none() {
+                    let shared = json!({"storeRef": {"name": place.store()}});
+                    self.policies.create_with(app.name, in_store(app, &shared)).await?;
+                } else {
+                    let patch = Patch::Merge(json!({"spec": place.spec()}));
+                    let params = PatchParams::default();
+                    self.policies.api().patch(app.name, &params, &patch).await?;
                 }
+                self.policy(app).await.map(|_| ())
             });
         set_up.await
     }
@@ -169,7 +178,7 @@ impl<'a> Scene<'a> {
         self.policies.ready_within(app.name, SHARED_LIMIT).await
     }
 
-    async fn run(&self, store: Store, case: Case) -> Result<Row> {
+    async fn run(&self, place: Place, case: Case) -> Result<Row> {
         let mut promises: Vec<Survival> = Vec::new();
         for (running, _) in &self.applications {
             let policy = self.policy(running.app).await?;
@@ -188,14 +197,14 @@ impl<'a> Scene<'a> {
             ..Options::default()
         };
         let reports = drill_together(&self.applications, &options, case.what, async {
-            case.cause(self, store).await?;
+            case.cause(self, place).await?;
             for (running, _) in &self.applications {
                 self.policy(running.app).await?;
             }
             Ok(())
         })
         .await
-        .with_context(|| format!("{} ({store:?})", case.what))?;
+        .with_context(|| format!("{} ({place:?})", case.what))?;
         for report in &reports {
             ensure!(
                 report.count(Class::LoginFailed) == 0,
@@ -205,7 +214,7 @@ impl<'a> Scene<'a> {
             );
         }
         Ok(Row {
-            store,
+            place,
             case,
             promises,
             reports,

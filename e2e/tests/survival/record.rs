@@ -11,7 +11,7 @@ use session_operator::api::{Outcome, Survival};
 use session_operator::drill::{Class, Report};
 
 use crate::events::Case;
-use crate::{LEAVERS, MEMBERS, Store};
+use crate::{LEAVERS, MEMBERS, Place};
 
 /// The repository.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -19,10 +19,10 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// The page, in the repository.
 const PAGE: &str = "docs/survival.md";
 
-/// One event with one store, for all applications.
+/// One event with sessions in one place, for all applications.
 pub struct Row {
-    /// The store.
-    pub store: Store,
+    /// Where sessions were.
+    pub place: Place,
     /// What happened.
     pub case: Case,
     /// What each policy's status said before.
@@ -91,9 +91,9 @@ impl Row {
             let is_worse = rank(measured(report)) < rank(wanted) || report.count(Class::LoggedOut) != LEAVERS;
             is_worse.then(|| {
                 format!(
-                    "{app}, {} with the store {}: promised {wanted:?} ({}), measured {:?}:\n{}",
+                    "{app}, {} ({:?}): promised {wanted:?} ({}), measured {:?}:\n{}",
                     self.case.what,
-                    self.store.name(),
+                    self.place,
                     promise.message,
                     measured(report),
                     report.table()
@@ -159,7 +159,7 @@ impl Record {
         let mut page = format!(
             "# What sessions survive: promised and measured\n\n\
              Written by `make test-long` (`e2e/tests/survival`) at commit {commit}{changed}, {date}.\n\n\
-             Strategy Shared, stores with topology Standalone (Redis, TLS), applications with 3 pods each. Before every event \
+             Stores have topology Standalone (Redis, TLS), applications 3 pods each and no affinity. Before every event \
              {MEMBERS} users of each application log in and fill their sessions, and {LEAVERS} more log out again; they go on \
              while it happens. *Promised* is `status.survives` of the policies before the event; where its sentence tells several \
              ways apart, also what it says of this one. *Measured* is how many users were logged in with everything they had at \
@@ -167,9 +167,11 @@ impl Record {
              or the pod was away). Nobody who had logged out came back. The run fails where a measurement is worse than its \
              promise.\n"
         );
-        for (store, heading) in [
-            (Store::Memory, "Sessions in memory"),
-            (Store::Volume, "Sessions on a volume (what differs)"),
+        for (place, heading) in [
+            (Place::Memory, "Shared: a store with sessions in memory"),
+            (Place::Volume, "Shared: a store with sessions on a volume (what differs)"),
+            (Place::AllPods, "Replicated, mode All: every pod has every session"),
+            (Place::TwoPods, "Replicated, mode Backup(1): a pod and another one"),
         ] {
             let _infallible = write!(
                 page,
@@ -177,7 +179,7 @@ impl Record {
                 self.apps.join(" | "),
                 "---|".repeat(self.apps.len())
             );
-            for row in self.rows.iter().filter(|row| row.store == store) {
+            for row in self.rows.iter().filter(|row| row.place == place) {
                 let _infallible = writeln!(page, "{row}");
             }
         }
