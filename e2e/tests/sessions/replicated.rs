@@ -12,7 +12,7 @@ use session_operator::drill::event::Event;
 
 use super::support::{SHARED_LIMIT, nobody_lost, nothing_in_pods, shared, shop, users};
 
-fn in_pods(replicated: &Value, sticky: &Value) -> Value {
+pub fn in_pods(replicated: &Value, sticky: &Value) -> Value {
     let mut spec = json!({
         "targetRef": {"name": "shop"},
         "strategy": "Replicated",

@@ -11,6 +11,9 @@ use session_replicator::core::{
 
 use crate::report::{Bar, Report, Row};
 
+/// Fewer than a process has: what each member works out when another one joins grows with them, hundreds of members join in
+/// one thread here, and a write costs the same.
+const PARTITIONS: u16 = 64;
 /// From a member to any other, milliseconds: one frame of so many takes long. Links keep the order.
 const QUICK_MS: u64 = 1;
 const SLOW_MS: u64 = 10;
@@ -158,6 +161,7 @@ impl Cluster {
             Core::new(
                 Config {
                     mode,
+                    partitions: PARTITIONS,
                     ..Config::default()
                 },
                 me,

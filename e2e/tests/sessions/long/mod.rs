@@ -4,6 +4,7 @@ mod helm;
 mod hostile;
 mod injection;
 mod moving;
+mod replicas;
 mod stripped;
 
 use anyhow::Result;
