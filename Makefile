@@ -1,6 +1,7 @@
 # The commands of this project. Every one can be repeated; long ones show their progress.
 #
 # make demo        from a fresh checkout to a policy at work, on a real cluster
+# make demo-all    every strategy through every event: promised and measured
 # make test        what CI runs: unit, api, replicator, frameworks, e2e
 # make check       formatting, lints, generated files, chart
 
@@ -19,9 +20,11 @@ TIMED := .ci/timed
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo demo-down
+.PHONY: demo demo-all demo-down
 demo: ## Cluster, chart, shop and policy; then users, faults, and what became of every session.
 	@e2e/demo
+demo-all: ## The shop under every strategy through every event: one table of what was promised and measured.
+	@e2e/demo all
 demo-down: ## Remove what `make demo` left running.
 	@e2e/demo down
 

@@ -105,6 +105,7 @@ pub fn cases(place: Place) -> Vec<Case> {
         of_pods()
     };
     let others = match place {
+        Place::OwnPod => vec![case(P::NodeLoss, "a node cut off", None, C::LoseOtherNode)],
         Place::Memory => vec![
             case(
                 P::NodeLoss,

@@ -1,5 +1,6 @@
-//! Every application through every event, with its sessions in a store that keeps them in memory, in one that keeps them on a
-//! volume, and in its own pods: what status promises, and what users measure. Written to `docs/survival.md`.
+//! Every application through every event, with affinity alone, with its sessions in a store that keeps them in memory, in one
+//! that keeps them on a volume, and in its own pods: what status promises, and what users measure. Written to
+//! `docs/survival.md`, and for one application printed as a table of strategies and events (`make demo-all`).
 //!
 //! Nodes are cut off and the operator is stopped, so nothing else may run beside this.
 #![cfg(test)]
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::app::{App, KITCHEN, KITCHEN_CJS, LIBRARY, NOTES, Running, SHOP, TICKETS};
-use e2e::policy::{Policies, SHARED_LIMIT, in_store, promise};
+use e2e::policy::{Policies, SHARED_LIMIT, promise};
 use e2e::users::drill_together;
 use e2e::{Cluster, node, store, with_temp_namespace};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -26,8 +27,19 @@ use record::{Record, Row};
 
 const APPS: [App; 6] = [SHOP, TICKETS, LIBRARY, KITCHEN, KITCHEN_CJS, NOTES];
 
+const PLACES: [Place; 5] = [
+    Place::OwnPod,
+    Place::Memory,
+    Place::Volume,
+    Place::AllPods,
+    Place::TwoPods,
+];
+
 /// Names of the applications to look at, separated by spaces; absent = all. The page is written only for all.
 const ONLY: &str = "SURVIVAL_APPS";
+
+/// Places to look at, by their names in [`Place`], separated by spaces; absent = all. The page is written only for all.
+const ONLY_PLACES: &str = "SURVIVAL_PLACES";
 
 /// Applications that start at once: the machines of tests have two cores.
 const AT_ONCE: usize = 2;
@@ -41,6 +53,8 @@ const LEAVERS: u32 = 2;
 /// Where sessions are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
+    /// The pod that made them, to which their users are bound.
+    OwnPod,
     /// A store with sessions in memory.
     Memory,
     /// A store with sessions on a volume.
@@ -57,19 +71,37 @@ impl Place {
         match self {
             Self::Memory => Some("memory"),
             Self::Volume => Some("volume"),
-            Self::AllPods | Self::TwoPods => None,
+            Self::OwnPod | Self::AllPods | Self::TwoPods => None,
+        }
+    }
+
+    /// For people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::OwnPod => "Sticky",
+            Self::Memory => "Shared, memory",
+            Self::Volume => "Shared, volume",
+            Self::AllPods => "Replicated, All",
+            Self::TwoPods => "Replicated, Backup(1)",
         }
     }
 
     /// What a policy says of it.
     fn spec(self) -> Value {
+        let none = Value::Null;
+        let of = |strategy: &str, sticky: Value, shared: Value, replicated: Value| {
+            json!({"strategy": strategy, "sticky": sticky, "shared": shared, "replicated": replicated})
+        };
         match self {
+            Self::OwnPod => of("Sticky", json!({}), none.clone(), none),
             Self::Memory | Self::Volume => {
-                json!({"strategy": "Shared", "shared": {"storeRef": {"name": self.store()}}, "replicated": null})
+                let shared = json!({"storeRef": {"name": self.store()}});
+                of("Shared", none.clone(), shared, none)
             }
-            Self::AllPods => json!({"strategy": "Replicated", "replicated": {"mode": "All"}, "shared": null}),
+            Self::AllPods => of("Replicated", none.clone(), none, json!({"mode": "All"})),
             Self::TwoPods => {
-                json!({"strategy": "Replicated", "replicated": {"mode": "Backup", "backups": 1}, "shared": null})
+                let backup = json!({"mode": "Backup", "backups": 1});
+                of("Replicated", none.clone(), none, backup)
             }
         }
     }
@@ -87,24 +119,27 @@ pub struct Scene<'a> {
     policies: Policies,
 }
 
-fn wanted() -> Result<Vec<App>> {
-    let Ok(names) = std::env::var(ONLY) else {
-        return Ok(APPS.to_vec());
+/// Those that a variable names; all of them when it is not set.
+fn wanted<T: Copy>(variable: &str, all: &[T], name_of: impl Fn(&T) -> String) -> Result<Vec<T>> {
+    let Ok(names) = std::env::var(variable) else {
+        return Ok(all.to_vec());
     };
-    let one = |name: &str| APPS.into_iter().find(|app| app.name == name);
+    let one = |name: &str| all.iter().copied().find(|one| name_of(one) == name);
     names
         .split_whitespace()
-        .map(|name| one(name).with_context(|| format!("{ONLY}: there is no application {name}")))
+        .map(|name| one(name).with_context(|| format!("{variable}: there is no {name}")))
         .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_application_through_every_event() -> Result<()> {
     with_temp_namespace("survival", async |cluster, namespace| {
-        let apps = wanted()?;
+        let apps = wanted(ONLY, &APPS, |app| app.name.to_owned())?;
+        let places = wanted(ONLY_PLACES, &PLACES, |place| format!("{place:?}"))?;
         let mut record = Record::new(apps.iter().map(|app| app.name).collect());
         let scene = Scene::set(cluster, namespace, apps).await?;
-        for place in [Place::Memory, Place::Volume, Place::AllPods, Place::TwoPods] {
+        for place in &places {
+            let place = *place;
             scene.keep_sessions_in(place).await?;
             for case in events::cases(place) {
                 let row = scene.run(place, case).await?;
@@ -112,8 +147,11 @@ async fn every_application_through_every_event() -> Result<()> {
                 record.add(row);
             }
         }
-        if scene.apps.len() == APPS.len() {
+        if scene.apps.len() == APPS.len() && places.len() == PLACES.len() {
             record.write()?;
+        }
+        if let [app] = scene.apps.as_slice() {
+            println!("{}", record.summary(app.name));
         }
         let worse = record.worse();
         ensure!(worse.is_empty(), "worse than promised:\n{}", worse.join("\n"));
@@ -161,8 +199,10 @@ impl<'a> Scene<'a> {
             .map(Ok)
             .try_for_each_concurrent(AT_ONCE, |app| async move {
                 if self.policies.api().get_opt(app.name).await?.is_none() {
-                    let shared = json!({"storeRef": {"name": place.store()}});
-                    self.policies.create_with(app.name, in_store(app, &shared)).await?;
+                    let mut spec = place.spec();
+                    spec["targetRef"] = json!({"name": app.name});
+                    spec["client"] = json!({"framework": app.framework});
+                    self.policies.create_with(app.name, spec).await?;
                 } else {
                     let patch = Patch::Merge(json!({"spec": place.spec()}));
                     let params = PatchParams::default();
@@ -170,7 +210,13 @@ impl<'a> Scene<'a> {
                 }
                 self.policy(app).await.map(|_| ())
             });
-        set_up.await
+        set_up.await?;
+        if place == Place::OwnPod {
+            for (running, entry) in &self.applications {
+                running.sticky(*entry).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The policy of an application, once it is ready.

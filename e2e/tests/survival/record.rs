@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use session_operator::api::{Outcome, Survival};
+use session_operator::api::{Event, Outcome, Survival};
 use session_operator::drill::{Class, Report};
 
 use crate::events::Case;
@@ -142,6 +142,52 @@ impl Record {
         std::fs::write(&path, self.page()?).with_context(|| format!("writing {}", path.display()))
     }
 
+    /// Of one application: strategies and events, promised and measured.
+    pub fn summary(&self, app: &str) -> String {
+        let mut events: Vec<(Event, &str)> = Vec::new();
+        let mut places: Vec<Place> = Vec::new();
+        for row in &self.rows {
+            let event = (row.case.event, row.case.what);
+            if !events.contains(&event) {
+                events.push(event);
+            }
+            if !places.contains(&row.place) {
+                places.push(row.place);
+            }
+        }
+        let mut table = vec![
+            ["event".to_owned(), "what was done".to_owned()]
+                .into_iter()
+                .chain(places.iter().map(|place| place.title().to_owned()))
+                .collect::<Vec<_>>(),
+        ];
+        for event in events {
+            let mut line = vec![format!("{:?}", event.0), event.1.to_owned()];
+            line.extend(places.iter().map(|place| {
+                let row = self
+                    .rows
+                    .iter()
+                    .find(|row| row.place == *place && (row.case.event, row.case.what) == event);
+                row.and_then(|row| Some(format!("{}: {}", row.promised(), Row::cell(row.reports.first()?))))
+                    .unwrap_or_else(|| "-".to_owned())
+            }));
+            table.push(line);
+        }
+        let width = |column: usize| {
+            let cells = table.iter().filter_map(|line| line.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let mut text = format!("{app}: promised, and how many of {MEMBERS} users kept their sessions\n\n");
+        for line in &table {
+            let cells = line.iter().enumerate();
+            let padded: Vec<String> = cells
+                .map(|(column, cell)| format!("{cell:<width$}", width = width(column)))
+                .collect();
+            let _infallible = writeln!(text, "{}", padded.join("  ").trim_end());
+        }
+        text
+    }
+
     fn page(&self) -> Result<String> {
         let commit = git(&["rev-parse", "--short=10", "HEAD"])?;
         let changes = git(&["status", "--porcelain", "--", ".", &format!(":!{PAGE}")])?;
@@ -159,7 +205,7 @@ impl Record {
         let mut page = format!(
             "# What sessions survive: promised and measured\n\n\
              Written by `make test-long` (`e2e/tests/survival`) at commit {commit}{changed}, {date}.\n\n\
-             Stores have topology Standalone (Redis, TLS), applications 3 pods each and no affinity. Before every event \
+             Stores have topology Standalone (Redis, TLS), applications 3 pods each, and no affinity unless the heading says so. Before every event \
              {MEMBERS} users of each application log in and fill their sessions, and {LEAVERS} more log out again; they go on \
              while it happens. *Promised* is `status.survives` of the policies before the event; where its sentence tells several \
              ways apart, also what it says of this one. *Measured* is how many users were logged in with everything they had at \
@@ -168,6 +214,7 @@ impl Record {
              promise.\n"
         );
         for (place, heading) in [
+            (Place::OwnPod, "Sticky: every user stays at a pod"),
             (Place::Memory, "Shared: a store with sessions in memory"),
             (Place::Volume, "Shared: a store with sessions on a volume (what differs)"),
             (Place::AllPods, "Replicated, mode All: every pod has every session"),
