@@ -134,12 +134,7 @@ pub fn cases(place: Place) -> Vec<Case> {
             case(P::StoreLoss, "volume and pod deleted", None, C::LoseVolume),
         ],
         Place::AllPods | Place::TwoPods => vec![
-            case(
-                P::ContainerRestart,
-                "SIGKILL to a sidecar",
-                None,
-                C::KillSidecar,
-            ),
+            case(P::ContainerRestart, "SIGKILL to a sidecar", None, C::KillSidecar),
             case(P::NodeLoss, "a node cut off", None, C::LoseOtherNode),
         ],
     };

@@ -89,9 +89,7 @@ impl Place {
     /// What a policy says of it.
     fn spec(self) -> Value {
         let none = Value::Null;
-        let of = |strategy: &str, sticky: Value, shared: Value, replicated: Value| {
-            json!({"strategy": strategy, "sticky": sticky, "shared": shared, "replicated": replicated})
-        };
+        let of = |strategy: &str, sticky: Value, shared: Value, replicated: Value| json!({"strategy": strategy, "sticky": sticky, "shared": shared, "replicated": replicated});
         match self {
             Self::OwnPod => of("Sticky", json!({}), none.clone(), none),
             Self::Memory | Self::Volume => {
@@ -195,21 +193,22 @@ impl<'a> Scene<'a> {
 
     /// Lets all policies keep sessions there, and waits until all pods do.
     async fn keep_sessions_in(&self, place: Place) -> Result<()> {
-        let set_up = stream::iter(self.apps.clone())
-            .map(Ok)
-            .try_for_each_concurrent(AT_ONCE, |app| async move {
-                if self.policies.api().get_opt(app.name).await?.is_none() {
-                    let mut spec = place.spec();
-                    spec["targetRef"] = json!({"name": app.name});
-                    spec["client"] = json!({"framework": app.framework});
-                    self.policies.create_with(app.name, spec).await?;
-                } else {
-                    let patch = Patch::Merge(json!({"spec": place.spec()}));
-                    let params = PatchParams::default();
-                    self.policies.api().patch(app.name, &params, &patch).await?;
-                }
-                self.policy(app).await.map(|_| ())
-            });
+        let set_up =
+            stream::iter(self.apps.clone())
+                .map(Ok)
+                .try_for_each_concurrent(AT_ONCE, |app| async move {
+                    if self.policies.api().get_opt(app.name).await?.is_none() {
+                        let mut spec = place.spec();
+                        spec["targetRef"] = json!({"name": app.name});
+                        spec["client"] = json!({"framework": app.framework});
+                        self.policies.create_with(app.name, spec).await?;
+                    } else {
+                        let patch = Patch::Merge(json!({"spec": place.spec()}));
+                        let params = PatchParams::default();
+                        self.policies.api().patch(app.name, &params, &patch).await?;
+                    }
+                    self.policy(app).await.map(|_| ())
+                });
         set_up.await?;
         if place == Place::OwnPod {
             for (running, entry) in &self.applications {

@@ -216,9 +216,18 @@ impl Record {
         for (place, heading) in [
             (Place::OwnPod, "Sticky: every user stays at a pod"),
             (Place::Memory, "Shared: a store with sessions in memory"),
-            (Place::Volume, "Shared: a store with sessions on a volume (what differs)"),
-            (Place::AllPods, "Replicated, mode All: every pod has every session"),
-            (Place::TwoPods, "Replicated, mode Backup(1): a pod and another one"),
+            (
+                Place::Volume,
+                "Shared: a store with sessions on a volume (what differs)",
+            ),
+            (
+                Place::AllPods,
+                "Replicated, mode All: every pod has every session",
+            ),
+            (
+                Place::TwoPods,
+                "Replicated, mode Backup(1): a pod and another one",
+            ),
         ] {
             let _infallible = write!(
                 page,

@@ -46,7 +46,13 @@ async fn replace_operator(cluster: &Cluster, policies: &Policies) -> Result<()> 
             2 * SHARED_LIMIT,
         )
         .await?;
-    for pod in pods(cluster, "session-operator", "app.kubernetes.io/component=operator").await? {
+    for pod in pods(
+        cluster,
+        "session-operator",
+        "app.kubernetes.io/component=operator",
+    )
+    .await?
+    {
         let api: Api<Pod> = Api::namespaced(cluster.client.clone(), "session-operator");
         api.delete(&pod.name_any(), &DeleteParams::default()).await?;
     }

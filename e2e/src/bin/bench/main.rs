@@ -2,11 +2,14 @@
 //!
 //! Expects a cluster that is up with the operator in it; `--binary` is the file that is in its image.
 
+mod process;
+mod strategies;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Parser;
 use e2e::app::SHOP;
 use e2e::policy::{Policies, SHARED_LIMIT, in_store};
@@ -17,6 +20,7 @@ use k8s_openapi::api::networking::v1::Ingress;
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 use kube::runtime::wait::await_condition;
+use process::resident;
 use serde_json::{Value, json};
 use session_operator::drill::table::{self, Cell};
 
@@ -90,7 +94,7 @@ async fn main() -> Result<ExitCode> {
                 * 1e3
         };
         let what = "kubectl apply to annotations written";
-        for (pid, bytes) in resident()? {
+        for (pid, bytes) in resident(&["/session-operator", "run"])? {
             measured.push(figure(
                 &format!("resident memory, {POLICIES} policies (after {SHARED_ROUNDS} under Shared), process {pid}"),
                 megabytes(bytes),
@@ -123,6 +127,11 @@ async fn main() -> Result<ExitCode> {
     figures.extend(measured);
     let missed = figures.iter().filter(|figure| figure.value > figure.bar).count();
     print!("{}", render(&figures));
+    with_temp_namespace("bench-strategies", async |cluster, namespace| {
+        print!("\n{}", strategies::measure(cluster, namespace).await?);
+        Ok(())
+    })
+    .await?;
     Ok(if missed == 0 {
         ExitCode::SUCCESS
     } else {
@@ -273,44 +282,4 @@ async fn steady(cluster: &Cluster, sticky: &str, shared: &str) -> Result<Vec<Fig
         0.0,
     ));
     Ok(figures)
-}
-
-/// Resident memory (`VmRSS` of proc(5): anonymous and file pages) of every process of the operator, by pid. The cluster's
-/// processes are this machine's. Kubelet's `rssBytes` would leave out the pages of the binary itself.
-fn resident() -> Result<Vec<(String, u64)>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let folder = entry?.path();
-        // A process may end while it is looked at.
-        let Ok(command) = std::fs::read(folder.join("cmdline")) else {
-            continue;
-        };
-        if !command.starts_with(b"/session-operator\0run\0") {
-            continue;
-        }
-        let Ok(status) = std::fs::read_to_string(folder.join("status")) else {
-            continue;
-        };
-        let kilobytes = status.lines().find_map(|line| {
-            line.strip_prefix("VmRSS:")?
-                .split_whitespace()
-                .next()?
-                .parse()
-                .ok()
-        });
-        let kilobytes: u64 = kilobytes.with_context(|| format!("{} has no VmRSS", folder.display()))?;
-        found.push((
-            folder
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
-            kilobytes * 1024,
-        ));
-    }
-    ensure!(
-        !found.is_empty(),
-        "no process /session-operator run on this machine: is the cluster elsewhere?"
-    );
-    Ok(found)
 }
