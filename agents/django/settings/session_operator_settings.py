@@ -52,7 +52,7 @@ globals().update({name: getattr(_settings, name) for name in dir(_settings) if n
 
 CACHES = {**getattr(_settings, "CACHES", {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}})}
 CACHES[_ALIAS] = _cache()
-SESSION_ENGINE = "django.contrib.sessions.backends.cache"
+SESSION_ENGINE = "session_operator_sessions"
 SESSION_CACHE_ALIAS = _ALIAS
 
 if os.environ.get("SESSION_OPERATOR_TTL_SECONDS"):

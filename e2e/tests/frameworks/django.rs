@@ -54,6 +54,30 @@ async fn manage_py_with_settings_of_the_policy() -> Result<()> {
     trial.run(&store).await
 }
 
+/// Django's own engine logs users out while the store does not answer; see `agents/django`.
+#[tokio::test]
+async fn nobody_is_logged_out_because_the_store_is_away() -> Result<()> {
+    let folder = Folder::new("django-away")?;
+    let store = Store::start(folder.path()).await?;
+    let mut trial = library(folder.path())?.server(&served(
+        "-m gunicorn --bind 127.0.0.1:PORT --workers 1 --worker-tmp-dir /tmp library.wsgi",
+    ));
+    trial.inject(&store).await?;
+    let cookie = "sessionid=abcdefghijklmnopqrstuvwxyz012345";
+    let ended = trial.answer_to(cookie).await?;
+    ensure!(
+        ended.status == 200 && ended.headers.contains_key("set-cookie"),
+        "the session has ended, and so does the cookie: {ended:?}"
+    );
+    drop(store);
+    let away = trial.answer_to(cookie).await?;
+    ensure!(
+        away.status == 500 && !away.headers.contains_key("set-cookie"),
+        "nobody knows whether the session has ended: {away:?}"
+    );
+    Ok(())
+}
+
 #[tokio::test]
 async fn without_a_preset_everybody_is_lost() -> Result<()> {
     let folder = Folder::new("django-none")?;

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use e2e::wait::eventually;
+use http::header::COOKIE;
+use http::{HeaderValue, Method};
 use session_operator::api::session_policy::Framework;
 use session_operator::drill::account::Class;
 use session_operator::drill::application::Values;
-use session_operator::drill::client::Client;
+use session_operator::drill::client::{Answer, Call, Client};
 use session_operator::drill::{Application, Drill, Options, Report, Target};
 use session_operator::framework::{Endpoint, Facts, Parts, Subject, preset};
 use tokio::process::Child;
@@ -198,11 +200,23 @@ impl Trial {
     pub async fn page(&self) -> Result<String> {
         let _running = self.start().await?;
         let question = self.application.check.request.call(NOBODY, &[]);
-        let question = question.map_err(|reason| anyhow!(reason))?;
+        let answer = self.ask(question.map_err(|reason| anyhow!(reason))?).await?;
+        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+    }
+
+    /// What somebody who comes with a cookie gets to see.
+    pub async fn answer_to(&self, cookie: &str) -> Result<Answer> {
+        let _running = self.start().await?;
+        let request = &self.application.check.request;
+        let cookie = (COOKIE, HeaderValue::from_str(cookie)?);
+        let question = Call::new(Method::GET, &request.path, vec![cookie], Vec::new().into());
+        self.ask(question.map_err(|reason| anyhow!(reason))?).await
+    }
+
+    async fn ask(&self, question: Call) -> Result<Answer> {
         let mut visitor = Client::new(self.target()?, false, ANSWER_LIMIT);
         let answer = visitor.send(&question).await;
-        let answer = answer.map_err(|failure| anyhow!("no page: {failure}"))?;
-        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+        answer.map_err(|failure| anyhow!("no page: {failure}"))
     }
 
     /// Waits until nobody listens any more: the kernel ends what a killed sandbox contained a moment after it.

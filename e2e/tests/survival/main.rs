@@ -117,6 +117,16 @@ pub struct Scene<'a> {
     policies: Policies,
 }
 
+/// Words of which one has to be in what is done; absent = everything is done. The page is written only for all.
+const ONLY_EVENTS: &str = "SURVIVAL_EVENTS";
+
+/// Whether an event is to be looked at.
+fn is_wanted(case: &Case) -> bool {
+    std::env::var(ONLY_EVENTS).map_or(true, |words| {
+        words.split_whitespace().any(|word| case.what.contains(word))
+    })
+}
+
 /// Those that a variable names; all of them when it is not set.
 fn wanted<T: Copy>(variable: &str, all: &[T], name_of: impl Fn(&T) -> String) -> Result<Vec<T>> {
     let Ok(names) = std::env::var(variable) else {
@@ -139,13 +149,16 @@ async fn every_application_through_every_event() -> Result<()> {
         for place in &places {
             let place = *place;
             scene.keep_sessions_in(place).await?;
-            for case in events::cases(place) {
+            for case in events::cases(place).into_iter().filter(is_wanted) {
                 let row = scene.run(place, case).await?;
                 eprintln!("{row}");
                 record.add(row);
             }
         }
-        if scene.apps.len() == APPS.len() && places.len() == PLACES.len() {
+        if scene.apps.len() == APPS.len()
+            && places.len() == PLACES.len()
+            && std::env::var(ONLY_EVENTS).is_err()
+        {
             record.write()?;
         }
         if let [app] = scene.apps.as_slice() {

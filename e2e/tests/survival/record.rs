@@ -50,6 +50,39 @@ fn measured(report: &Report) -> Outcome {
     }
 }
 
+/// Who lost something, where and how.
+fn losses(report: &Report) -> String {
+    let pod = |index: Option<u32>| {
+        let pod = index.and_then(|index| report.pods.get(usize::try_from(index).ok()?));
+        pod.map_or("?", |pod| pod.name.as_str())
+    };
+    let worse = report
+        .people
+        .iter()
+        .filter(|person| person.loss.is_some() || person.trouble.is_some());
+    let lines = worse.map(|person| {
+        let moves: Vec<String> = person
+            .timeline
+            .iter()
+            .map(|(from, to, on, state, _)| format!("{from}-{to} ms {} {state:?}", pod(*on)))
+            .collect();
+        let failed: Vec<String> = person
+            .failures
+            .iter()
+            .map(|failure| format!("{} ms {}", failure.at_ms, failure.failure))
+            .collect();
+        format!(
+            "{}: {}, {:?}; {}; failed: {}",
+            person.name,
+            person.trouble.as_deref().unwrap_or_default(),
+            person.loss,
+            moves.join(", "),
+            failed.join(", ")
+        )
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// How good an outcome is.
 fn rank(outcome: Outcome) -> u8 {
     match outcome {
@@ -91,12 +124,13 @@ impl Row {
             let is_worse = rank(measured(report)) < rank(wanted) || report.count(Class::LoggedOut) != LEAVERS;
             is_worse.then(|| {
                 format!(
-                    "{app}, {} ({:?}): promised {wanted:?} ({}), measured {:?}:\n{}",
+                    "{app}, {} ({:?}): promised {wanted:?} ({}), measured {:?}:\n{}\n{}",
                     self.case.what,
                     self.place,
                     promise.message,
                     measured(report),
-                    report.table()
+                    report.table(),
+                    losses(report)
                 )
             })
         })
