@@ -34,7 +34,11 @@ impl Core {
         let Command::Key { key, op } = command else {
             return false;
         };
-        if op.is_conditional() || is_lock(&self.config.groups, key) || !self.holds(partition) {
+        if op.is_conditional()
+            || is_lock(&self.config.groups, key)
+            || !self.holds(partition)
+            || self.settling.is_behind()
+        {
             return false;
         }
         let Some(entry) = self.store.live(key, now.wall_ms) else {
@@ -71,7 +75,8 @@ impl Core {
         };
         let lock = !command.is_read() && is_lock(&self.config.groups, key);
         // A read of what is here may be a little old; that there is nothing has to be certain.
-        let certain = command.is_read() && self.store.live(key, now.wall_ms).is_some();
+        let here = command.is_read() && self.store.live(key, now.wall_ms).is_some();
+        let certain = here && !self.settling.is_behind();
         if !certain && self.homes.acts(partition) {
             match self.may_decide(now) {
                 Standing::Unconfirmed => return Verdict::NotYet,

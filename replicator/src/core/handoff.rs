@@ -4,7 +4,8 @@
 //! reach; the old one stops deciding before it answers, and the new one begins after comparing what it holds with the
 //! old one. Only if nobody in reach acts as the home, nor hears the member that does, the new one takes it over. So as
 //! long as members hear each other there is never more than one, whatever they think of each other's state.
-//! Epochs grow with each passing; after a partition the higher one stays.
+//! Epochs grow with each passing; after a partition the higher one stays. What was taken over without a majority is given back
+//! when there is one again: what this member holds may be old.
 
 mod claims;
 mod rounds;
@@ -47,6 +48,8 @@ pub(super) struct Homes {
     taking: BTreeMap<u16, (NodeId, u64)>,
     /// Partitions that the last round found free, though somebody was said to be their home.
     doubtful: BTreeSet<u16>,
+    /// What was known of partitions that have passed to another home since this member has been without a majority.
+    before_isolation: BTreeMap<u16, Home>,
     next_round: u64,
     next_round_ms: u64,
     claims_number: u64,
@@ -86,6 +89,7 @@ impl Homes {
             round: None,
             taking: BTreeMap::new(),
             doubtful: BTreeSet::new(),
+            before_isolation: BTreeMap::new(),
             next_round: 0,
             next_round_ms: 0,
             claims_number: 0,
@@ -185,6 +189,9 @@ impl Core {
     /// Whether this member, as a home, may decide now. A majority of the members has to have said lately that it hears
     /// it, and so will not let anybody take over: a process that has stood still may long have been replaced.
     pub(super) fn may_decide(&self, now: Now) -> Standing {
+        if self.settling.is_behind() {
+            return Standing::Unconfirmed;
+        }
         // Three quarters: a member suspects this one only after the whole time, counted from later.
         let lease_ms = self.config.suspect_after_ms * 3 / 4;
         let voters = || self.members.values().filter(|m| m.serves());
@@ -214,3 +221,6 @@ pub(super) enum Standing {
     /// It does not hear a majority.
     Minority,
 }
+
+#[cfg(test)]
+mod tests;

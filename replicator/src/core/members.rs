@@ -55,6 +55,8 @@ pub(super) struct Member {
     pub(super) heard_ms: u64,
     /// It has not been heard for too long, or says that it does not hear us.
     pub(super) suspect: bool,
+    /// It has been out of reach since this member has been without a majority.
+    pub(super) apart: bool,
     /// It has been silent so long that what it held has been copied again.
     pub(super) dead: bool,
     /// It has been silent for longer than sessions live; tombstones no longer wait for it.
@@ -101,6 +103,7 @@ impl Member {
             listed: false,
             heard_ms: now_ms,
             suspect: false,
+            apart: false,
             dead: false,
             expelled: 0,
             expelled_us: 0,

@@ -28,9 +28,18 @@ pub(super) struct Settling {
     awaited: BTreeSet<NodeId>,
     /// Since when this member has been without a majority.
     isolated_since: Option<(Hlc, u64)>,
+    /// After an isolation: with whom it has yet to compare what it holds, and until when that is waited for.
+    behind: Option<Behind>,
     doubt: Option<Doubt>,
     released: Hlc,
     next_release_ms: u64,
+}
+
+/// Others may have written while this member did not hear them.
+#[derive(Debug)]
+struct Behind {
+    awaited: BTreeSet<NodeId>,
+    until_ms: u64,
 }
 
 /// After a long isolation: which entries are still valid?
@@ -51,6 +60,17 @@ impl Settling {
     /// A comparison with this member is needed before things are settled.
     pub(super) fn await_comparison(&mut self, peer: NodeId) {
         self.awaited.insert(peer);
+    }
+
+    /// Whether this member has been isolated and does not know yet what it has missed: what it holds may be old, and what it
+    /// does not hold may be there.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind.is_some()
+    }
+
+    /// Whether this member hears no majority of the others.
+    pub(super) fn is_isolated(&self) -> bool {
+        self.isolated_since.is_some()
     }
 
     /// Whether this member is finding out which entries are valid.
@@ -99,6 +119,10 @@ impl Core {
     /// A comparison is done.
     pub(super) fn comparison_settled(&mut self, now: Now, peer: NodeId, out: &mut Vec<Output>) {
         self.settling.awaited.remove(&peer);
+        if let Some(behind) = &mut self.settling.behind {
+            behind.awaited.remove(&peer);
+        }
+        self.end_catching_up(now);
         if let Some(doubt) = &mut self.settling.doubt {
             doubt.awaited.remove(&peer);
             self.end_doubt(now, out);
@@ -107,6 +131,7 @@ impl Core {
 
     /// Works out what is settled here and stable everywhere, and drops tombstones accordingly.
     pub(super) fn settle(&mut self, now: Now) {
+        self.end_catching_up(now);
         let known: Vec<(Hlc, Hlc)> = self
             .members
             .values()
@@ -181,11 +206,47 @@ impl Core {
             }
             Some((since, at_ms)) if majority => {
                 settling.isolated_since = None;
+                self.begin_to_catch_up(now);
                 if now.mono_ms.saturating_sub(at_ms) + 2 * self.config.suspect_after_ms >= self.horizon_ms() {
                     self.begin_doubt(since);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Asks everybody in reach what was missed, and leaves deciding to them.
+    fn begin_to_catch_up(&mut self, now: Now) {
+        let others = self.members.iter().filter(|(_, m)| m.in_reach() && m.serves());
+        let awaited: BTreeSet<NodeId> = others.map(|(id, _)| *id).collect();
+        // The others are gone for good: there is no other side.
+        self.give_back(!awaited.is_empty());
+        if awaited.is_empty() {
+            return;
+        }
+        for id in &awaited {
+            self.comparisons
+                .queue(*id, super::antientropy::Purpose::Repair, Vec::new());
+        }
+        self.stirred = true;
+        self.settling.behind = Some(Behind {
+            awaited,
+            until_ms: now.mono_ms + self.config.dead_after_ms,
+        });
+    }
+
+    /// What was missed is here, or those who have it are out of reach again.
+    pub(super) fn end_catching_up(&mut self, now: Now) {
+        let Some(behind) = &mut self.settling.behind else {
+            return;
+        };
+        let members = &self.members;
+        behind
+            .awaited
+            .retain(|id| members.get(id).is_some_and(|m| m.in_reach() && m.serves()));
+        if behind.awaited.is_empty() || behind.until_ms <= now.mono_ms {
+            self.settling.behind = None;
+            self.stirred = true;
         }
     }
 

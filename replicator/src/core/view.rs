@@ -300,6 +300,7 @@ impl Core {
             return;
         };
         member.suspect = true;
+        member.apart = true;
         // What it asked it asks somebody else now.
         self.held.retain(|held| held.from != id);
         let waiters = member.out.take_waiters();
@@ -319,6 +320,12 @@ impl Core {
         self.impaired_until_ms = now.mono_ms + self.config.dead_after_ms;
         member.out.rewind();
         out.push(Output::Log(Event::Member(id, "heard again")));
+        self.watch_isolation(now);
+        if !self.settling.is_isolated()
+            && let Some(member) = self.members.get_mut(&id)
+        {
+            member.apart = false;
+        }
         self.claims_for(now, id, out);
         self.comparisons
             .queue(id, super::antientropy::Purpose::Repair, Vec::new());

@@ -1,13 +1,39 @@
 //! Beginning to act as the home of partitions, and telling everybody.
 
-use super::{Home, Token};
+use super::{Home, Homes, Token};
 use crate::core::clock::Now;
 use crate::core::io::Output;
 use crate::core::node::Core;
 use crate::core::version::NodeId;
 use crate::core::wire::PeerMessage;
 
+impl Homes {
+    /// Keeps what is known of a partition's home, to go back to it when the isolation is over.
+    fn remember(&mut self, isolated: bool, partition: u16) {
+        if isolated {
+            let known = self.get(partition);
+            self.before_isolation.entry(partition).or_insert(known);
+        }
+    }
+}
+
 impl Core {
+    /// There is a majority again: what passed to another home without one is as it was, but that nobody acts here; unless
+    /// there is nobody else.
+    pub(in crate::core) fn give_back(&mut self, to_others: bool) {
+        for (partition, before) in std::mem::take(&mut self.homes.before_isolation) {
+            if let Some(home) = self.homes.get_mut(partition).filter(|_| to_others) {
+                *home = Home {
+                    token: Token::None,
+                    ..before
+                };
+            }
+        }
+        for member in self.members.values_mut() {
+            member.apart = false;
+        }
+    }
+
     /// The comparison with the old home is done, or the old home is gone: from now on this member decides.
     pub(in crate::core) fn handoff_done(&mut self, now: Now, partitions: &[u16], out: &mut Vec<Output>) {
         let taking = &mut self.homes.taking;
@@ -34,8 +60,9 @@ impl Core {
         if claims.is_empty() {
             return;
         }
-        let me = self.me.id;
+        let (me, isolated) = (self.me.id, self.settling.is_isolated());
         for (partition, epoch) in claims {
+            self.homes.remember(isolated, *partition);
             if let Some(home) = self.homes.get_mut(*partition) {
                 if *epoch < home.epoch && home.claimed_by != me {
                     continue;
@@ -83,9 +110,12 @@ impl Core {
             return;
         };
         member.claims_sent_ms = now.mono_ms;
+        // Who was not there when they were taken over may belong to a majority that has other homes.
+        let all = !member.apart;
         let claims = self
             .homes
             .acting()
+            .filter(|p| all || !self.homes.before_isolation.contains_key(p))
             .map(|p| (p, self.homes.get(p).epoch))
             .collect();
         self.send(id, &PeerMessage::Claims { number, claims }, out);
@@ -104,7 +134,9 @@ impl Core {
         if !claims.is_empty() {
             self.learn_active(now, from, out);
         }
+        let isolated = self.settling.is_isolated();
         for (partition, epoch) in claims {
+            self.homes.remember(isolated, *partition);
             let Some(home) = self.homes.get_mut(*partition) else {
                 continue;
             };
