@@ -263,13 +263,17 @@ impl Record {
                 "Replicated, mode Backup(1): a pod and another one",
             ),
         ] {
+            let rows: Vec<&Row> = self.rows.iter().filter(|row| row.place == place).collect();
+            if rows.is_empty() {
+                continue;
+            }
             let _infallible = write!(
                 page,
                 "\n## {heading}\n\n| event | what was done | promised | {} |\n|---|---|---|{}\n",
                 self.apps.join(" | "),
                 "---|".repeat(self.apps.len())
             );
-            for row in self.rows.iter().filter(|row| row.place == place) {
+            for row in rows {
                 let _infallible = writeln!(page, "{row}");
             }
         }
