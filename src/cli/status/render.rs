@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 
 use crate::api::conditions::types;
-use crate::api::{Affinity, SessionPolicy, SessionPolicyStatus, StickyMode, Survival};
+use crate::api::{Affinity, SessionPolicy, SessionPolicyStatus, StickyMode, Strategy, Survival};
 use crate::cli::output::printable;
 use crate::cli::table::Table;
 
@@ -15,6 +15,7 @@ pub fn policy(policy: &SessionPolicy) -> String {
     let nothing = SessionPolicyStatus::default();
     let status = policy.status.as_ref().unwrap_or(&nothing);
     let mut text = head(policy);
+    text.push_str(&printable(&inside(status)));
     if let Some(note) = staleness(policy, status) {
         // Writing to a String cannot fail.
         _ = writeln!(text, "Note       {note}");
@@ -81,20 +82,69 @@ fn list_row(name: String, policy: &SessionPolicy) -> [String; 7] {
 }
 
 fn head(policy: &SessionPolicy) -> String {
-    let mode = policy
-        .spec
-        .sticky
-        .as_ref()
-        .map_or(StickyMode::Cookie, |sticky| sticky.mode);
-    let suspended = if policy.spec.suspend { ", suspended" } else { "" };
+    let spec = &policy.spec;
+    let sticky = spec.sticky.as_ref();
+    let by = if spec.strategy == Strategy::Sticky || sticky.is_some() {
+        let mode = sticky.map_or(StickyMode::Cookie, |sticky| sticky.mode);
+        let verb = if spec.strategy == Strategy::Sticky {
+            "by"
+        } else {
+            "with affinity by"
+        };
+        format!(" {verb} {mode:?}")
+    } else {
+        String::new()
+    };
+    let suspended = if spec.suspend { ", suspended" } else { "" };
     printable(&format!(
-        "Policy     {}/{}\nTarget     {:?} {}\nStrategy   {:?} by {mode:?}{suspended}\n",
+        "Policy     {}/{}\nTarget     {:?} {}\nStrategy   {:?}{by}{suspended}\n",
         policy.namespace().unwrap_or_default(),
         policy.name_any(),
-        policy.spec.target_ref.kind,
-        policy.spec.target_ref.name,
-        policy.spec.strategy,
+        spec.target_ref.kind,
+        spec.target_ref.name,
+        spec.strategy,
     ))
+}
+
+/// What is in the pods.
+fn inside(status: &SessionPolicyStatus) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    if let Some(injection) = &status.injection {
+        let revision = injection.revision.as_deref().unwrap_or("no revision yet");
+        let newer = if injection.update_available {
+            ", a newer one waits"
+        } else {
+            ""
+        };
+        _ = writeln!(
+            text,
+            "Injected   {} of {} pods ({revision}{newer})",
+            injection.injected_pods, injection.total_pods
+        );
+    }
+    if let Some(replication) = &status.replication {
+        _ = write!(
+            text,
+            "Sidecars   {} of {}, about {} sessions",
+            replication.members, replication.total_members, replication.sessions
+        );
+        if replication.lag > 0 {
+            _ = write!(text, ", {} changes under way", replication.lag);
+        }
+        if !replication.unsupported_commands.is_empty() {
+            _ = write!(
+                text,
+                ", commands not spoken: {}",
+                replication.unsupported_commands.join(" ")
+            );
+        }
+        text.push('\n');
+        if let Some(recommendation) = &replication.recommendation {
+            _ = writeln!(text, "Advice     {recommendation}");
+        }
+    }
+    text
 }
 
 /// What makes the status say less than it seems to.
@@ -227,6 +277,23 @@ mod tests {
     #[test]
     fn a_configured_policy() {
         insta::assert_snapshot!(policy(&parse(configured())));
+    }
+
+    #[test]
+    fn sessions_in_the_pods() {
+        let mut replicated = minimal();
+        replicated["spec"]["strategy"] = json!("Replicated");
+        replicated["spec"]["sticky"] = json!({});
+        replicated["status"] = json!({
+            "observedGeneration": 2,
+            "injection": {"revision": "shop-7f3a", "injectedPods": 6, "totalPods": 6, "updateAvailable": false},
+            "replication": {
+                "members": 6, "totalMembers": 6, "sessions": 41_000, "lag": 2_400,
+                "unsupportedCommands": ["BLPOP", "LPUSH"],
+                "recommendation": "mode Backup: each pod sends much to all others",
+            },
+        });
+        insta::assert_snapshot!(policy(&parse(replicated)));
     }
 
     #[test]
