@@ -128,6 +128,8 @@ pub mod reasons {
     pub const NO_OVERLAP: &str = "NoOverlap";
     /// Injected: the pods use the network of their nodes.
     pub const HOST_NETWORK: &str = "HostNetwork";
+    /// Injected: a node that may take pods has a kubelet without native sidecars.
+    pub const KUBELET_TOO_OLD: &str = "KubeletTooOld";
     /// Injected: pods have less time to end than handing over their sessions may take.
     pub const GRACE_PERIOD_TOO_SHORT: &str = "GracePeriodTooShort";
     /// Injected: the Deployment's selector cannot be that of a Service.

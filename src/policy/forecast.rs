@@ -9,13 +9,16 @@ use super::build::{Desired, build};
 use super::caches::Caches;
 use super::dereference::{Dereferenced, dereference};
 use super::restore::edit_operations;
+use super::sessions::carry_out::{read_old_nodes, read_surroundings};
+use super::sessions::cautions::{Cautions, too_old};
 use super::sessions::source::{Place, Promise, key_prefix, of_pods, place};
-use super::sessions::{Sessions, Trouble, moving, names, pods};
+use super::sessions::{Sessions, Trouble, in_pods, moving, names, pods};
 use super::status;
 use super::validate::{Kept, Validated, validate};
 use crate::affinity::model::{ObjectKey, PlanOutcome, Write};
 use crate::api::session_policy::Injection;
 use crate::api::{SessionPolicy, SessionStoreSpec, Survival};
+use crate::runtime::client::explain;
 use crate::runtime::writer::{WriteError, Writer};
 
 /// What would come of a policy.
@@ -61,13 +64,14 @@ pub async fn forecast(
             });
         }
     };
-    let sessions = expected(&validated, &found);
-    let mark = sessions.as_ref().and_then(|sessions| sessions.mark.as_deref());
-    let desired = build(&validated, &found, mark);
     let mut forecast = Forecast {
         notes: notes(&validated, &found),
         ..Forecast::default()
     };
+    let cautions = look_around(client, &validated, &mut forecast).await;
+    let sessions = expected(&validated, &found, cautions);
+    let mark = sessions.as_ref().and_then(|sessions| sessions.mark.as_deref());
+    let desired = build(&validated, &found, mark);
     if let Some(change) = own_store(&validated, &found) {
         forecast.changes.push(change);
     }
@@ -99,8 +103,39 @@ pub async fn forecast(
     Ok(forecast)
 }
 
+/// What is in the way of sessions in the pods, and what to know of them. What the user may not read is noted.
+async fn look_around(client: &Client, validated: &Validated, forecast: &mut Forecast) -> Cautions {
+    let Some(Kept::Replicated(wish)) = validated.sessions.as_ref().map(|wish| &wish.kept) else {
+        return Cautions::default();
+    };
+    let mut troubles = Vec::from_iter(in_pods::refusal(validated, wish));
+    match read_old_nodes(client).await {
+        Ok(nodes) => troubles.extend(too_old(&validated.target, &nodes)),
+        Err(error) => forecast.notes.push(format!(
+            "whether every node runs native sidecars was not looked at: {}",
+            explain(&error)
+        )),
+    }
+    let troubles = troubles.into_iter().map(|trouble| trouble.message);
+    forecast.troubles.extend(troubles);
+    match read_surroundings(client, &validated.namespace).await {
+        Ok(around) => {
+            let cautions = Cautions::of(&validated.target, &around);
+            forecast.notes.extend(cautions.sentences().map(str::to_owned));
+            cautions
+        }
+        Err(error) => {
+            forecast.notes.push(format!(
+                "budgets and autoscalers of the target were not looked at: {}",
+                explain(&error)
+            ));
+            Cautions::default()
+        }
+    }
+}
+
 /// The sessions of a policy once everything that it says is set up.
-fn expected(validated: &Validated, found: &Dereferenced) -> Option<Sessions> {
+fn expected(validated: &Validated, found: &Dereferenced, cautions: Cautions) -> Option<Sessions> {
     let wish = validated.sessions.as_ref()?;
     let shared = match &wish.kept {
         Kept::Shared(shared) => shared,
@@ -112,6 +147,7 @@ fn expected(validated: &Validated, found: &Dereferenced) -> Option<Sessions> {
                 bound,
                 usize::MAX,
                 replicas(validated),
+                cautions,
             );
             return Some(with(validated, source.promise, None));
         }

@@ -72,6 +72,9 @@ pub const NAMESPACED: &[Permission] = &[
     may("apps", "statefulsets", FOLLOW_AND_OWN),
     may("", "persistentvolumeclaims", FOLLOW_AND_OWN),
     may("policy", "poddisruptionbudgets", FOLLOW_AND_OWN),
+    // What may scale a target to zero, and its sessions with it.
+    may("autoscaling", "horizontalpodautoscalers", &["list"]),
+    may("keda.sh", "scaledobjects", &["list"]),
     // Why a StatefulSet cannot make its pod is said nowhere else.
     may("", "events", &["list"]),
     // Where each pod runs, for its sidecar.
@@ -87,8 +90,8 @@ pub const NAMESPACED: &[Permission] = &[
 /// At cluster scope.
 pub const CLUSTER: &[Permission] = &[
     may("networking.k8s.io", "ingressclasses", FOLLOW),
-    // The zone of a node that carries a pod with a sidecar.
-    may("", "nodes", &["get"]),
+    // The zone of a node that carries a pod with a sidecar; kubelets that are too old for sidecars.
+    may("", "nodes", &["get", "list"]),
     // Whether this cluster serves IngressRoutes. With a field selector for the name, list and watch count as requests
     // for that name.
     Permission {

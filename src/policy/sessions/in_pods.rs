@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::carry_out::Memory;
+use super::carry_out::{Memory, old_nodes, surroundings};
+use super::cautions::{Cautions, too_old};
 use super::source::{self, Source};
 use super::{Trouble, names, peers, sidecar};
 use crate::api::FIELD_MANAGER;
@@ -44,28 +45,18 @@ impl InPods<'_> {
     /// Writes what is missing; gives the source that the sidecars are.
     pub async fn set_up(&self) -> Result<Result<Source, Trouble>, WriteError> {
         let target = &self.validated.target;
-        let drain = self
-            .validated
-            .sticky
-            .as_ref()
-            .map_or(0, |sticky| sticky.drain_seconds);
-        if let Some(trouble) = peers::obstacle(target, sidecar::grace_seconds(drain)) {
+        if let Some(trouble) = refusal(self.validated, self.wish) {
             return Ok(Err(trouble));
         }
-        if let Some(trouble) = sidecar::too_little_memory(self.wish) {
+        let client = self.writer.client();
+        let nodes = old_nodes(client, self.memory).await.map_err(classify)?;
+        if let Some(trouble) = too_old(target, &nodes) {
             return Ok(Err(trouble));
         }
+        let around = surroundings(client, self.memory, &self.validated.namespace)
+            .await
+            .map_err(classify)?;
         let replicas = target.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-        if self.wish.mode == ReplicationMode::Backup && replicas > 0 && self.wish.backups >= replicas {
-            return Ok(Err(Trouble::new(
-                reasons::TOO_FEW_REPLICAS,
-                format!(
-                    "spec.replicated.backups is {} and Deployment {} has {replicas} replicas; use mode All, or fewer backups than replicas",
-                    self.wish.backups,
-                    self.validated.target_name()
-                ),
-            )));
-        }
         let service = match peers::service(self.validated) {
             Ok(service) => service,
             Err(trouble) => return Ok(Err(trouble)),
@@ -94,6 +85,7 @@ impl InPods<'_> {
             self.bound_to_pods,
             nodes.len(),
             replicas,
+            Cautions::of(target, &around),
         )))
     }
 
@@ -266,6 +258,28 @@ impl InPods<'_> {
     {
         Api::namespaced(self.writer.client().clone(), &self.validated.namespace)
     }
+}
+
+/// Why the pods of the target, as the template is now, cannot keep sessions in the way that is wished for.
+pub fn refusal(validated: &Validated, wish: &Replicated) -> Option<Trouble> {
+    let target = &validated.target;
+    let drain = validated.sticky.as_ref().map_or(0, |sticky| sticky.drain_seconds);
+    let replicas = target.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    peers::obstacle(target, sidecar::grace_seconds(drain))
+        .or_else(|| sidecar::too_little_memory(wish))
+        .or_else(|| {
+            let too_few = wish.mode == ReplicationMode::Backup && replicas > 0 && wish.backups >= replicas;
+            too_few.then(|| {
+                Trouble::new(
+                    reasons::TOO_FEW_REPLICAS,
+                    format!(
+                        "spec.replicated.backups is {} and Deployment {} has {replicas} replicas; use mode All, or fewer backups than replicas",
+                        wish.backups,
+                        validated.target_name()
+                    ),
+                )
+            })
+        })
 }
 
 fn foreign(kind: &str, name: &str) -> Trouble {

@@ -12,6 +12,7 @@
 pub mod binding;
 pub mod blocked;
 pub mod carry_out;
+pub mod cautions;
 pub mod container;
 pub mod garbage;
 pub mod in_pods;

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
 use super::Trouble;
+use super::cautions::Cautions;
 use super::names;
 use super::sidecar;
 use crate::api::SessionStore;
@@ -46,6 +47,8 @@ pub enum Promise {
         nodes: usize,
         /// Replicas of the target.
         replicas: i32,
+        /// What to know besides.
+        cautions: Cautions,
     },
     /// A SessionStore.
     Store {
@@ -212,6 +215,7 @@ pub fn of_pods(
     bound_to_pods: bool,
     nodes: usize,
     replicas: i32,
+    cautions: Cautions,
 ) -> Source {
     let confirmed_alone = match wish.acknowledge {
         Acknowledge::Local => true,
@@ -237,6 +241,7 @@ pub fn of_pods(
             confirmed_alone,
             nodes,
             replicas,
+            cautions,
         },
     }
 }

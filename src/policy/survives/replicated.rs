@@ -3,10 +3,11 @@
 use super::{Row, reasons};
 use crate::api::session_policy::ReplicationMode;
 use crate::api::{Event, Outcome};
+use crate::policy::sessions::cautions::Cautions;
 
 /// What is known of the pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pods {
+pub struct Pods<'a> {
     /// Which of them hold a session.
     pub mode: ReplicationMode,
     /// Copies beside the first (mode Backup).
@@ -17,11 +18,13 @@ pub struct Pods {
     pub nodes: usize,
     /// How many there are to be.
     pub replicas: i32,
+    /// What to know besides.
+    pub cautions: &'a Cautions,
     /// Whether a webhook in the operator injects.
     pub webhook: bool,
 }
 
-impl Pods {
+impl Pods<'_> {
     /// The row of an event.
     pub fn row(self, event: Event) -> Row {
         match event {
@@ -49,9 +52,15 @@ impl Pods {
             Event::ScaleToZero => (
                 Outcome::Lost,
                 reasons::ALL_PODS_REMOVED,
-                "sessions are in the pods only: all end with the last pod".to_owned(),
+                with(
+                    "sessions are in the pods only: all end with the last pod",
+                    self.cautions.to_zero.as_ref(),
+                ),
             ),
-            Event::NodeLoss => self.node_loss(),
+            Event::NodeLoss => {
+                let (outcome, reason, message) = self.node_loss();
+                (outcome, reason, with(&message, self.cautions.drains.as_ref()))
+            }
             Event::StoreRestart | Event::StoreLoss => (
                 Outcome::NotApplicable,
                 reasons::NO_STORE,
@@ -130,4 +139,9 @@ impl Pods {
         }
         self.crash()
     }
+}
+
+/// A sentence, and what to know besides.
+fn with(message: &str, caution: Option<&String>) -> String {
+    caution.map_or_else(|| message.to_owned(), |caution| format!("{message}; {caution}"))
 }

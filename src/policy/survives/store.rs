@@ -80,6 +80,7 @@ fn row(facts: &StoreFacts<'_>, event: Event) -> Row {
         confirmed_alone,
         nodes,
         replicas,
+        cautions,
     } = promise
     {
         let pods = Pods {
@@ -88,6 +89,7 @@ fn row(facts: &StoreFacts<'_>, event: Event) -> Row {
             confirmed_alone: *confirmed_alone,
             nodes: *nodes,
             replicas: *replicas,
+            cautions,
             webhook: facts.webhook,
         };
         return pods.row(event);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::preflights::PREFLIGHT_PAUSE;
 use super::replication::Asked;
 use crate::policy::sessions::Trouble;
+use crate::policy::sessions::cautions::{OldNode, Surroundings};
 use crate::policy::sessions::replication::Seen;
 use crate::store::client::Reached;
 
@@ -15,6 +16,15 @@ const FORGET: Duration = Duration::from_mins(10);
 
 /// How long it is remembered in which zone a node is.
 const ZONE_PERIOD: Duration = Duration::from_hours(1);
+
+/// How long it is remembered what budgets and autoscalers a namespace has.
+const SURROUNDINGS_PERIOD: Duration = Duration::from_mins(5);
+
+/// How long it is remembered that no kubelet is too old.
+const NODES_PERIOD: Duration = Duration::from_hours(1);
+
+/// How long it is remembered which kubelets are too old: somebody is about to change that.
+const OLD_NODES_PERIOD: Duration = Duration::from_mins(2);
 
 /// How long the answer of an external store counts.
 const PROBE_PERIOD: Duration = Duration::from_secs(30);
@@ -33,6 +43,10 @@ pub struct Memory {
     reached: Mutex<HashMap<String, Answered>>,
     /// Zones by node.
     zones: Mutex<HashMap<String, (Instant, String)>>,
+    /// Budgets and autoscalers by namespace.
+    surroundings: Mutex<HashMap<String, (Instant, Surroundings)>>,
+    /// Nodes whose kubelet is too old.
+    old_nodes: Mutex<Option<(Instant, Vec<OldNode>)>>,
     /// What sidecars said last, by policy.
     asked: Mutex<HashMap<String, Asked>>,
 }
@@ -50,6 +64,33 @@ impl Memory {
         let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
         zones.retain(|_, (since, _)| since.elapsed() < ZONE_PERIOD);
         zones.insert(node.to_owned(), (Instant::now(), zone.to_owned()));
+    }
+
+    pub(super) fn surroundings(&self, namespace: &str) -> Option<Surroundings> {
+        let mut known = self.surroundings.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, (since, _)| since.elapsed() < SURROUNDINGS_PERIOD);
+        known.get(namespace).map(|(_, found)| found.clone())
+    }
+
+    pub(super) fn learn_surroundings(&self, namespace: &str, found: &Surroundings) {
+        let mut known = self.surroundings.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(namespace.to_owned(), (Instant::now(), found.clone()));
+    }
+
+    pub(super) fn old_nodes(&self) -> Option<Vec<OldNode>> {
+        let known = self.old_nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, nodes) = known.as_ref()?;
+        let period = if nodes.is_empty() {
+            NODES_PERIOD
+        } else {
+            OLD_NODES_PERIOD
+        };
+        (since.elapsed() < period).then(|| nodes.clone())
+    }
+
+    pub(super) fn learn_old_nodes(&self, nodes: &[OldNode]) {
+        let mut known = self.old_nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some((Instant::now(), nodes.to_vec()));
     }
 
     pub(super) fn asked(&self, policy: &str, pods: &[String]) -> Option<Vec<Seen>> {

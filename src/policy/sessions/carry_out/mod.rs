@@ -9,6 +9,7 @@ mod preflights;
 mod replication;
 mod rollout;
 mod store;
+mod surroundings;
 
 use std::time::Duration;
 
@@ -20,9 +21,11 @@ use kube::{Api, ResourceExt};
 pub use garbage::collect_garbage;
 pub use memory::Memory;
 use store::describe;
+pub use surroundings::{old_nodes, read_old_nodes, read_surroundings, surroundings};
 
 use super::moving::{self as course, Course, Place};
 use super::revision::{self, Images, Known};
+use super::source::Promise;
 use super::{Sessions, Trouble, container, names, pods};
 use crate::api::conditions::reasons;
 use crate::api::session_policy::{Binding, Injection, PreflightResult, Replication};
@@ -91,8 +94,8 @@ pub async fn carry_out(
     let outcome = work.steps(&mut sessions, &mut next, &mut preflight).await?;
     let count = pods::count(&validated.target, &found.pods, &found.injections);
     sessions.injected = Some(match outcome {
-        Ok(()) => work.judge(&sessions, next.as_deref(), &count).await?,
-        Err(trouble) => Err(trouble),
+        Ok(()) => cautioned(work.judge(&sessions, next.as_deref(), &count).await?, &sessions),
+        Err(trouble) => cautioned(Err(trouble), &sessions),
     });
     work.replication(&mut sessions, &count).await?;
     sessions.injection = Some(Injection {
@@ -105,6 +108,26 @@ pub async fn carry_out(
         preflight,
     });
     Ok(sessions)
+}
+
+/// Adds what to know of sessions in the pods where all is well, and where somebody is about to let pods be replaced.
+fn cautioned(judged: Result<String, Trouble>, sessions: &Sessions) -> Result<String, Trouble> {
+    let Some(Promise::Pods { cautions, .. }) = &sessions.promise else {
+        return judged;
+    };
+    let with = |message: String| {
+        std::iter::once(message.as_str())
+            .chain(cautions.sentences())
+            .collect::<Vec<_>>()
+            .join("; ")
+    };
+    match judged {
+        Ok(message) => Ok(with(message)),
+        Err(trouble) if trouble.reason == reasons::ROLLOUT_NEEDED => {
+            Err(Trouble::new(trouble.reason, with(trouble.message)))
+        }
+        Err(trouble) => Err(trouble),
+    }
 }
 
 struct Work<'a> {

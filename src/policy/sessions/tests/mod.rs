@@ -1,5 +1,6 @@
 //! What the pure parts make of objects as the API server gives them.
 
+mod cautions;
 mod container;
 mod moving;
 mod pods;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::session_policy::ReplicationMode;
+use crate::policy::sessions::cautions::Cautions;
 use crate::policy::sessions::source::Promise;
 use crate::policy::survives::StoreFacts;
 
@@ -13,6 +14,7 @@ fn pods() -> Promise {
         confirmed_alone: false,
         nodes: 3,
         replicas: 3,
+        cautions: Cautions::default(),
     }
 }
 
@@ -43,6 +45,7 @@ fn changed(change: impl FnOnce(&mut ReplicationMode, &mut i32, &mut bool, &mut u
         confirmed_alone,
         nodes,
         replicas,
+        ..
     } = &mut promise
     {
         change(mode, backups, confirmed_alone, nodes, replicas);
@@ -102,4 +105,26 @@ fn each_row_flips_with_the_fact_it_stands_on() {
         outcome(&all, Event::ScaleToZero),
         is(Outcome::Lost, reasons::ALL_PODS_REMOVED)
     );
+}
+
+#[test]
+fn what_to_know_besides_stands_in_the_row_that_it_concerns() {
+    let drained = "nothing keeps pods while nodes are drained";
+    let asleep = "night scales to zero";
+    let mut promise = pods();
+    if let Promise::Pods { cautions, .. } = &mut promise {
+        *cautions = Cautions {
+            drains: Some(drained.to_owned()),
+            to_zero: Some(asleep.to_owned()),
+        };
+    }
+    for (before, after) in table(&pods()).into_iter().zip(table(&promise)) {
+        let caution = match after.event {
+            Event::NodeLoss => format!("; {drained}"),
+            Event::ScaleToZero => format!("; {asleep}"),
+            _ => String::new(),
+        };
+        assert_eq!(after.message, format!("{}{caution}", before.message));
+        assert_eq!((after.outcome, after.reason), (before.outcome, before.reason));
+    }
 }
