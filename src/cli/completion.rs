@@ -35,7 +35,14 @@ mod tests {
     fn scripts_know_the_verbs() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let script = script(shell, super::super::Cli::command());
-            for word in ["kubectl-session", "status", "detach", "namespace"] {
+            for word in [
+                "kubectl-session",
+                "status",
+                "detach",
+                "support-bundle",
+                "log-lines",
+                "namespace",
+            ] {
                 assert!(script.contains(word), "{shell} does not know {word}");
             }
         }

@@ -11,6 +11,7 @@ mod plan;
 mod question;
 mod rollout;
 mod status;
+mod support_bundle;
 mod table;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -50,6 +51,8 @@ enum Verb {
     Drill(Box<drill::DrillArgs>),
     /// Undo what policies set up, with your own rights, and suspend them; for when the operator is gone
     Detach(detach::DetachArgs),
+    /// Write one file for a bug report: policies, what stands around them, events and logs, without credentials
+    SupportBundle(support_bundle::SupportBundleArgs),
     /// Print a completion script for a shell
     Completion(completion::CompletionArgs),
 }
@@ -62,6 +65,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Verb::Plan(args) => plan::run(&args, &cli.connection).await,
         Verb::Drill(args) => drill::run(&args, &cli.connection).await,
         Verb::Detach(args) => detach::run(&args, &cli.connection).await,
+        Verb::SupportBundle(args) => support_bundle::run(&args, &cli.connection).await,
         Verb::Completion(args) => completion::run(&args, Cli::command()),
     }
 }
@@ -94,6 +98,7 @@ mod tests {
             &["kubectl-session", "detach"],
             &["kubectl-session", "detach", "shop", "--all"],
             &["kubectl-session", "status", "-o", "xml"],
+            &["kubectl-session", "support-bundle", "--log-lines", "0"],
         ] {
             assert!(Cli::try_parse_from(arguments).is_err(), "{arguments:?}");
         }

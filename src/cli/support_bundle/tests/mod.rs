@@ -1,0 +1,5 @@
+//! Bundles from objects as the API server gives them.
+
+mod bundle;
+mod redaction;
+mod server;
