@@ -136,12 +136,12 @@ mod tests {
         let wanted = policy.spec.sticky.unwrap().drain_seconds;
         assert_eq!(wanted, 60);
         let mut deployment: Deployment = serde_json::from_value(of_kind("Deployment")).unwrap();
-        let verdict = drain::judge(&deployment, wanted, "Traefik", true);
+        let verdict = drain::judge(&deployment, wanted, "Traefik", true, false);
         assert_eq!(verdict, drain::Verdict::default());
 
         let template = deployment.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
         template.termination_grace_period_seconds = None;
-        let verdict = drain::judge(&deployment, wanted, "Traefik", true);
+        let verdict = drain::judge(&deployment, wanted, "Traefik", true, false);
         assert!(
             !verdict.unsupported.is_empty(),
             "without its grace period it lacks something"

@@ -9,8 +9,8 @@ use rustls::pki_types::ServerName;
 mod flags;
 
 pub use flags::{
-    AcknowledgeName, Cli, Front, LogFormat, ModeName, OnPartition, Operations, PeerOptions, Replication,
-    Request, Serve, UpstreamOptions, Verb,
+    AcknowledgeName, Cli, Front, Linger, LogFormat, ModeName, OnPartition, Operations, PeerOptions,
+    Replication, Request, Serve, UpstreamOptions, Verb,
 };
 
 use crate::core::{Acknowledge, Config, Mode};
@@ -290,14 +290,15 @@ impl Serve {
             timeout: Duration::from_millis(options.upstream_timeout_ms.max(1)),
         }))
     }
+}
 
+impl Operations {
     /// How a drain goes.
     pub fn drain(&self) -> DrainTimes {
-        let operations = &self.operations;
         DrainTimes {
-            keep: Duration::from_secs(operations.drain_seconds),
-            unready: Duration::from_secs(operations.unready_seconds),
-            handover: Duration::from_secs(operations.handover_seconds),
+            keep: Duration::from_secs(self.drain_seconds),
+            unready: Duration::from_secs(self.unready_seconds),
+            handover: Duration::from_secs(self.handover_seconds),
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use session_replicator::config::{Cli, LogFormat, Serve, Verb};
-use session_replicator::runtime;
+use session_replicator::config::{Cli, LogFormat, Operations, Verb};
+use session_replicator::runtime::{self, RunError};
 use tokio::task::LocalSet;
 use tracing_subscriber::EnvFilter;
 
@@ -29,26 +29,36 @@ fn main() -> ExitCode {
             }
             Err(error) => fail(&format!("{} does not answer: {error}", control_socket.display())),
         },
-        None => {
-            if let Err(error) = start_logs(&cli.serve) {
+        Some(Verb::Linger(linger)) => {
+            if let Err(error) = start_logs(&linger.operations) {
                 return fail(&error);
             }
-            match LocalSet::new().block_on(&runtime, runtime::run(*cli.serve)) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => fail(&error),
+            end(LocalSet::new().block_on(&runtime, runtime::linger(&linger.operations)))
+        }
+        None => {
+            if let Err(error) = start_logs(&cli.serve.operations) {
+                return fail(&error);
             }
+            end(LocalSet::new().block_on(&runtime, runtime::run(*cli.serve)))
         }
     }
 }
 
-fn start_logs(serve: &Serve) -> Result<(), String> {
-    let rules = &serve.operations.log;
+fn end(outcome: Result<(), RunError>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn start_logs(operations: &Operations) -> Result<(), String> {
+    let rules = &operations.log;
     let filter =
         EnvFilter::try_new(rules).map_err(|error| format!("--log {rules:?} is not understood: {error}"))?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    match serve.operations.log_format {
+    match operations.log_format {
         LogFormat::Json => logs.json().init(),
         LogFormat::Text => logs.init(),
     }

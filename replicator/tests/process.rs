@@ -12,12 +12,15 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use support::resp::{Value, encode};
-use support::{Folder, Launch, PATIENCE, Replicator, http_get, launches, tls, wait_linked, wait_until};
+use support::{
+    Folder, Launch, PATIENCE, Process, Replicator, free_port, http_get, launches, tls, wait_linked,
+    wait_until,
+};
 
 #[test]
 fn tcp_and_unix_sockets_serve_the_same_sessions() {
@@ -271,6 +274,49 @@ fn a_draining_pod_keeps_its_users_and_turns_unready_only_at_the_end() {
     });
     assert!(start.elapsed() >= Duration::from_secs(7), "{:?}", start.elapsed());
     assert_eq!(replicator.client().call("GET a").text(), "2");
+}
+
+#[test]
+fn one_that_lingers_keeps_nothing_and_turns_unready_only_at_the_end_of_a_drain() {
+    let folder = Folder::new();
+    let socket = folder.path().join("control.sock").display().to_string();
+    let port = free_port();
+    let program = env!("CARGO_BIN_EXE_session-replicator");
+    let child = Command::new(program)
+        .args(["linger", "--drain-seconds", "3", "--unready-seconds", "3"])
+        .args(["--http-listen", &format!("127.0.0.1:{port}")])
+        .args(["--control-socket", &socket])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lingering = Process(child);
+    let says = |path: &str, code: &str| {
+        http_get(port, path).is_some_and(|response| response.starts_with(&format!("HTTP/1.1 {code}")))
+    };
+    wait_until("it is ready", || says("/readyz", "200"));
+    let begin = Instant::now();
+    let mut hook = Command::new(program)
+        .args(["ctl", "--control-socket", &socket, "drain"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("it is unready", || says("/readyz", "503"));
+    let unready = begin.elapsed();
+    assert!(
+        unready >= Duration::from_millis(2_500),
+        "unready after {unready:?}"
+    );
+    assert!(says("/livez", "200"), "it still answers");
+    assert!(hook.wait().unwrap().success());
+    assert!(begin.elapsed() >= Duration::from_secs(6), "{:?}", begin.elapsed());
+    assert!(
+        lingering.0.try_wait().unwrap().is_none(),
+        "it ends when it is told to"
+    );
+    lingering.signal("TERM");
+    assert!(lingering.0.wait().unwrap().success());
 }
 
 #[test]

@@ -14,6 +14,13 @@ pub const HANDOVER_SECONDS: i64 = 5;
 /// Spare time for the application to end by itself after its preStop hook.
 const EXIT_SECONDS: i64 = 10;
 
+/// How long the sidecar that hands users over serves on after it turned unready: longer than [`HANDOVER_SECONDS`], as it is
+/// paid for by nobody but a terminating pod.
+pub const UNREADY_SECONDS: i64 = 10;
+
+/// Grace period beyond drain and [`UNREADY_SECONDS`], in which the application ends by itself.
+const LEAVING_SECONDS: i64 = 5;
+
 /// Default of `terminationGracePeriodSeconds` (core/v1 `PodSpec`).
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 
@@ -55,12 +62,44 @@ pub fn window_seconds(deployment: &Deployment) -> i64 {
     }
 }
 
-/// Holds the template of `deployment` against a drain of `wanted` seconds behind `controller`.
+/// Whether a sidecar that turns unready when the drain time is over would make the drain whole, and the template does not
+/// do it by itself. The application needs a preStop hook that lasts until then, or none: then one is added.
+pub fn lacks_hand_over(deployment: &Deployment, wanted: i32) -> bool {
+    let Some((template, container)) = template(deployment).and_then(|it| Some((it, main_container(it)?)))
+    else {
+        return false;
+    };
+    let by_itself = judge(deployment, wanted, "", true, false) == Verdict::default();
+    wanted > 0
+        && !by_itself
+        && can_hand_over(template, container, i64::from(wanted))
+        && grace_seconds(template) >= needed_grace(i64::from(wanted))
+}
+
+/// Grace period that a pod needs which is handed over.
+fn needed_grace(wanted: i64) -> i64 {
+    wanted + UNREADY_SECONDS + LEAVING_SECONDS
+}
+
+fn can_hand_over(template: &PodTemplateSpec, container: &Container, wanted: i64) -> bool {
+    let host_network = template.spec.as_ref().and_then(|pod| pod.host_network) == Some(true);
+    let lasts = match pre_stop(container) {
+        PreStop::Absent => true,
+        PreStop::Seconds(seconds) => seconds >= wanted + UNREADY_SECONDS,
+        PreStop::Unknown => false,
+    };
+    // The sidecar's port would be one of the node.
+    lasts && !host_network
+}
+
+/// Holds the template of `deployment` against a drain of `wanted` seconds behind `controller`. `injects` is whether the
+/// policy's strategy adds a sidecar that hands over, where the template lets it.
 pub fn judge(
     deployment: &Deployment,
     wanted: i32,
     controller: &str,
     keeps_terminating_pods: bool,
+    injects: bool,
 ) -> Verdict {
     let mut verdict = Verdict::default();
     if wanted <= 0 {
@@ -78,6 +117,18 @@ pub fn judge(
     else {
         return verdict;
     };
+    if injects && can_hand_over(template, container, wanted) {
+        let grace = grace_seconds(template);
+        let needed = needed_grace(wanted);
+        if grace < needed {
+            verdict.unsupported.push(format!(
+                "drainSeconds {wanted}: terminationGracePeriodSeconds is {grace}, but has to be {needed} or more (drain and \
+                 hand-over, which are then added to the pods); set in spec.template of the Deployment:\nspec:\n  \
+                 terminationGracePeriodSeconds: {needed}"
+            ));
+        }
+        return verdict;
+    }
     judge_pre_stop(container, wanted, &mut verdict);
     judge_grace(template, container, wanted, &mut verdict);
     judge_readiness(container, wanted, &mut verdict);

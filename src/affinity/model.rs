@@ -42,6 +42,8 @@ pub struct Inputs<'a> {
     /// Every Traefik `IngressRoute` that the operator can see, in any namespace; those outside the policy's
     /// namespace are reported and never written. Empty where the kind is not served.
     pub ingress_routes: &'a [Arc<DynamicObject>],
+    /// Whether the policy's strategy adds to the pods what hands users over when they end.
+    pub hands_over: bool,
     /// The field manager under which this policy writes foreign objects.
     pub field_manager: &'a str,
 }

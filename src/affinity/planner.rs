@@ -97,6 +97,7 @@ fn configure(scope: &Scope<'_>, route: &Route<'_>, served: &Served) -> Result<Co
         scope.inputs.sticky.drain_seconds,
         controller_name(served.controller.unwrap_or_else(|| served.adapter.controller())),
         configured.keeps_terminating_pods,
+        scope.inputs.hands_over,
     );
     configured.unsupported.extend(drain.unsupported);
     configured.notes.extend(drain.notes);

@@ -86,7 +86,7 @@ pub struct ContainerInjection {
 
     /// Seconds that the container goes on serving while its pod terminates. Added where it has no preStop hook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 3600))]
+    #[schemars(range(min = 1, max = 7200))]
     pub pre_stop_sleep_seconds: Option<i64>,
 
     /// Mounts (core/v1 VolumeMount) that are added; one whose mountPath the container already uses is left out.

@@ -388,8 +388,9 @@ pub struct Sticky {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie: Option<Cookie>,
 
-    /// How long, in seconds, existing sessions should keep reaching a pod that is terminating. What the
-    /// controller or the pod template lacks for it is listed in status under `unsupported`.
+    /// How long, in seconds, existing sessions should keep reaching a pod that is terminating. A small sidecar then hands its
+    /// users over; it is added to the pods (which replaces them once) where the controller keeps terminating pods and the pod
+    /// template does not do it by itself. What is missing for that is listed in status under `unsupported`.
     #[serde(default)]
     #[schemars(range(min = 0, max = 3600))]
     pub drain_seconds: i32,

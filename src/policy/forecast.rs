@@ -12,7 +12,7 @@ use super::restore::edit_operations;
 use super::sessions::carry_out::{read_old_nodes, read_surroundings};
 use super::sessions::cautions::{Cautions, too_old};
 use super::sessions::source::{Place, Promise, key_prefix, of_pods, place};
-use super::sessions::{Sessions, Trouble, in_pods, moving, names, pods};
+use super::sessions::{Sessions, Trouble, hand_over, in_pods, moving, names, pods};
 use super::status;
 use super::validate::{Kept, Validated, validate};
 use crate::affinity::model::{ObjectKey, PlanOutcome, Write};
@@ -56,7 +56,7 @@ pub async fn forecast(
 ) -> Result<Forecast, WriteError> {
     let found = dereference(caches, policy);
     let validated = match validate(policy, &found) {
-        Ok(validated) => validated,
+        Ok(validated) => hand_over::settled(validated, &found),
         Err(unresolved) => {
             return Ok(Forecast {
                 troubles: vec![unresolved.message],
@@ -105,10 +105,11 @@ pub async fn forecast(
 
 /// What is in the way of sessions in the pods, and what to know of them. What the user may not read is noted.
 async fn look_around(client: &Client, validated: &Validated, forecast: &mut Forecast) -> Cautions {
-    let Some(Kept::Replicated(wish)) = validated.sessions.as_ref().map(|wish| &wish.kept) else {
-        return Cautions::default();
+    let mut troubles = match validated.sessions.as_ref().map(|wish| &wish.kept) {
+        Some(Kept::Replicated(wish)) => Vec::from_iter(in_pods::refusal(validated, wish)),
+        Some(Kept::Application(_)) => Vec::new(),
+        Some(Kept::Shared(_)) | None => return Cautions::default(),
     };
-    let mut troubles = Vec::from_iter(in_pods::refusal(validated, wish));
     match read_old_nodes(client).await {
         Ok(nodes) => troubles.extend(too_old(&validated.target, &nodes)),
         Err(error) => forecast.notes.push(format!(
@@ -118,6 +119,13 @@ async fn look_around(client: &Client, validated: &Validated, forecast: &mut Fore
     }
     let troubles = troubles.into_iter().map(|trouble| trouble.message);
     forecast.troubles.extend(troubles);
+    if validated
+        .sessions
+        .as_ref()
+        .is_none_or(|wish| wish.replicated().is_none())
+    {
+        return Cautions::default();
+    }
     match read_surroundings(client, &validated.namespace).await {
         Ok(around) => {
             let cautions = Cautions::of(&validated.target, &around);
@@ -139,6 +147,7 @@ fn expected(validated: &Validated, found: &Dereferenced, cautions: Cautions) -> 
     let wish = validated.sessions.as_ref()?;
     let shared = match &wish.kept {
         Kept::Shared(shared) => shared,
+        Kept::Application(_) => return Some(with(validated, None, None)),
         Kept::Replicated(replicated) => {
             let bound = validated.sticky.is_some();
             let source = of_pods(
@@ -149,7 +158,7 @@ fn expected(validated: &Validated, found: &Dereferenced, cautions: Cautions) -> 
                 replicas(validated),
                 cautions,
             );
-            return Some(with(validated, source.promise, None));
+            return Some(with(validated, Some(source.promise), None));
         }
     };
     let promise = match place(&validated.name, shared) {
@@ -167,16 +176,16 @@ fn expected(validated: &Validated, found: &Dereferenced, cautions: Cautions) -> 
             }
         }
     };
-    Some(with(validated, promise, Some(Ok(String::new()))))
+    Some(with(validated, Some(promise), Some(Ok(String::new()))))
 }
 
-fn with(validated: &Validated, promise: Promise, store: Option<Result<String, Trouble>>) -> Sessions {
+fn with(validated: &Validated, promise: Option<Promise>, store: Option<Result<String, Trouble>>) -> Sessions {
     let pods = replicas(validated);
     let mark =
         pods::mark_of(&validated.target).map_or_else(|| format!("{}-new", validated.name), str::to_owned);
     Sessions {
         store,
-        promise: Some(promise),
+        promise,
         injection: Some(Injection {
             revision: Some(mark.clone()),
             injected_pods: pods,
@@ -207,6 +216,7 @@ fn notes(validated: &Validated, found: &Dereferenced) -> Vec<String> {
     let wanted = validated.sessions.as_ref().map(|wish| match wish.kept {
         Kept::Replicated(_) => moving::Place::Pods,
         Kept::Shared(_) => moving::Place::Store,
+        Kept::Application(_) => moving::Place::Application,
     });
     let movable = validated
         .sessions
@@ -222,14 +232,18 @@ fn notes(validated: &Validated, found: &Dereferenced) -> Vec<String> {
         moving::Place::Pods | moving::Place::StoreToPods | moving::Place::PodsToStore => {
             "in the sidecars of the pods"
         }
+        moving::Place::Application => "in the pods",
     };
     match (current, wanted) {
-        (None, None) => Vec::new(),
-        (None, Some(wanted)) => vec![format!(
+        (None, None) | (Some(moving::Place::Application), Some(moving::Place::Application)) => Vec::new(),
+        (None, Some(moving::Place::Application)) => vec![format!(
+            "{replaced}: sessions that are in these pods now end with them; later pods keep their users for drainSeconds when they end, and then hand them over"
+        )],
+        (None | Some(moving::Place::Application), Some(wanted)) => vec![format!(
             "{replaced}: sessions that are in these pods now end with them, later ones are {}",
             place(wanted)
         )],
-        (Some(current), None) => vec![format!(
+        (Some(current), None | Some(moving::Place::Application)) => vec![format!(
             "{replaced}: sessions that are {} now are not found by the new pods, later ones are in the pods",
             place(current)
         )],

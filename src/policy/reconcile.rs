@@ -18,7 +18,7 @@ use super::dereference::{Dereferenced, dereference};
 use super::sessions::carry_out::{Memory, Tools, carry_out, collect_garbage, patience};
 use super::sessions::revision::Images;
 use super::sessions::undo::Outcome;
-use super::sessions::{self, Sessions};
+use super::sessions::{self, Sessions, hand_over};
 use super::status::{self, Announcement, Verdict};
 use super::validate::{Validated, validate};
 use super::{GuardedPolicy, foreign_manager, policy_key, undo};
@@ -111,7 +111,7 @@ pub async fn reconcile_guarded(policy: &GuardedPolicy, context: &Context) -> Res
 async fn reconcile_policy(policy: &SessionPolicy, context: &Context) -> Result<Action, Error> {
     let found = dereference(&context.caches, policy);
     let validated = match validate(policy, &found) {
-        Ok(validated) => validated,
+        Ok(validated) => hand_over::settled(validated, &found),
         Err(unresolved) => {
             if unresolved.withdraw && !policy.spec.suspend {
                 for object in nothing(&found).withdraw {

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::apply::{Applied, AppliedRoute};
 use super::policy_key;
 use super::sessions::{Sessions, Trouble};
-use super::survives::{self, Facts, RouteFact, StoreFacts};
-use super::validate::{Unresolved, Validated};
+use super::survives::{self, Facts, HandOver, RouteFact, StoreFacts};
+use super::validate::{Kept, Unresolved, Validated};
 use crate::affinity::model::{PlanOutcome, Refusal};
 use crate::api::conditions::{reasons, types};
 use crate::api::session_policy::Replication;
@@ -446,8 +446,23 @@ pub fn survival(validated: &Validated, applied: &Applied, sessions: Option<&Sess
         .collect();
     survives::compute(&Facts {
         store: sessions.and_then(store_facts),
+        hand_over: sessions.and_then(|sessions| hand_over(validated, sessions)),
         target: &validated.target,
         routes: &routes,
+    })
+}
+
+/// What was added to the pods for their end, once the template is marked.
+fn hand_over(validated: &Validated, sessions: &Sessions) -> Option<HandOver> {
+    let Kept::Application(drain) = validated.sessions.as_ref()?.kept else {
+        return None;
+    };
+    let injection = sessions.injection.as_ref()?;
+    injection.revision.as_ref()?;
+    let everywhere = injection.injected_pods == injection.total_pods;
+    Some(HandOver {
+        seconds: if everywhere { i64::from(drain) } else { 0 },
+        webhook: sessions.webhook,
     })
 }
 

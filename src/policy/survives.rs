@@ -86,11 +86,22 @@ pub struct RouteFact {
     pub read_back: bool,
 }
 
+/// A sidecar that lets pods keep their users for a while when they end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandOver {
+    /// Seconds for which every pod does; 0 while some do not.
+    pub seconds: i64,
+    /// Whether a webhook in the operator adds it, so that pods cannot start without the operator.
+    pub webhook: bool,
+}
+
 /// What survival depends on.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
     /// The store, if sessions are to be in one.
     pub store: Option<StoreFacts<'a>>,
+    /// What was added to the pods for their end, if sessions are in them.
+    pub hand_over: Option<HandOver>,
     /// Every route of the policy's namespace that reaches the target.
     pub routes: &'a [RouteFact],
     /// The target.
@@ -138,6 +149,8 @@ struct Situation<'a> {
     binding: Binding,
     /// Seconds for which every controller keeps users on a terminating pod and the pod serves them.
     drain: i64,
+    /// Whether pods cannot start without the operator.
+    webhook: bool,
 }
 
 /// What users are bound to.
@@ -159,9 +172,14 @@ impl<'a> Situation<'a> {
         Self {
             replicas: u32::try_from(replicas).unwrap_or(0),
             spec,
+            webhook: facts.hand_over.is_some_and(|added| added.webhook),
             binding: binding(facts.routes),
             drain: if keeps {
-                drain::window_seconds(facts.target)
+                // The sidecar turns the pod unready after that, however long a hook of the pod's own goes on.
+                let added = facts.hand_over.map(|added| added.seconds);
+                added
+                    .filter(|seconds| *seconds > 0)
+                    .unwrap_or_else(|| drain::window_seconds(facts.target))
             } else {
                 0
             },
@@ -356,6 +374,13 @@ impl<'a> Situation<'a> {
                 Outcome::NotApplicable,
                 reasons::NO_REPLICAS,
                 "the target has no replicas, and so no sessions".to_owned(),
+            ),
+            (Binding::Pod | Binding::Hash(_), _) if self.webhook => (
+                Outcome::Partly,
+                reasons::WEBHOOK_NEEDED,
+                "users stay on their pods, but while no replica of the operator runs, pods that should have the sidecar \
+                 cannot start: admission of them fails"
+                    .to_owned(),
             ),
             (Binding::Pod | Binding::Hash(_), _) => (
                 Outcome::Kept,

@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use super::dereference::Dereferenced;
 use super::foreign_manager;
 use super::restore::{Records, UnreadableRecords};
+use crate::affinity::drain;
 use crate::api::conditions::reasons;
 use crate::api::session_policy::{Client, Replicated, Rollout, Shared};
 use crate::api::{RESTORE_ANNOTATION, ROLLOUT_ANNOTATION, SessionPolicy, Sticky, Strategy};
@@ -26,8 +27,10 @@ pub struct Validated {
     pub target: Arc<Deployment>,
     /// The wish for affinity, if there is one.
     pub sticky: Option<Sticky>,
-    /// The wish for sessions outside the pods, if there is one.
+    /// The wish for something to be added to the pods, if there is one.
     pub sessions: Option<SessionsWish>,
+    /// Whether the strategy adds to the pods what hands users over when they end, where the template lets it.
+    pub hands_over: bool,
     /// Whether nothing but status may be written.
     pub suspended: bool,
     /// What has to be put back one day.
@@ -41,7 +44,7 @@ impl Validated {
     }
 }
 
-/// How sessions are kept outside the pods.
+/// How sessions are kept outside the application's own memory, or what is added to its pods to hand users over.
 #[derive(Clone, Debug)]
 pub struct SessionsWish {
     /// Where they are to be.
@@ -65,6 +68,8 @@ pub enum Kept {
     Replicated(Replicated),
     /// In a store.
     Shared(Shared),
+    /// Where the application has them by itself. A sidecar hands its users over after so many seconds of a pod's end.
+    Application(i32),
 }
 
 impl SessionsWish {
@@ -75,7 +80,7 @@ impl SessionsWish {
             .flatten()
             .find_map(|kept| match kept {
                 Kept::Replicated(replicated) => Some(replicated),
-                Kept::Shared(_) => None,
+                Kept::Shared(_) | Kept::Application(_) => None,
             })
     }
 
@@ -86,7 +91,7 @@ impl SessionsWish {
             .flatten()
             .find_map(|kept| match kept {
                 Kept::Shared(shared) => Some(shared),
-                Kept::Replicated(_) => None,
+                Kept::Replicated(_) | Kept::Application(_) => None,
             })
     }
 }
@@ -127,7 +132,13 @@ pub fn validate(policy: &SessionPolicy, found: &Dereferenced) -> Result<Validate
     let records = Records::parse(policy.annotations().get(RESTORE_ANNOTATION).map(String::as_str))
         .map_err(|error| unreadable(policy, &error))?;
     let (sticky, sessions) = match policy.spec.strategy {
-        Strategy::Sticky => (Some(policy.spec.sticky.clone().unwrap_or_default()), None),
+        Strategy::Sticky => {
+            let sticky = policy.spec.sticky.clone().unwrap_or_default();
+            let drain = sticky.drain_seconds;
+            let sessions = drain::lacks_hand_over(&deployment, drain)
+                .then(|| wish(policy, Kept::Application(drain), None));
+            (Some(sticky), sessions)
+        }
         Strategy::Replicated => {
             let replicated = policy.spec.replicated.clone().unwrap_or_default();
             (
@@ -159,6 +170,7 @@ pub fn validate(policy: &SessionPolicy, found: &Dereferenced) -> Result<Validate
         manager: foreign_manager(&uid),
         name: policy.name_any(),
         suspended: policy.spec.suspend,
+        hands_over: matches!(policy.spec.strategy, Strategy::Sticky | Strategy::Replicated),
         namespace,
         uid,
         target: deployment,

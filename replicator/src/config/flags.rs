@@ -38,6 +38,17 @@ pub enum Verb {
         #[command(subcommand)]
         request: Request,
     },
+    /// Keep no sessions: only answer probes, and on `ctl drain` turn unready once the drain time is over, so that proxies
+    /// move users to other pods while the application still serves them
+    Linger(Box<Linger>),
+}
+
+/// The process without sessions.
+#[derive(Debug, Args)]
+pub struct Linger {
+    /// Operations
+    #[command(flatten)]
+    pub operations: Operations,
 }
 
 /// What a running replicator can be asked.

@@ -27,9 +27,9 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tracing::info;
 
-use crate::config::{ConfigError, PeerConfig, Serve};
-use crate::core::{Core, Input, NodeId, NodeInfo};
-use crate::front::server::Server;
+use crate::config::{ConfigError, Operations, PeerConfig, Serve};
+use crate::core::{Config, Core, Input, NodeId, NodeInfo};
+use crate::front::server::{Server, Settings};
 use crate::net::peers::Peers;
 use crate::net::tls::TlsError;
 use node::{Node, Shared};
@@ -71,7 +71,7 @@ pub async fn run(serve: Serve) -> Result<(), RunError> {
     let config = serve.core()?;
     let peers = serve.peer_config()?;
     let upstream = serve.upstream()?;
-    let drain = serve.drain();
+    let drain = serve.operations.drain();
     let [id, seed, run_id @ ..] = random::<5>()?;
     let run_id = run_id.map(|word| format!("{word:016x}")).concat();
     let run_id = run_id.get(..40).unwrap_or(&run_id).to_owned();
@@ -112,12 +112,7 @@ pub async fn run(serve: Serve) -> Result<(), RunError> {
         upstream::start(&node, shared);
     }
     listen::start(&serve.front, &node).await?;
-    if let Some(address) = serve.operations.http_listen {
-        http::start(bind(address).await?, &node);
-    }
-    if let Some(path) = &serve.operations.control_socket {
-        control::start(path, drain, &node)?;
-    }
+    operate(&serve.operations, &node).await?;
     match peers {
         Some(config) => start_peers(config, serve.peers.places_file, &node).await?,
         None => node.borrow_mut().step(&Input::Discovered {
@@ -126,6 +121,55 @@ pub async fn run(serve: Serve) -> Result<(), RunError> {
     }
     info!(id, "serving");
     drain::until_told(&node, drain).await.map_err(RunError::Signals)
+}
+
+/// Answers probes until the process is told to end, and keeps nothing: the drain is that of a member that is alone.
+///
+/// # Errors
+/// It could not begin.
+pub async fn linger(operations: &Operations) -> Result<(), RunError> {
+    let [id, seed] = random::<2>()?;
+    let config = Config {
+        // Nobody else is looked for.
+        discovery_ms: 0,
+        ..Config::default()
+    };
+    let node = Node::new(
+        |now| {
+            let me = NodeInfo {
+                id: NodeId(id),
+                name: "alone".into(),
+                address: String::new(),
+                zone: String::new(),
+                machine: String::new(),
+                started_ms: now.wall_ms,
+            };
+            Core::new(config, me, seed, now)
+        },
+        |now| Server::new(Settings::default(), String::new(), now.wall_ms),
+    );
+    let node: Shared = Rc::new(RefCell::new(node));
+    spawn_local(flush(Rc::clone(&node)));
+    spawn_local(tick(Rc::clone(&node)));
+    operate(operations, &node).await?;
+    node.borrow_mut().step(&Input::Discovered {
+        addresses: &BTreeSet::new(),
+    });
+    info!("lingering");
+    drain::until_told(&node, operations.drain())
+        .await
+        .map_err(RunError::Signals)
+}
+
+/// Opens what the pod's kubelet and its preStop hook use.
+async fn operate(operations: &Operations, node: &Shared) -> Result<(), RunError> {
+    if let Some(address) = operations.http_listen {
+        http::start(bind(address).await?, node);
+    }
+    if let Some(path) = &operations.control_socket {
+        control::start(path, operations.drain(), node)?;
+    }
+    Ok(())
 }
 
 async fn start_peers(

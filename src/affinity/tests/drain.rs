@@ -1,7 +1,7 @@
 use insta::assert_yaml_snapshot;
 
 use super::fixture::{INGRESS, NGINX_CLASS, SERVICE, TRAEFIK_CLASS, World, parse};
-use crate::affinity::drain::{Verdict, judge, window_seconds};
+use crate::affinity::drain::{Verdict, judge, lacks_hand_over, window_seconds};
 
 fn deployment(pod: &str, container: &str) -> k8s_openapi::api::apps::v1::Deployment {
     parse(&format!(
@@ -15,16 +15,16 @@ const HANDOVER: &str = ", lifecycle: {preStop: {exec: {command: [/bin/sh, -c, 's
 
 #[test]
 fn a_bare_template_lacks_everything() {
-    let verdict = judge(&deployment("", ""), 30, "Traefik", true);
+    let verdict = judge(&deployment("", ""), 30, "Traefik", true, false);
     assert_yaml_snapshot!(verdict.unsupported);
 }
 
 #[test]
 fn what_the_snippets_say_is_enough() {
     let handover = deployment("terminationGracePeriodSeconds: 40, ", HANDOVER);
-    assert_eq!(judge(&handover, 20, "Traefik", true), Verdict::default());
+    assert_eq!(judge(&handover, 20, "Traefik", true, false), Verdict::default());
     assert_eq!(
-        judge(&deployment("", ""), 0, "IngressNginx", false),
+        judge(&deployment("", ""), 0, "IngressNginx", false, false),
         Verdict::default(),
         "no wish, no verdict"
     );
@@ -61,7 +61,7 @@ fn each_part_is_judged_by_itself() {
         ),
     ];
     for (pod, container, lacking) in table {
-        let verdict = judge(&deployment(pod, &container), 20, "Traefik", true);
+        let verdict = judge(&deployment(pod, &container), 20, "Traefik", true, false);
         assert_eq!(
             verdict.unsupported.len(),
             1,
@@ -78,7 +78,7 @@ fn each_part_is_judged_by_itself() {
 
 #[test]
 fn a_controller_that_drops_terminating_pods_makes_the_template_irrelevant() {
-    let verdict = judge(&deployment("", ""), 30, "IngressNginx", false);
+    let verdict = judge(&deployment("", ""), 30, "IngressNginx", false, false);
     assert_eq!(verdict.unsupported.len(), 1);
     assert!(verdict.unsupported[0].contains("IngressNginx sends a terminating pod nothing more"));
 }
@@ -94,6 +94,7 @@ fn a_pod_that_stays_ready_to_its_end_is_noted() {
         20,
         "Traefik",
         true,
+        false,
     );
     assert_eq!(verdict.unsupported, Vec::<String>::new());
     assert!(
@@ -158,4 +159,58 @@ fn plans_carry_the_verdict() {
             configured.unsupported
         );
     }
+}
+
+/// The pod's fields, the container's, and whether the sidecar is added for a drain of 20 s.
+#[test]
+fn a_sidecar_hands_over_where_it_can_and_the_template_does_not() {
+    let sleeping = |seconds: u32| format!(", lifecycle: {{preStop: {{sleep: {{seconds: {seconds}}}}}}}");
+    let probe = ", readinessProbe: {periodSeconds: 1, failureThreshold: 1}";
+    let grace = "terminationGracePeriodSeconds: 35, ";
+    for (pod, container, added) in [
+        (grace, String::new(), true),
+        (grace, sleeping(30), true),
+        (grace, format!("{}{probe}", sleeping(30)), true),
+        // Whose own preStop hook ends before the sidecar is through.
+        (grace, sleeping(29), false),
+        (
+            grace,
+            ", lifecycle: {preStop: {exec: {command: [/drain.sh]}}}".to_owned(),
+            false,
+        ),
+        ("terminationGracePeriodSeconds: 34, ", String::new(), false),
+        ("", String::new(), false),
+        (
+            "hostNetwork: true, terminationGracePeriodSeconds: 35, ",
+            String::new(),
+            false,
+        ),
+        // It does all of it by itself.
+        ("terminationGracePeriodSeconds: 40, ", HANDOVER.to_owned(), false),
+    ] {
+        let target = deployment(pod, &container);
+        assert_eq!(lacks_hand_over(&target, 20), added, "{pod}{container}");
+        assert!(!lacks_hand_over(&target, 0), "no wish");
+    }
+}
+
+#[test]
+fn what_is_added_to_the_pods_is_not_asked_for() {
+    let bare = deployment("terminationGracePeriodSeconds: 35, ", "");
+    assert_eq!(judge(&bare, 20, "Traefik", true, true), Verdict::default());
+    assert_eq!(judge(&bare, 20, "Traefik", true, false).unsupported.len(), 2);
+    let short = judge(&deployment("", ""), 20, "Traefik", true, true);
+    assert_eq!(short.unsupported.len(), 1);
+    assert!(
+        short.unsupported[0].ends_with("terminationGracePeriodSeconds: 35"),
+        "{:?}",
+        short.unsupported
+    );
+    let own = ", lifecycle: {preStop: {sleep: {seconds: 5}}}";
+    let verdict = judge(&deployment("", own), 20, "Traefik", true, true);
+    assert!(
+        verdict.unsupported[0].contains("has a preStop hook of 5 s"),
+        "{:?}",
+        verdict.unsupported
+    );
 }

@@ -119,6 +119,7 @@ impl World {
             ingresses: &self.ingresses,
             ingress_classes: &self.classes,
             ingress_routes: &self.ingress_routes,
+            hands_over: false,
             field_manager: "session-operator.p-1",
         })
     }

@@ -7,6 +7,8 @@ use kube::core::{Selector, SelectorExt as _};
 use serde_json::Value;
 
 use crate::api::{POLICY_LABEL, STORE_LABEL};
+use crate::framework::AGENT_VOLUME;
+use crate::policy::sessions::{hand_over, sidecar};
 use crate::store::users::inline_store;
 
 /// The text at a JSON pointer; empty where there is none.
@@ -146,16 +148,13 @@ pub fn is_operator(pod: &Value) -> bool {
 pub fn containers_of_ours(pod: &Value) -> Vec<String> {
     let is_store = labels(pod, "/metadata/labels").contains_key(STORE_LABEL);
     let whole = is_store || is_operator(pod);
+    let helpers = [sidecar::CONTAINER, hand_over::CONTAINER, AGENT_VOLUME];
     ["/spec/initContainers", "/spec/containers"]
         .into_iter()
         .filter_map(|list| pod.pointer(list)?.as_array())
         .flatten()
         .map(name_of)
-        .filter(|name| {
-            whole
-                || *name == crate::policy::sessions::sidecar::CONTAINER
-                || *name == crate::framework::AGENT_VOLUME
-        })
+        .filter(|name| whole || helpers.contains(name))
         .map(str::to_owned)
         .collect()
 }

@@ -98,8 +98,8 @@ fn readme(files: &Files, wanted: &Wanted, made: jiff::Timestamp) -> String {
         "Support bundle of kubectl session {}, made {made}, about {about}.
 
 What was masked ({MASK}), whatever it held:
-* Secrets: only names, types and keys are here, in secrets.yaml. Values of the operator's own Secrets that turned up
-  anywhere else are masked there, too.
+* Secrets: only names, types and keys are here, in secrets.yaml. Values of the operator's own Secrets, as far as whoever
+  made this could read them, are masked wherever else they turned up.
 * Values of environment variables, but for a few names that say how a program runs (such as TZ, LANG, NODE_ENV, PATH).
 * Headers of probes; arguments that follow a flag such as --password; fields whose names say password, secret or token.
 * In all texts and logs: credentials in URLs (scheme://user:password@), Authorization and Cookie headers, bearer tokens,

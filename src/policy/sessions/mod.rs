@@ -15,6 +15,7 @@ pub mod carry_out;
 pub mod cautions;
 pub mod container;
 pub mod garbage;
+pub mod hand_over;
 pub mod in_pods;
 pub mod members;
 pub mod moving;

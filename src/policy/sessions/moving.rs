@@ -23,6 +23,8 @@ pub enum Place {
     StoreToPods,
     /// On their way from the pods into a store: the sidecars know both.
     PodsToStore,
+    /// Where the application has them by itself: nothing is moved there or from there.
+    Application,
 }
 
 impl Place {
@@ -33,6 +35,7 @@ impl Place {
             Self::Pods => "Pods",
             Self::StoreToPods => "StoreToPods",
             Self::PodsToStore => "PodsToStore",
+            Self::Application => "Application",
         }
     }
 
@@ -44,6 +47,7 @@ impl Place {
             Some("Pods") => Self::Pods,
             Some("StoreToPods") => Self::StoreToPods,
             Some("PodsToStore") => Self::PodsToStore,
+            Some("Application") => Self::Application,
             _ => Self::Store,
         }
     }
@@ -62,6 +66,7 @@ pub enum Course {
 /// otherwise sessions are left behind.
 pub fn course(current: Option<Place>, wanted: Place, movable: bool) -> Course {
     match (current, wanted) {
+        (_, Place::Application) => Course::To(wanted),
         (Some(Place::Store), Place::Pods) if movable => Course::To(Place::StoreToPods),
         (Some(Place::Pods), Place::Store) if movable => Course::To(Place::PodsToStore),
         // Also for who has changed his mind: a way that was begun is turned round where the sidecars stand.

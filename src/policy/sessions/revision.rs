@@ -124,7 +124,7 @@ pub fn build(known: &Known<'_>) -> Result<Wanted, Trouble> {
         init_containers.push(sidecar.container());
     }
     if !init_containers.is_empty() {
-        volumes.push(empty(NO_TOKEN_VOLUME, "1Mi"));
+        volumes.push(no_token_volume());
     }
     let spec = SessionInjectionSpec {
         policy: PolicyReference {
@@ -281,6 +281,11 @@ pub fn restricted() -> SecurityContext {
     }
 }
 
+/// The volume of [`without_token`].
+pub(super) fn no_token_volume() -> Volume {
+    empty(NO_TOKEN_VOLUME, "1Mi")
+}
+
 /// Hides the ServiceAccount's token from an injected container.
 pub fn without_token() -> VolumeMount {
     mount(NO_TOKEN_VOLUME, TOKEN_DIR)
@@ -315,7 +320,7 @@ fn empty(name: &str, limit: &str) -> Volume {
 }
 
 /// What pulling the injected images needs; nothing where none is injected.
-fn pull_secrets(injects_image: bool, images: &Images) -> Vec<LocalObjectReference> {
+pub(super) fn pull_secrets(injects_image: bool, images: &Images) -> Vec<LocalObjectReference> {
     let names = images.pull_secrets.iter().filter(|_| injects_image);
     names
         .map(|name| LocalObjectReference { name: name.clone() })

@@ -39,10 +39,10 @@ const SOCKET_VOLUME: &str = "session-operator-socket";
 pub const SOCKET_DIR: &str = "/session-operator/socket";
 
 /// Volume with the control socket, mounted by nobody else.
-const CONTROL_VOLUME: &str = "session-operator-control";
+pub(super) const CONTROL_VOLUME: &str = "session-operator-control";
 
 /// Where it is mounted; the program's own default.
-const CONTROL_DIR: &str = "/run/session-replicator";
+pub(super) const CONTROL_DIR: &str = "/run/session-replicator";
 
 /// Volume with certificates.
 const PEERS_VOLUME: &str = "session-operator-peers";
@@ -72,7 +72,7 @@ pub const UPSTREAM_URL_KEY: &str = "url";
 const LEAST_MEMORY: i64 = 32 << 20;
 
 /// Seconds that a terminating pod serves on after it turned unready: until every proxy has noticed.
-pub const UNREADY_SECONDS: i64 = 10;
+pub use crate::affinity::drain::UNREADY_SECONDS;
 
 /// Seconds that handing over the sessions may take.
 pub const HANDOVER_SECONDS: i64 = 10;
@@ -384,7 +384,7 @@ fn port(name: &str, number: u16) -> ContainerPort {
     }
 }
 
-fn probe(path: &str, period: i32, failures: i32) -> Probe {
+pub(super) fn probe(path: &str, period: i32, failures: i32) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.to_owned()),
@@ -398,7 +398,7 @@ fn probe(path: &str, period: i32, failures: i32) -> Probe {
     }
 }
 
-fn mount(volume: &str, path: &str, read_only: bool) -> VolumeMount {
+pub(super) fn mount(volume: &str, path: &str, read_only: bool) -> VolumeMount {
     VolumeMount {
         name: volume.to_owned(),
         mount_path: path.to_owned(),
@@ -407,7 +407,7 @@ fn mount(volume: &str, path: &str, read_only: bool) -> VolumeMount {
     }
 }
 
-fn in_memory(name: &str) -> Volume {
+pub(super) fn in_memory(name: &str) -> Volume {
     Volume {
         name: name.to_owned(),
         empty_dir: Some(EmptyDirVolumeSource {

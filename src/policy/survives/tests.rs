@@ -5,7 +5,7 @@ use insta::assert_yaml_snapshot;
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
 
-use super::{Facts, RouteFact, compute, reasons};
+use super::{Facts, HandOver, RouteFact, compute, reasons};
 use crate::api::{Binds, Event, Outcome, Survival};
 
 fn route(name: &str, binds: Binds) -> RouteFact {
@@ -29,6 +29,7 @@ fn target(spec: &Value) -> Deployment {
 fn rows(routes: &[RouteFact], spec: &Value) -> Vec<Survival> {
     compute(&Facts {
         store: None,
+        hand_over: None,
         routes,
         target: &target(spec),
     })
@@ -352,6 +353,7 @@ fn odd_numbers_do_no_harm() {
     }
     assert_eq!(
         compute(&Facts {
+            hand_over: None,
             store: None,
             routes: &[],
             target: &Deployment::default()
@@ -359,4 +361,58 @@ fn odd_numbers_do_no_harm() {
         .len(),
         10
     );
+}
+
+#[test]
+fn what_was_added_to_the_pods_keeps_users_as_long_as_a_hook_of_their_own() {
+    let kept_by = |seconds: Option<i64>, routes: &[RouteFact], spec: &Value| {
+        let rows = compute(&Facts {
+            store: None,
+            hand_over: seconds.map(|seconds| HandOver {
+                seconds,
+                webhook: false,
+            }),
+            routes,
+            target: &target(spec),
+        });
+        rows.into_iter()
+            .find(|row| row.event == Event::RollingUpdate)
+            .unwrap()
+    };
+    let kept = |seconds: Option<i64>, routes: &[RouteFact]| kept_by(seconds, routes, &THREE());
+    let pod = [route("a", Binds::Pod)];
+    let hook = kept_by(Some(5), &pod, &draining());
+    assert!(
+        hook.message.contains("for 5 s more"),
+        "whatever the hook: {}",
+        hook.message
+    );
+    assert_eq!(kept(None, &pod).reason, reasons::ALL_PODS_REPLACED);
+    let drained = kept(Some(45), &pod);
+    assert_eq!(drained.reason, reasons::ENDS_AFTER_DRAIN);
+    assert!(drained.message.contains("for 45 s more"), "{}", drained.message);
+    let dropped = [RouteFact {
+        keeps_terminating_pods: false,
+        ..route("a", Binds::Pod)
+    }];
+    assert_eq!(kept(Some(45), &dropped).reason, reasons::ALL_PODS_REPLACED);
+}
+
+#[test]
+fn what_a_webhook_adds_needs_the_operator() {
+    let down = |webhook: bool| {
+        let rows = compute(&Facts {
+            store: None,
+            hand_over: Some(HandOver { seconds: 45, webhook }),
+            routes: &[route("a", Binds::Pod)],
+            target: &target(&THREE()),
+        });
+        let row = rows
+            .into_iter()
+            .find(|row| row.event == Event::OperatorDown)
+            .unwrap();
+        (row.outcome, row.reason)
+    };
+    assert_eq!(down(false), is(Outcome::Kept, reasons::FIELDS_STAY));
+    assert_eq!(down(true), is(Outcome::Partly, reasons::WEBHOOK_NEEDED));
 }

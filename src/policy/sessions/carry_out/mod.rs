@@ -2,6 +2,7 @@
 
 mod binding;
 mod garbage;
+mod hand_over;
 mod in_pods;
 mod memory;
 mod moving;
@@ -157,6 +158,7 @@ impl Work<'_> {
         let wanted = match &self.wish.kept {
             Kept::Replicated(_) => Place::Pods,
             Kept::Shared(_) => Place::Store,
+            Kept::Application(drain) => return self.hand_over(*drain, sessions, next).await,
         };
         match course::course(current, wanted, self.wish.otherwise.is_some()) {
             Course::To(place) => self.towards(place, sessions, next, preflight).await,

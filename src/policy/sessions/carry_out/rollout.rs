@@ -55,10 +55,10 @@ impl Work<'_> {
                 Ok(Err(Trouble::new(
                     reasons::ROLLOUT_NEEDED,
                     format!(
-                        "spec.rollout is Manual: kubectl session rollout {} replaces the pods of Deployment {} with ones that keep their sessions {}",
+                        "spec.rollout is Manual: kubectl session rollout {} replaces the pods of Deployment {} with ones that {}",
                         self.validated.name,
                         self.validated.target.name_any(),
-                        self.place_in_words()
+                        self.in_words()
                     ),
                 )))
             }
@@ -220,12 +220,7 @@ impl Work<'_> {
                 ),
             )));
         }
-        let mut sentence = format!(
-            "{} of {} pods keep their sessions {}",
-            count.injected,
-            count.total,
-            self.place_in_words()
-        );
+        let mut sentence = format!("{} of {} pods {}", count.injected, count.total, self.in_words());
         if let Some(next) = next {
             sentence = format!(
                 "{sentence}; revision {next} is available: kubectl session rollout {}",
@@ -261,11 +256,12 @@ impl Work<'_> {
         }
     }
 
-    /// Where sessions are to be.
-    fn place_in_words(&self) -> &'static str {
+    /// What pods do once they are as they are to be.
+    fn in_words(&self) -> &'static str {
         match self.wish.kept {
-            Kept::Replicated(_) => "in their sidecars",
-            Kept::Shared(_) => "in the store",
+            Kept::Replicated(_) => "keep their sessions in their sidecars",
+            Kept::Shared(_) => "keep their sessions in the store",
+            Kept::Application(_) => "hand their users over before they end",
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod cautions;
 mod container;
+mod hand_over;
 mod moving;
 mod pods;
 mod preflight;
@@ -43,6 +44,7 @@ fn policy(target: Deployment) -> Validated {
         target: Arc::new(target),
         sticky: None,
         sessions: None,
+        hands_over: false,
         suspended: false,
         records: Records::default(),
     }

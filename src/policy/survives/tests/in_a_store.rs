@@ -25,6 +25,7 @@ fn facts(promise: &Promise) -> StoreFacts<'_> {
 
 fn table(store: StoreFacts<'_>) -> Vec<Survival> {
     compute(&Facts {
+        hand_over: None,
         store: Some(store),
         routes: &[],
         target: &target(&THREE()),

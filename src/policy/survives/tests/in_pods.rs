@@ -20,6 +20,7 @@ fn pods() -> Promise {
 
 fn table(promise: &Promise) -> Vec<Survival> {
     compute(&Facts {
+        hand_over: None,
         store: Some(StoreFacts {
             injected: 3,
             total: 3,

@@ -1,0 +1,147 @@
+//! Strategy Sticky with `drainSeconds`: a sidecar that keeps no sessions, and lets a pod's end cost no requests. Pure.
+//!
+//! Once the drain time of a terminating pod is over the sidecar turns unready, and with it the pod: proxies move its users,
+//! once, while the application still serves them.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Container, ExecAction, Lifecycle, LifecycleHandler, PodSpec, ResourceRequirements,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::moving::Place;
+use super::names;
+use super::revision::{self, Images, Wanted};
+use super::sidecar::{
+    CONTROL_DIR, CONTROL_VOLUME, HTTP_PORT, UNREADY_SECONDS, in_memory, is_guaranteed, mount, probe,
+};
+use crate::affinity::model::{PlanOutcome, RoutePlan};
+use crate::api::SessionInjectionSpec;
+use crate::api::session_injection::{ContainerInjection, PolicyReference};
+use crate::policy::build::build;
+use crate::policy::dereference::Dereferenced;
+use crate::policy::sessions::pods;
+use crate::policy::validate::{Kept, Validated};
+
+/// Name of the container.
+pub const CONTAINER: &str = "session-handover";
+
+/// Memory of the sidecar: several times what it uses.
+const MEMORY: &str = "32Mi";
+
+/// CPU of the sidecar, which does nothing but answer probes.
+const CPU: &str = "10m";
+
+/// The policy without the wish for this sidecar where it would do nothing: where a route keeps nobody on pods that
+/// terminate.
+///
+/// While there is no route at all, as when one is replaced, what stands stays: the pods are not replaced for that.
+pub fn settled(mut validated: Validated, found: &Dereferenced) -> Validated {
+    let wish = validated.sessions.as_ref();
+    if wish.is_some_and(|wish| matches!(wish.kept, Kept::Application(_))) {
+        let planned = build(&validated, found, None);
+        let mark = pods::mark_of(&validated.target);
+        let stands = mark.is_some_and(|mark| names::is_revision(&validated.name, mark));
+        if !keep_terminating_pods(&planned.routes).unwrap_or(stands) {
+            validated.sessions = None;
+        }
+    }
+    validated
+}
+
+/// Whether all routes do; `None` without one.
+fn keep_terminating_pods(routes: &[RoutePlan]) -> Option<bool> {
+    let mut all = routes
+        .iter()
+        .filter_map(|route| match &route.outcome {
+            PlanOutcome::Configured(configured) => Some(configured.keeps_terminating_pods),
+            PlanOutcome::Refused(_) => Some(false),
+            PlanOutcome::Reported(_) => None,
+        })
+        .peekable();
+    all.peek().is_some().then(|| all.all(|keeps| keeps))
+}
+
+/// What admission is to add for a drain of so many seconds to the pods with these containers.
+pub fn revision(
+    policy: &Validated,
+    drain_seconds: i32,
+    containers: &[&Container],
+    images: &Images,
+) -> Wanted {
+    let template = policy.target.spec.as_ref().map(|spec| &spec.template);
+    let pod = template.and_then(|template| template.spec.as_ref());
+    let names: Vec<String> = containers
+        .iter()
+        .map(|container| container.name.clone())
+        .collect();
+    let inputs = names::digest(&("hand-over", drain_seconds, &names));
+    let spec = SessionInjectionSpec {
+        policy: PolicyReference {
+            name: policy.name.clone(),
+            uid: policy.uid.clone(),
+        },
+        containers: names
+            .into_iter()
+            .map(|name| ContainerInjection {
+                name,
+                pre_stop_sleep_seconds: Some(i64::from(drain_seconds) + UNREADY_SECONDS + 1),
+                ..ContainerInjection::default()
+            })
+            .collect(),
+        volumes: vec![in_memory(CONTROL_VOLUME), revision::no_token_volume()],
+        init_containers: vec![sidecar(drain_seconds, pod, images)],
+        image_pull_secrets: revision::pull_secrets(true, images),
+    };
+    Wanted {
+        name: format!("{}-{}", policy.name, names::digest(&(&inputs, &spec))),
+        place: Place::Application,
+        inputs,
+        spec,
+    }
+}
+
+fn sidecar(drain_seconds: i32, pod: Option<&PodSpec>, images: &Images) -> Container {
+    let memory = || ("memory".to_owned(), Quantity(MEMORY.to_owned()));
+    let cpu = || ("cpu".to_owned(), Quantity(CPU.to_owned()));
+    let mut limits = BTreeMap::from([memory()]);
+    if pod.is_some_and(is_guaranteed) {
+        limits.extend([cpu()]);
+    }
+    Container {
+        name: CONTAINER.to_owned(),
+        image: Some(images.replicator.clone()),
+        image_pull_policy: images.pull_policy.clone(),
+        restart_policy: Some("Always".to_owned()),
+        args: Some(vec![
+            "linger".to_owned(),
+            format!("--http-listen=[::]:{HTTP_PORT}"),
+            format!("--control-socket={CONTROL_DIR}/control.sock"),
+            format!("--drain-seconds={drain_seconds}"),
+            format!("--unready-seconds={UNREADY_SECONDS}"),
+        ]),
+        readiness_probe: Some(probe("/readyz", 1, 1)),
+        liveness_probe: Some(probe("/livez", 10, 3)),
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                exec: Some(ExecAction {
+                    command: Some(["/session-replicator", "ctl", "drain"].map(str::to_owned).into()),
+                }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
+        resources: Some(ResourceRequirements {
+            requests: Some(BTreeMap::from([cpu(), memory()])),
+            limits: Some(limits),
+            ..ResourceRequirements::default()
+        }),
+        security_context: Some(revision::restricted()),
+        volume_mounts: Some(vec![
+            mount(CONTROL_VOLUME, CONTROL_DIR, false),
+            revision::without_token(),
+        ]),
+        ..Container::default()
+    }
+}
