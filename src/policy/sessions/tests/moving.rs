@@ -145,6 +145,19 @@ fn between_the_two_places_is_a_third() {
             false,
             Course::Through(Place::Store),
         ),
+        // From or to the application's own memory nothing can be moved.
+        (
+            Some(Place::Application),
+            Place::Store,
+            true,
+            Course::To(Place::Store),
+        ),
+        (
+            Some(Place::StoreToPods),
+            Place::Application,
+            true,
+            Course::To(Place::Application),
+        ),
     ] {
         assert_eq!(
             course(current, wanted, movable),
