@@ -47,7 +47,7 @@ fn look(page: &str, width: u32, dark: bool) -> Value {
             .arg(format!("--window-size={width},1400"))
             .arg(format!(
                 "--blink-settings=preferredColorScheme={}",
-                if dark { 0 } else { 1 }
+                u8::from(!dark)
             ))
             .args(more)
             .arg(format!("file://{}", file.display()))

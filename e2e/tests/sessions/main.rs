@@ -8,6 +8,8 @@ mod applications;
 #[cfg(test)]
 mod common;
 #[cfg(test)]
+mod drained;
+#[cfg(test)]
 mod drill;
 #[cfg(test)]
 mod hostile;

@@ -40,6 +40,7 @@ impl MemberState {
 
 /// Another member.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is found out by itself")]
 pub(super) struct Member {
     pub(super) info: NodeInfo,
     /// Hash of the name: what placement goes by.
