@@ -68,16 +68,16 @@ svg text { fill: var(--dim); font-size: 10px; } .axis { stroke: var(--rule); } .
 .out { stroke: var(--bad); stroke-opacity: .3; } .left { stroke: var(--rule); }
 .failed { fill: var(--bad); } .lost { fill: none; stroke: var(--bad); stroke-width: 1.6; }
 .back { fill: var(--bad); stroke: var(--paper); }
-table { border-collapse: collapse; margin-top: 1.2rem; font-variant-numeric: tabular-nums; }
+table { display: block; overflow-x: auto; border-collapse: collapse; margin-top: 1.2rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid var(--rule); }
 th:first-child, td:first-child { text-align: left; } th { color: var(--dim); font-weight: 500; }
 ";
 
-/// A colour for each pod, spread over the circle so that neighbours differ; red is left to what went wrong.
+/// A colour for each pod, as far apart on the circle as so many can be; red is left to what went wrong.
 fn pod_styles(report: &Report) -> String {
     let mut text = String::new();
     for index in 0..report.pods.len() {
-        let hue = 40 + (index * 137) % 280;
+        let hue = 40 + index * 280 / report.pods.len();
         line(
             &mut text,
             &format!(".p{index} {{ stroke: light-dark(hsl({hue} 62% 45%), hsl({hue} 58% 62%)); }}"),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+use session_operator::drill::account::State;
 use session_operator::drill::{Report, html};
 
 /// A report of the shop at three pods, one of which was deleted; as `kubectl session drill -o json` printed it.
@@ -21,7 +22,7 @@ addEventListener("load", () => {
     heights: new Set(lines.map((g) => Math.round(g.getBBox().y))).size,
     colours: new Set(all("svg.chart path[class^=p]").map(colour)).size,
     marks: all(".mark").length,
-    failures: all(".failed").filter((e) => e.getBBox().width > 0).length,
+    failures: all("svg.chart .failed").filter((e) => e.getBBox().width > 0).length,
     overflow: document.documentElement.scrollWidth - innerWidth,
     cut: all("h1, p, li, td, th").filter((e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== "inline").length,
     outside: all("svg.chart text").filter((e) => e.getBoundingClientRect().right > innerWidth).length,
@@ -85,6 +86,7 @@ fn every_user_is_a_line_coloured_by_pod() {
         .people
         .iter()
         .flat_map(|person| &person.timeline)
+        .filter(|stretch| matches!(stretch.3, State::In | State::Wrong))
         .filter_map(|stretch| stretch.2)
         .collect::<std::collections::BTreeSet<_>>();
     let failures: usize = report.people.iter().map(|person| person.failures.len()).sum();

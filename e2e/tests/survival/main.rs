@@ -227,8 +227,11 @@ impl<'a> Scene<'a> {
                     self.policy(app).await.map(|_| ())
                 });
         set_up.await?;
-        if place == Place::OwnPod {
-            for (running, entry) in &self.applications {
+        for (running, entry) in &self.applications {
+            // Nobody is to log in at a pod that keeps sessions where they were before.
+            running.settled().await?;
+            running.routed(*entry).await?;
+            if place == Place::OwnPod {
                 running.sticky(*entry).await?;
             }
         }

@@ -117,12 +117,32 @@ impl Row {
         promised
     }
 
+    /// What the users of whom met that is worse than promised, in a line each.
+    fn shortfalls(&self, apps: &[&'static str]) -> Vec<String> {
+        let each = apps.iter().zip(&self.promises).zip(&self.reports);
+        let each = each.filter(|((_, promise), report)| self.is_worse(promise, report));
+        each.map(|((app, _), report)| {
+            format!(
+                "{app}, {}, {}: {} lost, {} with something missing",
+                self.place.title(),
+                self.case.what,
+                report.count(Class::Lost),
+                report.count(Class::Corrupted)
+            )
+        })
+        .collect()
+    }
+
+    fn is_worse(&self, promise: &Survival, report: &Report) -> bool {
+        let wanted = self.case.says.unwrap_or(promise.outcome);
+        rank(measured(report)) < rank(wanted) || report.count(Class::LoggedOut) != LEAVERS
+    }
+
     fn worse<'a>(&'a self, apps: &'a [&'static str]) -> impl Iterator<Item = String> + 'a {
         let each = apps.iter().zip(&self.promises).zip(&self.reports);
         each.filter_map(|((app, promise), report)| {
             let wanted = self.case.says.unwrap_or(promise.outcome);
-            let is_worse = rank(measured(report)) < rank(wanted) || report.count(Class::LoggedOut) != LEAVERS;
-            is_worse.then(|| {
+            self.is_worse(promise, report).then(|| {
                 format!(
                     "{app}, {} ({:?}): promised {wanted:?} ({}), measured {:?}:\n{}\n{}",
                     self.case.what,
@@ -275,6 +295,14 @@ impl Record {
             );
             for row in rows {
                 let _infallible = writeln!(page, "{row}");
+            }
+        }
+        let worse = self.rows.iter().flat_map(|row| row.shortfalls(&self.apps));
+        let worse: Vec<String> = worse.collect();
+        if !worse.is_empty() {
+            page.push_str("\n## Worse than promised\n\n");
+            for line in worse {
+                let _infallible = writeln!(page, "* {line}");
             }
         }
         Ok(page)
