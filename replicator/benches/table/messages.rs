@@ -18,8 +18,9 @@ const PARTITIONS: u16 = 64;
 const QUICK_MS: u64 = 1;
 const SLOW_MS: u64 = 10;
 const SLOW_OF: u64 = 100;
-/// Virtual time for everybody to join, milliseconds.
+/// Virtual time for everybody to join and to come to rest, milliseconds: some, and more with each member.
 const JOIN_MS: u64 = 8_000;
+const JOIN_EACH_MS: u64 = 100;
 const REQUESTS: usize = 200;
 const VALUE: usize = 1_024;
 /// Of a user's requests, one of so many changes the session; all of them write it, as many handlers do.
@@ -201,7 +202,7 @@ impl Cluster {
                 }
             }
         }
-        cluster.pass(JOIN_MS);
+        cluster.pass(JOIN_MS + JOIN_EACH_MS * members as u64);
         cluster
     }
 
@@ -275,7 +276,12 @@ impl Cluster {
             self.set(&mut clients[session], &key, &value);
             self.pass(PAUSE_MS);
         }
-        let more = |with: usize, without: usize| with.saturating_sub(without) as f64 / REQUESTS as f64;
+        assert!(
+            self.messages > idle.0 && self.bytes > idle.1,
+            "{} members are not at rest: their own messages are more than those of {REQUESTS} writes",
+            self.cores.len()
+        );
+        let more = |with: usize, without: usize| (with - without) as f64 / REQUESTS as f64;
         Cost {
             messages: more(self.messages, idle.0),
             bytes: more(self.bytes, idle.1),

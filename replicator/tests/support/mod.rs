@@ -188,9 +188,11 @@ impl Launch {
             .args(["--unix-socket", &at("redis.sock")])
             .args(["--memcached-unix-socket", &at("memcached.sock")])
             .args(["--control-socket", &at("control.sock")])
-            .args(["--pod-name", &self.name, "--log-format", "text", "--log", "debug"])
+            .args(["--pod-name", &self.name, "--log-format", "text"])
             .args(&self.arguments)
             .env_clear()
+            // A test may say otherwise by its flag.
+            .env("SESSION_REPLICATOR_LOG", "debug")
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()
