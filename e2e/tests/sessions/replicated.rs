@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
+use session_operator::api::conditions::types;
 use session_operator::api::{Event as Promise, Outcome};
 use session_operator::drill::event::Event;
 
@@ -46,6 +47,18 @@ async fn every_pod_has_every_session() -> Result<()> {
             );
         }
         ensure!(promise(&policy, Promise::ScaleToZero)?.outcome == Outcome::Lost);
+        let replication = policy
+            .status
+            .as_ref()
+            .and_then(|status| status.replication.as_ref());
+        ensure!(
+            replication.is_some_and(|said| said.members == 3 && said.total_members == 3),
+            "{:#?}",
+            policy.status
+        );
+        policies
+            .condition("shop", types::SESSIONS_REPLICATED, "True", Some("InSync"))
+            .await?;
 
         // Without affinity the login itself goes round all pods.
         nobody_lost(&shop.drill(entry, users(), &Event::Restart).await?)?;

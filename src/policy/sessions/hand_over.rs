@@ -5,16 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{
-    Container, ExecAction, Lifecycle, LifecycleHandler, PodSpec, ResourceRequirements,
-};
+use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::moving::Place;
 use super::names;
 use super::revision::{self, Images, Wanted};
 use super::sidecar::{
-    CONTROL_DIR, CONTROL_VOLUME, HTTP_PORT, UNREADY_SECONDS, in_memory, is_guaranteed, mount, probe,
+    CONTROL_DIR, CONTROL_VOLUME, HTTP_PORT, UNREADY_SECONDS, drain_first, in_memory, is_guaranteed, mount,
+    probe,
 };
 use crate::affinity::model::{PlanOutcome, RoutePlan};
 use crate::api::SessionInjectionSpec;
@@ -123,15 +122,7 @@ fn sidecar(drain_seconds: i32, pod: Option<&PodSpec>, images: &Images) -> Contai
         ]),
         readiness_probe: Some(probe("/readyz", 1, 1)),
         liveness_probe: Some(probe("/livez", 10, 3)),
-        lifecycle: Some(Lifecycle {
-            pre_stop: Some(LifecycleHandler {
-                exec: Some(ExecAction {
-                    command: Some(["/session-replicator", "ctl", "drain"].map(str::to_owned).into()),
-                }),
-                ..LifecycleHandler::default()
-            }),
-            ..Lifecycle::default()
-        }),
+        lifecycle: Some(drain_first()),
         resources: Some(ResourceRequirements {
             requests: Some(BTreeMap::from([cpu(), memory()])),
             limits: Some(limits),

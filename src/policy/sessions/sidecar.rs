@@ -113,6 +113,19 @@ pub struct Upstream<'a> {
     pub key_prefix: &'a str,
 }
 
+/// The pod's sidecar is drained before it is told to end.
+pub(super) fn drain_first() -> Lifecycle {
+    Lifecycle {
+        pre_stop: Some(LifecycleHandler {
+            exec: Some(ExecAction {
+                command: Some(["/session-replicator", "ctl", "drain"].map(str::to_owned).into()),
+            }),
+            ..LifecycleHandler::default()
+        }),
+        ..Lifecycle::default()
+    }
+}
+
 impl Sidecar<'_> {
     /// The container.
     pub fn container(&self) -> Container {
@@ -135,15 +148,7 @@ impl Sidecar<'_> {
             )),
             readiness_probe: Some(probe("/readyz", 1, 1)),
             liveness_probe: Some(probe("/livez", 10, 3)),
-            lifecycle: Some(Lifecycle {
-                pre_stop: Some(LifecycleHandler {
-                    exec: Some(ExecAction {
-                        command: Some(["/session-replicator", "ctl", "drain"].map(str::to_owned).into()),
-                    }),
-                    ..LifecycleHandler::default()
-                }),
-                ..Lifecycle::default()
-            }),
+            lifecycle: Some(drain_first()),
             resources: Some(self.resources()),
             security_context: Some(super::revision::restricted()),
             volume_mounts: Some(self.mounts()),
