@@ -47,18 +47,18 @@ async fn every_pod_has_every_session() -> Result<()> {
             );
         }
         ensure!(promise(&policy, Promise::ScaleToZero)?.outcome == Outcome::Lost);
-        let replication = policy
+        let said = policies
+            .condition("shop", types::SESSIONS_REPLICATED, "True", Some("InSync"))
+            .await?;
+        let replication = said
             .status
             .as_ref()
             .and_then(|status| status.replication.as_ref());
         ensure!(
-            replication.is_some_and(|said| said.members == 3 && said.total_members == 3),
+            replication.is_some_and(|replication| replication.members == 3 && replication.total_members == 3),
             "{:#?}",
-            policy.status
+            said.status
         );
-        policies
-            .condition("shop", types::SESSIONS_REPLICATED, "True", Some("InSync"))
-            .await?;
 
         // Without affinity the login itself goes round all pods.
         nobody_lost(&shop.drill(entry, users(), &Event::Restart).await?)?;
