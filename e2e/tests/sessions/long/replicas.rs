@@ -47,6 +47,7 @@ async fn updates(name: &str, replicated: Value) -> Result<()> {
         shared(&policies, in_pods(&replicated, &Value::Null)).await?;
         for sticky in [Value::Null, json!({})] {
             patch(&policies, &json!({"sticky": sticky})).await?;
+            shop.routed(entry).await?;
             if !sticky.is_null() {
                 shop.sticky(entry).await?;
             }
@@ -80,6 +81,8 @@ async fn from_three_pods_to_ten_and_to_two() -> Result<()> {
         let policies = Policies::new(&cluster.client, namespace);
         let backup = json!({"mode": "Backup", "backups": 1});
         shared(&policies, in_pods(&backup, &Value::Null)).await?;
+        // The pods from before the policy do not hand over: none of them is to be asked any more.
+        shop.routed(entry).await?;
         for replicas in [10, 2] {
             unharmed(&shop.drill(entry, patient(), &Event::Scale(replicas)).await?)?;
         }
