@@ -47,6 +47,8 @@ pub(super) struct Limits {
 
 /// One operation in the making.
 pub(super) struct Apply<'a> {
+    /// The entry of the key, if there is one.
+    pub(super) id: Option<SlotId>,
     pub(super) store: &'a mut Store,
     pub(super) clock: &'a mut Clock,
     pub(super) changes: &'a mut Vec<Change>,
@@ -163,7 +165,8 @@ impl Apply<'_> {
             Restored::String { .. } => Kind::String,
             Restored::Fields { kind, .. } => *kind,
         };
-        let placed = self.store.place(self.key, self.partition, kind, version);
+        let placed = self.store.place(self.id, self.key, self.partition, kind, version);
+        self.id = Some(placed.id);
         match content {
             Restored::String { value, flags } => self.store.set_value(placed.id, value, *flags, version),
             Restored::Fields { fields, .. } => {
@@ -182,8 +185,13 @@ impl Apply<'_> {
         Reply::Int(1)
     }
 
+    /// The entry, living or dead or expired.
+    fn entry(&self) -> Option<Entry<'_>> {
+        self.id.and_then(|id| self.store.entry(id))
+    }
+
     fn live(&self) -> Option<Entry<'_>> {
-        self.store.live(self.key, self.now.wall_ms)
+        self.entry().filter(|entry| entry.is_live(self.now.wall_ms))
     }
 
     fn live_string(&self) -> Result<Option<Entry<'_>>, CommandError> {
@@ -199,8 +207,8 @@ impl Apply<'_> {
 
     /// A version above everything known of the key.
     fn stamp(&mut self) -> Version {
-        if let Some(entry) = self.store.lookup(self.key) {
-            self.clock.observe(entry.newest());
+        if let Some(newest) = self.entry().map(Entry::newest) {
+            self.clock.observe(newest);
         }
         Version {
             at: self.clock.tick(self.now.wall_ms),
@@ -218,7 +226,7 @@ impl Apply<'_> {
         } else {
             (base, create)
         };
-        let Some(entry) = self.store.lookup(self.key) else {
+        let Some(entry) = self.entry() else {
             // Whoever decides knows of every incarnation that lives: what was read and is not known has ended.
             return (!matches!(base, Base::Read(_))).then_some(stamp);
         };
@@ -243,7 +251,10 @@ impl Apply<'_> {
     fn target(&mut self, kind: Kind, create: bool) -> Option<Target> {
         let version = self.stamp();
         let incarnation = self.incarnation(kind, create, version)?;
-        let placed = self.store.place(self.key, self.partition, kind, incarnation);
+        let placed = self
+            .store
+            .place(self.id, self.key, self.partition, kind, incarnation);
+        self.id = Some(placed.id);
         if placed.created {
             self.store.set_expiry(
                 placed.id,
@@ -331,7 +342,7 @@ impl Apply<'_> {
     fn kill(&mut self) -> bool {
         let was_live = self.live().is_some();
         let version = self.stamp();
-        match self.store.lookup(self.key).map(Entry::is_dead) {
+        match self.entry().map(Entry::is_dead) {
             Some(true) | None if self.limits.blind => self.bury(version, version, &[]),
             Some(true) => return false,
             // Everything created before now is over, also what another member may have created in a view of its own.
@@ -358,7 +369,8 @@ impl Apply<'_> {
         };
         self.store
             .merge(self.partition, &state, self.now.wall_ms, Hlc::ZERO);
-        if let Some(id) = self.store.find(self.key) {
+        self.id = self.store.find(self.key);
+        if let Some(id) = self.id {
             self.changed(id, What::Whole, version.at);
         }
     }
@@ -380,7 +392,7 @@ impl Apply<'_> {
             ExpireCondition::Later => present.is_some_and(|present| at_ms > present),
             ExpireCondition::Earlier => present.is_none_or(|present| at_ms < present),
         };
-        let Some(id) = self.store.find(self.key).filter(|_| holds) else {
+        let Some(id) = self.id.filter(|_| holds) else {
             return Reply::Int(0);
         };
         if at_ms <= self.now.wall_ms {
@@ -394,7 +406,7 @@ impl Apply<'_> {
 
     fn persist(&mut self) -> Reply {
         let had_expiry = self.live().is_some_and(|entry| entry.expires_ms().is_some());
-        let Some(id) = self.store.find(self.key).filter(|_| had_expiry) else {
+        let Some(id) = self.id.filter(|_| had_expiry) else {
             return Reply::Int(0);
         };
         let version = self.stamp();

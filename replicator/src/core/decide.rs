@@ -5,7 +5,7 @@ use super::apply::{Apply, Limits};
 use super::client::Base;
 use super::clock::Now;
 use super::command::{Command, CommandError, Condition, Kind, Op, Reply};
-use super::groups::{group_of, is_lock};
+use super::groups::{Located, group_of};
 use super::handoff::Standing;
 use super::io::Output;
 use super::node::Core;
@@ -13,7 +13,7 @@ use super::read;
 use super::upstream::Suspended;
 use super::version::Version;
 use super::wire::{OLDEST, encode_command};
-use crate::store::{Entry, key_hash};
+use crate::store::Entry;
 
 /// How a command went at the node that decides.
 pub(super) enum Verdict {
@@ -24,21 +24,26 @@ pub(super) enum Verdict {
     NotYet,
 }
 
+/// Who wants a command decided, and what they know.
+#[derive(Clone, Copy)]
+pub(super) struct Asking {
+    pub(super) asker: Asker,
+    pub(super) base: Base,
+    /// The command may have been carried out before, and only its answer been lost.
+    pub(super) retry: bool,
+}
+
 impl Core {
     /// Whether this member may decide a command: it acts as the key's home, or the command is a plain read or write
     /// of an entry that is here and alive, in the incarnation that the client knows.
-    pub(super) fn decides(&mut self, now: Now, partition: u16, base: Base, command: &Command<'_>) -> bool {
-        if self.homes.acts(partition) {
+    pub(super) fn decides(&mut self, now: Now, place: Located, base: Base, command: &Command<'_>) -> bool {
+        if self.homes.acts(place.partition) {
             return true;
         }
         let Command::Key { key, op } = command else {
             return false;
         };
-        if op.is_conditional()
-            || is_lock(&self.config.groups, key)
-            || !self.holds(partition)
-            || self.settling.is_behind()
-        {
+        if op.is_conditional() || place.lock || !self.holds(place.partition) || self.settling.is_behind() {
             return false;
         }
         let Some(entry) = self.store.live(key, now.wall_ms) else {
@@ -54,18 +59,18 @@ impl Core {
         current && (!matches!(op, Op::Set { .. }) || entry.kind() == Some(Kind::String))
     }
 
-    /// Executes a command here, which decides about its keys.
+    /// Executes a command here, which decides about its keys. `place` is that of its first key.
     pub(super) fn decide(
         &mut self,
         now: Now,
-        asker: Asker,
-        base: Base,
+        asking: Asking,
         command: &Command<'_>,
-        retry: bool,
+        place: Located,
         out: &mut Vec<Output>,
     ) -> Verdict {
+        let Asking { asker, base, retry } = asking;
         let key = command.key().unwrap_or_default();
-        let (hash, partition) = (key_hash(key), self.partition(key));
+        let Located { hash, partition, .. } = place;
         let mut outcome = Outcome {
             reply: Reply::Nil,
             read: command.is_read(),
@@ -73,7 +78,7 @@ impl Core {
             found: Version::ZERO,
             protects: None,
         };
-        let lock = !command.is_read() && is_lock(&self.config.groups, key);
+        let lock = !command.is_read() && place.lock;
         // A read of what is here may be a little old; that there is nothing has to be certain.
         let here = command.is_read() && self.store.live(key, now.wall_ms).is_some();
         let certain = here && !self.settling.is_behind();
@@ -128,7 +133,7 @@ impl Core {
             return Verdict::Done(outcome);
         }
         self.changes.clear();
-        outcome.reply = self.run(now, base, command);
+        outcome.reply = self.run(now, base, command, place);
         if lock {
             self.after_lock(command, retry, &mut outcome);
         }
@@ -171,9 +176,9 @@ impl Core {
     }
 
     /// Carries out a command on the store.
-    fn run(&mut self, now: Now, base: Base, command: &Command<'_>) -> Reply {
+    fn run(&mut self, now: Now, base: Base, command: &Command<'_>, place: Located) -> Reply {
         match command {
-            Command::Key { key, op } => self.apply(now, base, key, op),
+            Command::Key { key, op } => self.apply(now, base, key, place, op),
             Command::Transaction { watches, steps } => {
                 let changed = watches
                     .iter()
@@ -184,7 +189,7 @@ impl Core {
                 Reply::Array(
                     steps
                         .iter()
-                        .map(|(key, op)| self.apply(now, Base::Unknown, key, op))
+                        .map(|(key, op)| self.apply(now, Base::Unknown, key, self.locate(key), op))
                         .collect(),
                 )
             }
@@ -193,9 +198,8 @@ impl Core {
     }
 
     /// Carries out an operation on the store.
-    pub(super) fn apply(&mut self, now: Now, base: Base, key: &[u8], op: &Op<'_>) -> Reply {
-        let partition = self.partition(key);
-        let lock = is_lock(&self.config.groups, key);
+    pub(super) fn apply(&mut self, now: Now, base: Base, key: &[u8], place: Located, op: &Op<'_>) -> Reply {
+        let Located { partition, lock, .. } = place;
         let limits = Limits {
             max_value: self.config.max_value,
             logout_guard_ms: self.config.logout_guard_ms,
@@ -222,6 +226,7 @@ impl Core {
             ..
         } = self;
         Apply {
+            id: store.find(key),
             store,
             clock,
             changes,

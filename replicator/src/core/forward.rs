@@ -6,7 +6,7 @@ use super::acknowledge::{Asker, Outcome};
 use super::client::Base;
 use super::clock::Now;
 use super::command::{Command, CommandError, Reply};
-use super::decide::Verdict;
+use super::decide::{Asking, Verdict};
 use super::io::{Output, TicketId};
 use super::members::Member;
 use super::node::Core;
@@ -109,7 +109,15 @@ impl Core {
         if self.homes.acts(partition) {
             let Some(asked) = self.take_asked(id) else { return };
             let verdict = match decode_command(OLDEST, &asked.command) {
-                Ok(command) => self.decide(now, asked.asker, asked.base, &command, asked.tries > 0, out),
+                Ok(command) => {
+                    let place = self.locate(command.key().unwrap_or_default());
+                    let asking = Asking {
+                        asker: asked.asker,
+                        base: asked.base,
+                        retry: asked.tries > 0,
+                    };
+                    self.decide(now, asking, &command, place, out)
+                }
                 Err(_) => Verdict::Done(error(CommandError::Malformed, asked.key)),
             };
             match verdict {
@@ -283,7 +291,8 @@ impl Core {
             self.deliver(now, asker, error(CommandError::Malformed, 0), out);
             return;
         };
-        let partition = self.partition(command.key().unwrap_or_default());
+        let place = self.locate(command.key().unwrap_or_default());
+        let partition = place.partition;
         if !self.homes.acts(partition) {
             let me = self.me.id;
             let to = self.home_of(partition).filter(|to| *to != me);
@@ -317,7 +326,12 @@ impl Core {
                 },
             );
         }
-        match self.decide(now, asker, held.base, &command, held.retry, out) {
+        let asking = Asking {
+            asker,
+            base: held.base,
+            retry: held.retry,
+        };
+        match self.decide(now, asking, &command, place, out) {
             Verdict::Done(outcome) => self.deliver(now, asker, outcome, out),
             Verdict::Waiting => {}
             Verdict::NotYet => {

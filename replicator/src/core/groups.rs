@@ -3,7 +3,48 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
+
 use super::config::GroupRules;
+use super::node::Core;
+use crate::store::key_hash;
+
+/// What is worked out of a key once per command.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Located {
+    /// The hash of the key that all members agree on.
+    pub(super) hash: u64,
+    /// The partition of its group.
+    pub(super) partition: u16,
+    /// Whether it is a lock's.
+    pub(super) lock: bool,
+}
+
+impl Core {
+    /// Where a key belongs.
+    pub(super) fn locate(&self, key: &[u8]) -> Located {
+        let rules = &self.config.groups;
+        let hash = key_hash(key);
+        let group = match group_of(rules, key) {
+            Cow::Borrowed(group) if group.len() == key.len() => hash,
+            group => key_hash(&group),
+        };
+        Located {
+            hash,
+            partition: self.partition_of_group(group),
+            lock: is_lock(rules, key),
+        }
+    }
+
+    /// The partition of a key.
+    pub(super) fn partition(&self, key: &[u8]) -> u16 {
+        self.partition_of_group(key_hash(&group_of(&self.config.groups, key)))
+    }
+
+    fn partition_of_group(&self, hash: u64) -> u16 {
+        u16::try_from(hash % u64::from(self.config.partitions.max(1))).unwrap_or_default()
+    }
+}
 
 /// The part of the key that decides about its home: what stands in braces if anything does (as in Redis Cluster), the
 /// session's key for locks and satellites, else the key.
@@ -12,7 +53,7 @@ pub fn group_of<'a>(rules: &GroupRules, key: &'a [u8]) -> Cow<'a, [u8]> {
         return Cow::Borrowed(tag);
     }
     for (prefix, replacement) in &rules.satellites {
-        if let Some(rest) = key.strip_prefix(prefix.as_slice()) {
+        if let Some(rest) = without_prefix(key, prefix) {
             let same = replacement.is_empty();
             return if same {
                 Cow::Borrowed(rest)
@@ -34,15 +75,26 @@ pub fn is_lock(rules: &GroupRules, key: &[u8]) -> bool {
 
 fn lock_target<'a>(rules: &GroupRules, key: &'a [u8]) -> Option<&'a [u8]> {
     rules.locks.iter().find_map(|(prefix, suffix)| {
-        key.strip_prefix(prefix.as_slice())?
-            .strip_suffix(suffix.as_slice())
+        // The last byte says no to nearly every key before anything is compared.
+        if !suffix.is_empty() && suffix.last() != key.last() {
+            return None;
+        }
+        without_prefix(key, prefix)?.strip_suffix(suffix.as_slice())
     })
 }
 
+/// `strip_prefix`, which looks at one byte before it compares more.
+fn without_prefix<'a>(key: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    if !prefix.is_empty() && prefix.first() != key.first() {
+        return None;
+    }
+    key.strip_prefix(prefix)
+}
+
 fn hash_tag(key: &[u8]) -> Option<&[u8]> {
-    let open = key.iter().position(|&c| c == b'{')?;
+    let open = memchr(b'{', key)?;
     let rest = key.get(open + 1..)?;
-    let close = rest.iter().position(|&c| c == b'}')?;
+    let close = memchr(b'}', rest)?;
     rest.get(..close).filter(|tag| !tag.is_empty())
 }
 

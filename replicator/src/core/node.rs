@@ -10,7 +10,7 @@ use super::client::{Base, Client};
 use super::clock::{Clock, Hlc, Now};
 use super::command::{Command, CommandError, Kind, Reply};
 use super::config::{Config, Mode, NodeInfo};
-use super::decide::Verdict;
+use super::decide::{Asking, Verdict};
 use super::forward::{Answered, Arriving, Asked, Held};
 use super::gather::Gathering;
 use super::groups::{group_of, is_lock};
@@ -236,7 +236,8 @@ impl Core {
                 None => Executed::Pending(ticket),
             };
         };
-        let (hash, partition) = (key_hash(key), self.partition(key));
+        let place = self.locate(key);
+        let hash = place.hash;
         let base = match client.base(hash) {
             // Without the guard a write means what it means to Redis: whatever was there is written over.
             _ if self.config.logout_guard_ms == 0 => Base::Unknown,
@@ -249,8 +250,13 @@ impl Core {
             }
             base => base,
         };
-        if self.decides(now, partition, base, command) {
-            match self.decide(now, asker, base, command, false, out) {
+        let asking = Asking {
+            asker,
+            base,
+            retry: false,
+        };
+        if self.decides(now, place, base, command) {
+            match self.decide(now, asking, command, place, out) {
                 Verdict::Done(outcome) => {
                     if outcome.read {
                         client.note(outcome.key, outcome.found);
@@ -272,6 +278,13 @@ impl Core {
 
     /// Refuses what can be refused without looking.
     fn check(&self, command: &Command<'_>) -> Result<(), CommandError> {
+        if let Command::Key { key, .. } = command {
+            return if key.len() > self.config.max_key {
+                Err(CommandError::KeyTooLong)
+            } else {
+                Ok(())
+            };
+        }
         let keys = command.keys();
         if keys.iter().any(|key| key.len() > self.config.max_key) {
             return Err(CommandError::KeyTooLong);
@@ -289,13 +302,6 @@ impl Core {
     /// Whether this process serves clients.
     pub fn serves(&self) -> bool {
         matches!(self.state, MemberState::Active | MemberState::Draining) && !self.settling.is_doubtful()
-    }
-
-    /// The partition of a key.
-    pub(super) fn partition(&self, key: &[u8]) -> u16 {
-        let group = group_of(&self.config.groups, key);
-        let hash = key_hash(&group) % u64::from(self.config.partitions.max(1));
-        u16::try_from(hash).unwrap_or_default()
     }
 
     /// Whether this member holds a partition, so that what is here may be answered.

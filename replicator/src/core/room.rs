@@ -61,10 +61,12 @@ impl Core {
             return true;
         }
         self.changes.clear();
+        let place = self.locate(&key);
         self.apply(
             now,
             Base::Unknown,
             &key,
+            place,
             &Op::Delete {
                 condition: Condition::Always,
             },

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
@@ -15,7 +15,7 @@ use super::drain::drain;
 use super::node::Shared;
 use super::state::State;
 use super::upstream::UpstreamRequest;
-use super::{RunError, listen, upstream};
+use super::{RunError, listen, unix, upstream};
 use crate::config::{DrainTimes, Request};
 
 /// Only the user that the sidecar runs as.
@@ -51,10 +51,10 @@ pub fn start(path: &Path, times: DrainTimes, node: &Shared) -> Result<(), RunErr
     Ok(())
 }
 
-async fn accept(listener: UnixListener, times: DrainTimes, node: Shared) {
+async fn accept(listener: unix::Listener, times: DrainTimes, node: Shared) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok(stream) => {
                 let node = Rc::clone(&node);
                 spawn_local(async move {
                     if let Err(error) = answer(stream, times, &node).await {
@@ -70,7 +70,7 @@ async fn accept(listener: UnixListener, times: DrainTimes, node: Shared) {
     }
 }
 
-async fn answer(stream: UnixStream, times: DrainTimes, node: &Shared) -> io::Result<()> {
+async fn answer(stream: unix::Stream, times: DrainTimes, node: &Shared) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     timeout(

@@ -3,18 +3,19 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::node::Shared;
-use super::{RunError, bind, connection, follow};
+use super::{RunError, bind, connection, follow, unix};
 use crate::config::Front;
 use crate::front::{memcached, resp};
 
@@ -79,7 +80,7 @@ pub async fn start(front: &Front, node: &Shared) -> Result<(), RunError> {
 ///
 /// # Errors
 /// There is a file of another kind, or the socket cannot be made.
-pub fn unix(path: &Path, mode: u32) -> Result<UnixListener, RunError> {
+pub fn unix(path: &Path, mode: u32) -> Result<unix::Listener, RunError> {
     let failed = |source| RunError::Listen {
         address: path.display().to_string(),
         source,
@@ -97,7 +98,7 @@ pub fn unix(path: &Path, mode: u32) -> Result<UnixListener, RunError> {
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
-    Ok(listener)
+    unix::Listener::new(listener).map_err(failed)
 }
 
 async fn accept_tcp(listener: TcpListener, protocol: Protocol, node: Shared) {
@@ -122,10 +123,10 @@ async fn accept_tcp(listener: TcpListener, protocol: Protocol, node: Shared) {
     }
 }
 
-async fn accept_unix(listener: UnixListener, path: String, protocol: Protocol, node: Shared) {
+async fn accept_unix(listener: unix::Listener, path: String, protocol: Protocol, node: Shared) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => admit(stream, format!("{path}:0"), String::new(), protocol, &node),
+            Ok(stream) => admit(stream, format!("{path}:0"), String::new(), protocol, &node),
             Err(error) => {
                 warn!(%error, "cannot accept clients");
                 sleep(ACCEPT_PAUSE).await;

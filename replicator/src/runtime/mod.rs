@@ -13,6 +13,7 @@ pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod state;
+pub mod unix;
 pub mod upstream;
 
 use std::cell::RefCell;

@@ -13,7 +13,8 @@ fn store() -> Store {
 }
 
 fn put(store: &mut Store, key: &[u8], value: &[u8], at: u64) -> SlotId {
-    let placed = store.place(key, 3, Kind::String, version(at, 1));
+    let found = store.find(key);
+    let placed = store.place(found, key, 3, Kind::String, version(at, 1));
     store.set_value(placed.id, value, 0, version(at, 1));
     store.set_expiry(
         placed.id,

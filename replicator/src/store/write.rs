@@ -87,11 +87,19 @@ impl Store {
         });
     }
 
-    /// The entry of a key in the given incarnation, made or renewed when it is not there. The caller has made sure that
-    /// the incarnation may be begun and is not older than what is there.
-    pub fn place(&mut self, key: &[u8], partition: u16, kind: Kind, incarnation: Incarnation) -> Placed {
+    /// The entry of a key in the given incarnation, made or renewed when it is not there. `found` is where the key is,
+    /// as [`Store::find`] says. The caller has made sure that the incarnation may be begun and is not older than what
+    /// is there.
+    pub fn place(
+        &mut self,
+        found: Option<SlotId>,
+        key: &[u8],
+        partition: u16,
+        kind: Kind,
+        incarnation: Incarnation,
+    ) -> Placed {
         let state = State::of_kind(kind);
-        match self.find(key) {
+        match found {
             Some(id) => {
                 let present = self.entry(id).map(|entry| (entry.incarnation(), entry.is_dead()));
                 let created = present != Some((incarnation, false));

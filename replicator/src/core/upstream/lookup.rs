@@ -6,7 +6,7 @@ use crate::core::acknowledge::Outcome;
 use crate::core::client::Base;
 use crate::core::clock::Now;
 use crate::core::command::{Command, CommandError, Condition, Op, Restored, SetExpiry};
-use crate::core::decide::Verdict;
+use crate::core::decide::{Asking, Verdict};
 use crate::core::groups::is_lock;
 use crate::core::io::Output;
 use crate::core::node::Core;
@@ -151,7 +151,7 @@ impl Core {
             only_absent: true,
         };
         self.changes.clear();
-        self.apply(now, Base::Unknown, key, &op);
+        self.apply(now, Base::Unknown, key, self.locate(key), &op);
         self.set_quiet(true);
         self.publish();
         self.set_quiet(false);
@@ -171,9 +171,9 @@ impl Core {
         let Ok(command) = decode_command(OLDEST, &suspended.command) else {
             return self.deliver(now, asker, refusal(CommandError::Malformed, &[]), out);
         };
-        let partition = self.partition(command.key().unwrap_or_default());
-        if self.homes.acts(partition) {
-            match self.decide(now, asker, base, &command, retry, out) {
+        let place = self.locate(command.key().unwrap_or_default());
+        if self.homes.acts(place.partition) {
+            match self.decide(now, Asking { asker, base, retry }, &command, place, out) {
                 Verdict::Done(outcome) => return self.deliver(now, asker, outcome, out),
                 Verdict::Waiting => return,
                 Verdict::NotYet => {}

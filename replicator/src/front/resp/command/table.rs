@@ -205,21 +205,40 @@ pub static TABLE: [Spec; 99] = [
     spec("zscore", 3, ONE_KEY, READ, sorted_sets::zscore),
 ];
 
-/// Room for a command's name in lower case; longer names are unknown.
+/// Room for a command's name; longer names are unknown.
 const LONGEST: usize = 16;
+
+/// A name as a number, so that two are compared in one step. Numbers sort as the names do.
+const fn number(mut name: &[u8]) -> u128 {
+    let (mut number, mut room) = (0, LONGEST);
+    while let [byte, rest @ ..] = name
+        && room > 0
+    {
+        number = (number << 8) | byte.to_ascii_lowercase() as u128;
+        (name, room) = (rest, room - 1);
+    }
+    // A shift by all bits is none: a name without a byte.
+    if room == LONGEST { 0 } else { number << (8 * room) }
+}
+
+/// The names of [`TABLE`], as numbers.
+#[expect(clippy::indexing_slicing, reason = "the compiler works it out")]
+static NUMBERS: [u128; TABLE.len()] = {
+    let mut numbers = [0; TABLE.len()];
+    let mut place = 0;
+    while place < TABLE.len() {
+        numbers[place] = number(TABLE[place].name.as_bytes());
+        place += 1;
+    }
+    numbers
+};
 
 /// The place in the table and the command of a name in any case.
 pub fn find(name: &[u8]) -> Option<(usize, &'static Spec)> {
-    let mut lower = [0_u8; LONGEST];
-    let slots = lower.get_mut(..name.len())?;
-    for (slot, byte) in slots.iter_mut().zip(name) {
-        *slot = byte.to_ascii_lowercase();
-    }
-    let lower: &[u8] = slots;
-    let place = TABLE
-        .binary_search_by(|spec| spec.name.as_bytes().cmp(lower))
-        .ok()?;
-    TABLE.get(place).map(|spec| (place, spec))
+    let place = NUMBERS.binary_search(&number(name)).ok()?;
+    let spec = TABLE.get(place)?;
+    // The length tells a longer name, or one that ends in zeros, from the command that it begins with.
+    (spec.name.len() == name.len()).then_some((place, spec))
 }
 
 /// Commands that Redis and Valkey have and that are not spoken here: a client that sends one is not a mere session
@@ -259,6 +278,9 @@ mod tests {
         }
         assert!(find(b"").is_none());
         assert!(find(b"averyveryverylongname").is_none());
+        assert!(find(b"zrevrangebyscore+").is_none());
+        assert!(find(b"get\0").is_none());
+        assert!(find(b"ge").is_none());
     }
 
     #[test]
