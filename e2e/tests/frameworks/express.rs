@@ -23,6 +23,16 @@ async fn a_common_js_module() -> Result<()> {
     trial.run(&store).await
 }
 
+/// The connection to the store is no reason for a process to stay when its server is closed.
+#[tokio::test]
+async fn a_closed_server_ends() -> Result<()> {
+    let folder = Folder::new("express-end")?;
+    let store = Store::start(folder.path()).await?;
+    let mut trial = kitchen(folder.path(), "server.cjs")?;
+    trial.inject(&store).await?;
+    trial.ends_when_asked().await
+}
+
 /// With options of the image, which have to stay in force.
 #[tokio::test]
 async fn an_es_module() -> Result<()> {

@@ -16,8 +16,9 @@ use session_operator::drill::application::Values;
 use session_operator::drill::client::{Answer, Call, Client};
 use session_operator::drill::{Application, Drill, Options, Report, Target};
 use session_operator::framework::{Endpoint, Facts, Parts, Subject, preset};
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use crate::sandbox::Sandbox;
 use crate::store::{Store, free_port};
@@ -27,6 +28,9 @@ const START_LIMIT: Duration = Duration::from_mins(2);
 
 /// How long an answer may take there, in seconds that nobody would wait elsewhere.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a server that is asked to end may take; what holds it up holds it up for ever.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Somebody who is not logged in.
 const NOBODY: Values<'_> = Values { user: "nobody", n: 0 };
@@ -213,6 +217,24 @@ impl Trial {
         self.ask(question.map_err(|reason| anyhow!(reason))?).await
     }
 
+    /// A server that has served somebody and is asked to end does so by itself: nothing that was added keeps it alive.
+    pub async fn ends_when_asked(&self) -> Result<()> {
+        let mut running = self.start().await?;
+        for server in &mut running {
+            let pid = server.id().context("a server has ended")?;
+            let innermost = innermost(pid)?;
+            let asked = Command::new("kill")
+                .args(["-TERM", &innermost.to_string()])
+                .status()
+                .await?;
+            ensure!(asked.success(), "process {innermost} cannot be asked to end");
+            let ended = timeout(END_LIMIT, server.wait()).await;
+            ended
+                .map_err(|_| anyhow!("a server goes on {END_LIMIT:?} after SIGTERM: {}", self.logged()))??;
+        }
+        Ok(())
+    }
+
     async fn ask(&self, question: Call) -> Result<Answer> {
         let mut visitor = Client::new(self.target()?, false, ANSWER_LIMIT);
         let answer = visitor.send(&question).await;
@@ -268,6 +290,17 @@ impl Trial {
         let log = fs::read_to_string(self.sandbox.log()).unwrap_or_else(|error| error.to_string());
         let lines: Vec<&str> = log.lines().rev().take(40).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// The process at the end of a chain of only children: what runs in a sandbox (proc(5), `children`).
+fn innermost(pid: u32) -> Result<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    let mut children = children.split_whitespace();
+    match (children.next(), children.next()) {
+        (None, _) => Ok(pid),
+        (Some(child), None) => innermost(child.parse()?),
+        (Some(_), Some(_)) => bail!("process {pid} has several children"),
     }
 }
 

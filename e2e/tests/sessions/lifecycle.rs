@@ -16,7 +16,9 @@ use session_operator::api::{INJECTION_LABEL, SessionInjection};
 use session_operator::drill::Class;
 use session_operator::drill::event::Event;
 
-use super::support::{SHARED_LIMIT, USERS, nobody_lost, nothing_in_pods, own_store, shared, shop, users};
+use super::support::{
+    SHARED_LIMIT, USERS, nobody_lost, nothing_in_pods, own_store, session, shared, shop, users,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_the_policy_leaves_no_trace() -> Result<()> {
@@ -186,6 +188,23 @@ async fn a_rollback_runs_with_the_revision_of_its_time_and_nothing_loops() -> Re
             names.contains(&first) && names.contains(&second),
             "{names:?}: a rollback needs both"
         );
+        ensure!(mark(cluster, namespace).await? == first, "the rollback stands");
+
+        // Forward again, once a person says so.
+        nobody_lost(
+            &shop
+                .drill_with(entry, users(), "kubectl session rollout", async || {
+                    session(cluster, namespace, &["rollout", "shop"]).await?;
+                    shop.settled().await?;
+                    policies.ready_within("shop", SHARED_LIMIT).await?;
+                    Ok(())
+                })
+                .await?,
+        )?;
+        ensure!(
+            mark(cluster, namespace).await? == second,
+            "the template has the present revision"
+        );
         Ok(())
     })
     .await
@@ -221,7 +240,7 @@ async fn under_manual_nothing_is_replaced_until_a_person_says_so() -> Result<()>
             .condition_within("shop", "Injected", "False", Some("RolloutNeeded"), SHARED_LIMIT)
             .await?;
         ensure!(pods().await? == before, "pods were replaced");
-        super::support::session(cluster, namespace, &["rollout", "shop"]).await?;
+        session(cluster, namespace, &["rollout", "shop"]).await?;
         policies.ready_within("shop", SHARED_LIMIT).await?;
         nobody_lost(&shop.drill(entry, users(), &Event::Restart).await?)
     })

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use session_operator::api::{INJECTION_LABEL, SessionInjection, SessionPolicy};
 
 pub use e2e::policy::SHARED_LIMIT;
-pub use e2e::users::{USERS, nobody_lost, users};
+pub use e2e::users::{LEAVERS, USERS, nobody_lost, users};
 
 /// The spec of a policy for the shop with a store of its own. Tests take Redis: the Valkey that the test cluster can get
 /// speaks no TLS.

@@ -112,7 +112,8 @@ pub async fn measure(cluster: &Cluster, namespace: &str) -> Result<String> {
     ))
 }
 
-async fn keep(policies: &Policies, spec: Value) -> Result<()> {
+/// Makes a policy of the shop, or edits the one that is there, and waits until it is done.
+pub async fn keep(policies: &Policies, spec: Value) -> Result<()> {
     if policies.api().get_opt(SHOP.name).await?.is_some() {
         let patch = Patch::Merge(json!({"spec": spec}));
         policies
