@@ -51,7 +51,7 @@ e2e() {
     (($#)) || cargo test --locked --workspace --test sessions -- handover --test-threads 1
     cargo test --locked --workspace --test stores -- "$@" --test-threads 4
     # These cut nodes off.
-    cargo test --locked --workspace --test nodes -- "$@" --test-threads 1
+    cargo test --locked --workspace --test nodes -- "$@" --skip long:: --test-threads 1
     # These stop and replace the operator that all share.
     cargo test --locked --workspace --test operator -- "$@" --skip long:: --test-threads 1
 }

@@ -19,6 +19,7 @@ long() {
     cargo test --locked --workspace --test survival -- --nocapture
     echo "--- what users do to injected pods, and hostile neighbours"
     cargo test --locked --workspace --test sessions -- long:: --test-threads 3
+    cargo test --locked --workspace --test nodes -- long:: --test-threads 1
     cargo test --locked --workspace --test operator -- long:: --test-threads 1
     echo "--- the life of a release with Helm 3"
     HELM=$($cluster tool helm3) cargo test --locked --workspace --test operator -- --test-threads 1 release::

@@ -30,6 +30,11 @@ container_of() {
     awk -v name="$3" 'name == "" || $1 == name {sub("^containerd://", "", $2); print; exit}'
 }
 
+# cut_port NODE PORT: pods of the node and those of other nodes do not reach each other's TCP port any more.
+cut_port() { in_network "$1" nft add element ip faults cut_ports "{ $2 }"; }
+
+heal_port() { in_network "$1" nft delete element ip faults cut_ports "{ $2 }"; }
+
 # --- a pod without the API server ------------------------------------------------------------------------
 # Every node has a set of pod addresses whose packets to and from the API server are dropped. The chain runs
 # behind kube-proxy's translation of the service address (priority -100), so it sees the server's own one.
@@ -40,6 +45,14 @@ add_fault_table() {
   in_network "$1" nft -f - <<EOF
 table ip faults {
   set cut_off { type ipv4_addr; }
+  set cut_ports { type inet_service; }
+  chain between_nodes {
+    type filter hook forward priority 0;
+    iifname e0 tcp dport @cut_ports counter drop
+    iifname e0 tcp sport @cut_ports counter drop
+    oifname e0 tcp dport @cut_ports counter drop
+    oifname e0 tcp sport @cut_ports counter drop
+  }
   chain incoming {
     type filter hook prerouting priority -90;
     ip saddr @cut_off ip daddr $server tcp dport $API_PORT counter drop

@@ -3,6 +3,8 @@
 //! Cut cables concern everything in the cluster, so nothing else may run beside these tests.
 #![cfg(test)]
 
+mod long;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -384,7 +384,11 @@ impl Core {
     }
 
     fn check_drained(&mut self, now: Now, out: &mut Vec<Output>) {
-        let successors = self.members.values().any(super::members::Member::is_active);
+        // One that is silent and still exists may be heard again, and has not got what was written here meanwhile.
+        let successors = self
+            .members
+            .values()
+            .any(|m| m.state == MemberState::Active && (!m.suspect || m.listed));
         let given = (0..self.config.partitions).all(|p| {
             let plan = self.plan(p);
             !self.life.is_held(p)

@@ -56,14 +56,14 @@ struct Stripper(String);
 
 impl Stripper {
     async fn new(cluster: &Cluster, namespace: &str) -> Result<Self> {
-        // After the chart's, whose name begins with the release's.
+        // After the chart's, whose name begins with the release's, and once more after that has put things back.
         let name = format!("zz-{namespace}");
         let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
             {
                 "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
                 "metadata": {"name": name},
                 "spec": {
-                    "reinvocationPolicy": "Never",
+                    "reinvocationPolicy": "IfNeeded",
                     "matchConstraints": {
                         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
                         "resourceRules": [{
