@@ -31,6 +31,9 @@ pub(super) enum What {
     Whole,
 }
 
+/// How far apart the clocks of members may be, milliseconds, for a deletion to hold of what this member has not seen written.
+const CLOCKS_AGREE_MS: u64 = 1_000;
+
 /// The limits that writes obey.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -57,6 +60,9 @@ pub(super) struct Apply<'a> {
     pub(super) key: &'a [u8],
     pub(super) partition: u16,
     pub(super) base: Base,
+    /// When the command was given, if it may have been carried out before. What was written since either is its own work or
+    /// comes after it: it must not be undone.
+    pub(super) given: Option<Hlc>,
     pub(super) limits: Limits,
 }
 
@@ -205,6 +211,18 @@ impl Apply<'_> {
         }
     }
 
+    /// Whether what was written at a time stands, as the command is of before.
+    fn is_overtaken_by(&self, at: Hlc) -> bool {
+        self.given.is_some_and(|given| at > given)
+    }
+
+    /// Lets others confirm what is here, as if it had been written now: the answer must not come before.
+    fn confirm(&mut self) {
+        if let (Some(id), Some(given)) = (self.id, self.given) {
+            self.changed(id, What::Whole, given);
+        }
+    }
+
     /// A version above everything known of the key.
     fn stamp(&mut self) -> Version {
         if let Some(newest) = self.entry().map(Entry::newest) {
@@ -335,6 +353,13 @@ impl Apply<'_> {
         if self.refused(condition)?.is_some() {
             return Ok(Reply::Int(0));
         }
+        // A session that began after its deletion. In doubt it ends: a logout has to hold, whatever clocks say.
+        let began = self.entry().map(|entry| entry.incarnation().at.ms());
+        let after = self.given.map(|given| given.ms() + CLOCKS_AGREE_MS);
+        if condition == Condition::Always && began > after && after.is_some() {
+            self.confirm();
+            return Ok(Reply::Int(1));
+        }
         Ok(Reply::Int(i64::from(self.kill())))
     }
 
@@ -343,7 +368,12 @@ impl Apply<'_> {
         let was_live = self.live().is_some();
         let version = self.stamp();
         match self.entry().map(Entry::is_dead) {
-            Some(true) | None if self.limits.blind => self.bury(version, version, &[]),
+            Some(true) | None if self.limits.blind => {
+                // Whoever created it there may have a clock that is ahead of this one.
+                let at = self.clock.tick(self.now.wall_ms + CLOCKS_AGREE_MS);
+                let version = Version { at, ..version };
+                self.bury(version, version, &[]);
+            }
             Some(true) => return false,
             // Everything created before now is over, also what another member may have created in a view of its own.
             Some(false) => self.bury(version, version, &[]),

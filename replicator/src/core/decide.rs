@@ -1,5 +1,6 @@
 //! Deciding a command: whether this member may, and what it comes to.
 
+use super::Hlc;
 use super::acknowledge::{Asker, Outcome};
 use super::apply::{Apply, Limits};
 use super::client::Base;
@@ -29,8 +30,8 @@ pub(super) enum Verdict {
 pub(super) struct Asking {
     pub(super) asker: Asker,
     pub(super) base: Base,
-    /// The command may have been carried out before, and only its answer been lost.
-    pub(super) retry: bool,
+    /// The command may have been carried out before, and only its answer been lost: when it was given.
+    pub(super) retry: Option<Hlc>,
 }
 
 impl Core {
@@ -133,9 +134,9 @@ impl Core {
             return Verdict::Done(outcome);
         }
         self.changes.clear();
-        outcome.reply = self.run(now, base, command, place);
+        outcome.reply = self.run(now, base, retry, command, place);
         if lock {
-            self.after_lock(command, retry, &mut outcome);
+            self.after_lock(command, retry.is_some(), &mut outcome);
         }
         outcome.found = self
             .store
@@ -176,9 +177,16 @@ impl Core {
     }
 
     /// Carries out a command on the store.
-    fn run(&mut self, now: Now, base: Base, command: &Command<'_>, place: Located) -> Reply {
+    fn run(
+        &mut self,
+        now: Now,
+        base: Base,
+        retry: Option<Hlc>,
+        command: &Command<'_>,
+        place: Located,
+    ) -> Reply {
         match command {
-            Command::Key { key, op } => self.apply(now, base, key, place, op),
+            Command::Key { key, op } => self.apply_again(now, base, retry, key, place, op),
             Command::Transaction { watches, steps } => {
                 let changed = watches
                     .iter()
@@ -199,6 +207,19 @@ impl Core {
 
     /// Carries out an operation on the store.
     pub(super) fn apply(&mut self, now: Now, base: Base, key: &[u8], place: Located, op: &Op<'_>) -> Reply {
+        self.apply_again(now, base, None, key, place, op)
+    }
+
+    /// Carries out an operation that may have been carried out before.
+    fn apply_again(
+        &mut self,
+        now: Now,
+        base: Base,
+        retry: Option<Hlc>,
+        key: &[u8],
+        place: Located,
+        op: &Op<'_>,
+    ) -> Reply {
         let Located { partition, lock, .. } = place;
         let limits = Limits {
             max_value: self.config.max_value,
@@ -235,6 +256,7 @@ impl Core {
             key,
             partition,
             base,
+            given: retry,
             limits,
         }
         .run(op)

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::acknowledge::{Asker, Outcome};
 use super::client::Base;
-use super::clock::Now;
+use super::clock::{Hlc, Now};
 use super::command::{Command, CommandError, Reply};
 use super::decide::{Asking, Verdict};
 use super::io::{Output, TicketId};
@@ -23,6 +23,8 @@ pub(super) struct Asked {
     key: u64,
     partition: u16,
     base: Base,
+    /// When the command was given.
+    given: Hlc,
     read: bool,
     deadline_ms: u64,
     next_ms: u64,
@@ -39,7 +41,8 @@ pub(super) struct Held {
     id: u64,
     position: u64,
     base: Base,
-    retry: bool,
+    /// See [`Asking::retry`].
+    retry: Option<Hlc>,
     command: Vec<u8>,
     until_ms: u64,
 }
@@ -79,8 +82,10 @@ impl Core {
     ) {
         let key = command.key().unwrap_or_default();
         let id = self.next_ticket();
+        let given = self.clock.reading(now.wall_ms);
         let asked = Asked {
             asker,
+            given,
             command: encode_command(OLDEST, command),
             key: key_hash(key),
             partition: self.partition(key),
@@ -114,7 +119,7 @@ impl Core {
                     let asking = Asking {
                         asker: asked.asker,
                         base: asked.base,
-                        retry: asked.tries > 0,
+                        retry: (asked.tries > 0).then_some(asked.given),
                     };
                     self.decide(now, asking, &command, place, out)
                 }
@@ -155,6 +160,7 @@ impl Core {
             id: id.0,
             position,
             base: asked.base,
+            given: asked.given,
             retry,
             command: &asked.command,
         };
@@ -251,10 +257,13 @@ impl Core {
         &mut self,
         now: Now,
         from: NodeId,
-        (id, position, base, retry): (u64, u64, Base, bool),
+        (id, position, base): (u64, u64, Base),
+        (given, retry): (Hlc, bool),
         command: &[u8],
         out: &mut Vec<Output>,
     ) {
+        // What is written for it has to be later: see [`Asking::retry`].
+        self.clock.observe(given);
         if self.members.get(&from).is_none_or(|m| m.suspect) {
             // Who does not hear this member has asked another one by now.
             return;
@@ -274,7 +283,7 @@ impl Core {
             id,
             position,
             base,
-            retry,
+            retry: retry.then_some(given),
             command: command.to_vec(),
             until_ms,
         };

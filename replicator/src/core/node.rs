@@ -253,7 +253,7 @@ impl Core {
         let asking = Asking {
             asker,
             base,
-            retry: false,
+            retry: None,
         };
         if self.decides(now, place, base, command) {
             match self.decide(now, asking, command, place, out) {

@@ -298,10 +298,11 @@ impl Core {
                 id,
                 position,
                 base,
+                given,
                 retry,
                 command,
             } => {
-                self.on_forward(now, from, (id, position, base, retry), command, out);
+                self.on_forward(now, from, (id, position, base), (given, retry), command, out);
             }
             PeerMessage::Answer {
                 id,

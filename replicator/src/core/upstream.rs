@@ -166,7 +166,8 @@ struct Fetching {
 pub(super) struct Suspended {
     pub(super) asker: Asker,
     pub(super) base: Base,
-    pub(super) retry: bool,
+    /// See [`super::decide::Asking::retry`].
+    pub(super) retry: Option<Hlc>,
     /// In the oldest layout.
     pub(super) command: Vec<u8>,
 }

@@ -332,6 +332,14 @@ impl<'a> Entry<'a> {
         self.slot.fields()?.value(name)
     }
 
+    /// When a field was last written or removed; [`Hlc::ZERO`] if never.
+    pub fn field_at(self, name: &[u8]) -> Hlc {
+        let fields = self.slot.fields();
+        fields
+            .and_then(|fields| fields.get(name))
+            .map_or(Hlc::ZERO, |field| field.at)
+    }
+
     /// All live fields.
     pub fn fields(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         let fields = self.slot.fields().into_iter().flat_map(fields::Fields::iter);

@@ -22,17 +22,22 @@ impl Apply<'_> {
         fresh.dedup();
         let added = length(fresh.len());
         let differs = |name: &[u8], value: &[u8]| entry.and_then(|entry| entry.field(name)) != Some(value);
+        let stands = |name: &[u8]| entry.is_some_and(|entry| self.is_overtaken_by(entry.field_at(name)));
+        let overtaken = !only_absent && (fields.iter().any(|(name, _)| stands(name)) || self.is_dead_since());
         let wanted: Vec<_> = fields
             .iter()
             .filter(|(name, value)| {
                 if only_absent {
                     is_new(name)
                 } else {
-                    differs(name, value)
+                    differs(name, value) && !stands(name) && !self.is_dead_since()
                 }
             })
             .copied()
             .collect();
+        if overtaken {
+            self.confirm();
+        }
         if wanted.is_empty() {
             return Ok(Reply::Int(added));
         }
@@ -49,6 +54,12 @@ impl Apply<'_> {
         Ok(Reply::Int(added))
     }
 
+    /// Whether the entry was deleted after the command was given.
+    fn is_dead_since(&self) -> bool {
+        let dead = self.entry().filter(|entry| entry.is_dead());
+        dead.is_some_and(|entry| self.is_overtaken_by(entry.version().at))
+    }
+
     fn fields_changed(&mut self, target: Target) {
         if !target.created {
             self.store.revisit(target.id);
@@ -63,7 +74,7 @@ impl Apply<'_> {
         };
         let mut there: Vec<&[u8]> = fields
             .iter()
-            .filter(|name| entry.field(name).is_some())
+            .filter(|name| entry.field(name).is_some() && !self.is_overtaken_by(entry.field_at(name)))
             .copied()
             .collect();
         there.sort_unstable();

@@ -26,6 +26,13 @@ impl Apply<'_> {
         if let Some(refusal) = self.refused(condition)? {
             return Ok(old.unwrap_or(refusal));
         }
+        let written = self.entry().map(|entry| entry.version().at);
+        if matches!(condition, Condition::Always | Condition::Present)
+            && written.is_some_and(|at| self.is_overtaken_by(at))
+        {
+            self.confirm();
+            return Ok(old.unwrap_or(Reply::Ok));
+        }
         if matches!(expiry, SetExpiry::At(at_ms) if at_ms <= self.now.wall_ms) {
             self.kill();
             return Ok(old.unwrap_or(Reply::Ok));

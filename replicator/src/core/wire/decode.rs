@@ -79,6 +79,7 @@ impl<'a> PeerMessage<'a> {
                 id: r.number()?,
                 position: r.number()?,
                 base: r.base()?,
+                given: r.hlc()?,
                 retry: r.bool()?,
                 command: r.bytes()?,
             },

@@ -103,6 +103,7 @@ impl PeerMessage<'_> {
                 id,
                 position,
                 base,
+                given,
                 retry,
                 command,
             } => {
@@ -110,6 +111,7 @@ impl PeerMessage<'_> {
                 w.number(*id);
                 w.number(*position);
                 w.base(*base);
+                w.hlc(*given);
                 w.bool(*retry);
                 w.bytes(command);
             }

@@ -76,6 +76,8 @@ pub(in crate::core) enum PeerMessage<'a> {
         /// The end of the sender's stream: all of it comes before the command.
         position: u64,
         base: Base,
+        /// When it was given, by the sender's clock.
+        given: Hlc,
         /// It may have been executed already.
         retry: bool,
         command: &'a [u8],
