@@ -46,9 +46,10 @@ pub fn endpoint(store: &Validated, material: &Material, address: &str) -> Endpoi
     }
 }
 
-/// Talks to the server. All users of `material` exist when this succeeds, now and after a restart.
+/// Talks to a server, called as its pod. All users of `material` exist when this succeeds, now and after a restart.
 pub async fn tend(
     names: &Names,
+    server: &str,
     material: &Material,
     endpoint: &Endpoint,
     memory: &Memory,
@@ -62,9 +63,9 @@ pub async fn tend(
     let run = text("run_id");
     let key = format!("{}/{}", names.namespace(), names.store());
     let present = present(&connection.acl_list().await?);
-    if !memory.was_told(&key, &run, digest) || present != expected(&material.users) {
+    if !memory.was_told(&key, server, &run, digest) || present != expected(&material.users) {
         tell(&mut connection, &material.users, &present).await?;
-        memory.note_told(&key, &run, digest);
+        memory.note_told(&key, server, &run, digest);
     }
     Ok(Facts {
         version: info
@@ -83,7 +84,7 @@ pub async fn tend(
 }
 
 /// Connects as the operator's own user: with its password, or the one before, which the server may still know.
-async fn connect_as_admin(endpoint: &Endpoint, material: &Material) -> Result<Connection, Failure> {
+pub(super) async fn connect_as_admin(endpoint: &Endpoint, material: &Material) -> Result<Connection, Failure> {
     let credentials = |password: &Password| Credentials {
         username: Some(ADMIN.to_owned()),
         password: Some(password.clone()),
@@ -168,9 +169,11 @@ mod tests {
         Material {
             admin: admin.clone(),
             former_admin: None,
+            replication: None,
             passwords: BTreeMap::new(),
             users: Users {
                 admin: hash(admin.reveal()),
+                replication: None,
                 prefixes: prefixes
                     .iter()
                     .map(|prefix| ((*prefix).to_owned(), BTreeSet::from([hash(prefix)])))
@@ -203,12 +206,12 @@ mod tests {
         let (server, file) = server(&first);
         let memory = Memory::default();
         let endpoint = server.endpoint();
-        let facts = tend(&names(), &first, &endpoint, &memory).await.unwrap();
+        let facts = tend(&names(), "larder-0", &first, &endpoint, &memory).await.unwrap();
         assert!(facts.version.starts_with("7."), "{facts:?}");
         assert_eq!((facts.clients, facts.evicted, facts.disk_failed), (0, 0, false));
 
         let second = with_prefixes(&admin, &["blog"]);
-        tend(&names(), &second, &endpoint, &memory).await.unwrap();
+        tend(&names(), "larder-0", &second, &endpoint, &memory).await.unwrap();
         assert!(may_log_in(&server, "blog").await && !may_log_in(&server, "shop").await);
         let saved = Users::parse(&std::fs::read_to_string(&file).unwrap());
         assert_eq!(saved, second.users);
@@ -220,7 +223,7 @@ mod tests {
             .acl_set_user("intruder", &["on".to_owned(), "nopass".to_owned()])
             .await
             .unwrap();
-        tend(&names(), &second, &endpoint, &memory).await.unwrap();
+        tend(&names(), "larder-0", &second, &endpoint, &memory).await.unwrap();
         assert!(may_log_in(&server, "blog").await);
         let users = present(&somebody.acl_list().await.unwrap());
         assert_eq!(users, expected(&second.users));
@@ -234,15 +237,15 @@ mod tests {
         let memory = Memory::default();
         let endpoint = server.endpoint();
         let mut second = with_prefixes(&Password::new("second"), &[]);
-        let refused = tend(&names(), &second, &endpoint, &memory).await;
+        let refused = tend(&names(), "larder-0", &second, &endpoint, &memory).await;
         assert!(
             matches!(refused, Err(Failure::Authentication { .. })),
             "{refused:?}"
         );
         second.former_admin = Some(first.admin.clone());
-        tend(&names(), &second, &endpoint, &memory).await.unwrap();
+        tend(&names(), "larder-0", &second, &endpoint, &memory).await.unwrap();
         second.former_admin = None;
-        tend(&names(), &second, &endpoint, &memory).await.unwrap();
+        tend(&names(), "larder-0", &second, &endpoint, &memory).await.unwrap();
         std::fs::remove_file(file).unwrap();
     }
 
@@ -273,17 +276,17 @@ mod tests {
         let trusted = material.tls.as_ref().unwrap().trusted.clone();
         let endpoint = server.tls_endpoint(&trusted);
         let memory = Memory::default();
-        let facts = tend(&names(), &material, &endpoint, &memory).await.unwrap();
+        let facts = tend(&names(), "larder-0", &material, &endpoint, &memory).await.unwrap();
         assert!(facts.certificate_is_current);
 
         // In the Secret; then, later, in the mounted file.
         material.tls.as_mut().unwrap().server = after.clone();
-        let facts = tend(&names(), &material, &endpoint, &memory).await.unwrap();
+        let facts = tend(&names(), "larder-0", &material, &endpoint, &memory).await.unwrap();
         assert!(!facts.certificate_is_current, "the file still is the former one");
         std::fs::write(server.folder.join("cert"), &after.certificate).unwrap();
         std::fs::write(server.folder.join("key"), &after.key).unwrap();
-        tend(&names(), &material, &endpoint, &memory).await.unwrap();
-        let facts = tend(&names(), &material, &endpoint, &memory).await.unwrap();
+        tend(&names(), "larder-0", &material, &endpoint, &memory).await.unwrap();
+        let facts = tend(&names(), "larder-0", &material, &endpoint, &memory).await.unwrap();
         assert!(facts.certificate_is_current);
         std::fs::remove_file(file).unwrap();
     }

@@ -1,5 +1,7 @@
 //! Step 5: says what stands and what was seen. Writes only when something changed.
 
+use std::fmt::Write as _;
+
 use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
@@ -9,6 +11,7 @@ use super::apply::{Applied, Error as ApplyError};
 use super::build::PORT;
 use super::client::Failure;
 use super::dereference::Dereferenced;
+use super::replication::report::{Report, replication};
 use super::server::Facts;
 use super::store_key;
 use super::validate::{Refusal, Validated};
@@ -31,8 +34,10 @@ pub enum Verdict<'a> {
         store: &'a Validated,
         /// What was written.
         applied: &'a Applied,
-        /// What the server said.
+        /// What the server said, or the primary of several.
         server: Result<Facts, Unready>,
+        /// The last look at several servers.
+        report: Option<&'a Report>,
     },
     /// The spec cannot be built.
     Refused(&'a Refusal),
@@ -130,6 +135,7 @@ pub fn compute(store: &SessionStore, verdict: &Verdict<'_>, now: &Time) -> Sessi
             store,
             applied,
             server,
+            report,
         } => {
             next.endpoint = Some(StoreEndpoint {
                 host: store.names.host(),
@@ -138,10 +144,14 @@ pub fn compute(store: &SessionStore, verdict: &Verdict<'_>, now: &Time) -> Sessi
             });
             next.users
                 .retain(|user| store.prefixes.contains_key(&user.key_prefix));
+            if let Some(report) = report {
+                next.members = report.members();
+                next.replication = replication(&report.seen.record);
+            }
             match server {
                 Ok(facts) => {
                     describe(&mut next, store, facts);
-                    (status, reason, message) = up(store, applied, facts);
+                    (status, reason, message) = up(store, applied, facts, *report);
                 }
                 Err(unready) => {
                     next.clients = None;
@@ -234,7 +244,12 @@ fn clients(former: Option<i64>, count: i64) -> i64 {
         .unwrap_or(count)
 }
 
-fn up(store: &Validated, applied: &Applied, facts: &Facts) -> (&'static str, &'static str, String) {
+fn up(
+    store: &Validated,
+    applied: &Applied,
+    facts: &Facts,
+    report: Option<&Report>,
+) -> (&'static str, &'static str, String) {
     if facts.used >= facts.max && facts.max > 0 {
         return (
             "False",
@@ -243,7 +258,7 @@ fn up(store: &Validated, applied: &Applied, facts: &Facts) -> (&'static str, &'s
                 "all {} for sessions are in use, and new ones are refused; shorten the life of sessions, or raise \
                  spec.memory, which restarts the server{}",
                 mebibytes(facts.max),
-                if store.volume.is_some() {
+                if store.volume.is_some() || report.is_some() {
                     ""
                 } else {
                     " and so loses all sessions, as there is no volume"
@@ -257,7 +272,7 @@ fn up(store: &Validated, applied: &Applied, facts: &Facts) -> (&'static str, &'s
             reasons::STORE_REFUSES_WRITES,
             format!(
                 "the server cannot write to its volume {}; raise spec.persistence.size",
-                store.names.volume()
+                volume_of(store, report)
             ),
         );
     }
@@ -267,7 +282,7 @@ fn up(store: &Validated, applied: &Applied, facts: &Facts) -> (&'static str, &'s
             reasons::VOLUME_CANNOT_GROW,
             format!(
                 "the server works, but its volume {} could not be changed to spec.persistence.size: {refused}",
-                store.names.volume()
+                volume_of(store, report)
             ),
         );
     }
@@ -278,45 +293,97 @@ fn up(store: &Validated, applied: &Applied, facts: &Facts) -> (&'static str, &'s
         store.names.host(),
         if store.tls { "with TLS" } else { "without TLS" }
     );
+    if let Some(report) = report {
+        return replicated(store, report, message);
+    }
     if store.volume.is_none() {
         message.push_str("; sessions are in memory only: a restart of the server loses them");
     }
     ("True", reasons::READY, message)
 }
 
-/// Why the pod does not serve, from what the cluster says of it. `refused` is why no pod could be made, if that is known.
+/// The volume of the server that serves.
+fn volume_of(store: &Validated, report: Option<&Report>) -> String {
+    let primary = report.and_then(Report::primary);
+    primary
+        .and_then(|primary| store.names.ordinal(&primary.name))
+        .map_or_else(|| store.names.volume(), |ordinal| store.names.member_volume(ordinal))
+}
+
+/// What is to be said of several servers, one of which serves.
+fn replicated(
+    store: &Validated,
+    report: &Report,
+    mut message: String,
+) -> (&'static str, &'static str, String) {
+    let (synced, asked) = (report.synced(), store.servers.saturating_sub(1));
+    // Writing to a String cannot fail.
+    _ = write!(
+        message,
+        "; {} is the primary, and {synced} of {asked} replicas have everything",
+        report.primary().map_or("?", |primary| primary.name.as_str())
+    );
+    if store.volume.is_none() {
+        message.push_str("; sessions are in memory only: a restart of all servers at once loses them");
+    }
+    if let Some(waits) = &report.decision.waits {
+        return ("True", waits.reason, format!("{message}; {}", waits.message));
+    }
+    let reason = if synced < asked {
+        reasons::REPLICAS_MISSING
+    } else {
+        reasons::READY
+    };
+    ("True", reason, message)
+}
+
+/// Why no pod serves, from what the cluster says of them: of the first that has more to say than that it starts. `refused` is
+/// why a pod could not be made, if that is known.
 pub fn unready(found: &Dereferenced, refused: Option<String>) -> Unready {
+    let mut ordinals: Vec<usize> = found.pods.keys().copied().collect();
+    if ordinals.is_empty() || refused.is_some() {
+        let missing = (0..).find(|ordinal| !ordinals.contains(ordinal));
+        ordinals.insert(0, missing.unwrap_or_default());
+    }
+    let mut first = None;
+    for ordinal in ordinals {
+        let trouble = unready_pod(found, ordinal, refused.as_deref());
+        if trouble.reason != reasons::STORE_STARTING {
+            return trouble;
+        }
+        first.get_or_insert(trouble);
+    }
+    first.unwrap_or_else(|| unready_pod(found, 0, refused.as_deref()))
+}
+
+fn unready_pod(found: &Dereferenced, ordinal: usize, refused: Option<&str>) -> Unready {
     let names = &found.names;
+    let name = names.member(ordinal);
     let unready = |reason: &'static str, message: String| Unready { reason, message };
-    let Some(pod) = found.pod.as_deref() else {
+    let Some(pod) = found.pods.get(&ordinal) else {
         return match refused {
             Some(text) if text.contains("quota") => unready(
                 reasons::QUOTA_EXCEEDED,
                 format!("no pod may be made: {text}; raise the quota of the namespace or lower spec.memory"),
             ),
             Some(text) => unready(reasons::POD_REFUSED, format!("no pod may be made: {text}")),
-            None => unready(
-                reasons::STORE_STARTING,
-                format!("pod {} is being made", names.pod()),
-            ),
+            None => unready(reasons::STORE_STARTING, format!("pod {name} is being made")),
         };
     };
     if let Some(message) = unschedulable(pod) {
-        let pending = found
-            .volume
-            .as_deref()
-            .filter(|volume| phase(volume) == "Pending");
+        let claims = [names.volume(), names.member_volume(ordinal)];
+        let pending = claims
+            .iter()
+            .find_map(|claim| found.volumes.get_key_value(claim))
+            .filter(|(_, volume)| phase(volume) == "Pending");
         // The scheduler says whether it is the volume: "unbound immediate PersistentVolumeClaims", "didn't find available
         // persistent volumes to bind".
-        if let (Some(volume), true) = (pending, message.to_lowercase().contains("volume")) {
-            return unbound(&names.volume(), volume, &message);
+        if let (Some((claim, volume)), true) = (pending, message.to_lowercase().contains("volume")) {
+            return unbound(claim, volume, &message);
         }
         return unready(
             reasons::POD_UNSCHEDULABLE,
-            format!(
-                "no node takes pod {}: {message}; add nodes or lower spec.memory",
-                names.pod()
-            ),
+            format!("no node takes pod {name}: {message}; add nodes or lower spec.memory"),
         );
     }
     let mut statuses = pod.status.iter().flat_map(|status| {
@@ -327,11 +394,11 @@ pub fn unready(found: &Dereferenced, refused: Option<String>) -> Unready {
             .chain(status.container_statuses.iter().flatten())
     });
     statuses
-        .find_map(|container| container_trouble(container, &names.pod()))
+        .find_map(|container| container_trouble(container, &name))
         .unwrap_or_else(|| {
             unready(
                 reasons::STORE_STARTING,
-                format!("the server in pod {} is starting", names.pod()),
+                format!("the server in pod {name} is starting"),
             )
         })
 }

@@ -24,6 +24,7 @@ fn after(former: Option<SessionStoreStatus>, facts: Facts, applied: &Applied) ->
         store: &validated("{}", &nothing_but(&["shop"]), &[]),
         applied,
         server: Ok(facts),
+        report: None,
     };
     compute(&subject, &verdict, &Time(jiff::Timestamp::UNIX_EPOCH))
 }
@@ -57,6 +58,7 @@ fn users_are_listed_once_the_server_knows_them_and_stay_while_it_is_away() {
             store: &validated("{}", &nothing_but(&["shop"]), &[]),
             applied: &nothing,
             server: Err(unready(&nothing_but(&["shop"]), None)),
+            report: None,
         };
         compute(&subject, &verdict, &Time(jiff::Timestamp::UNIX_EPOCH))
     };
