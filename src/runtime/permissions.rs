@@ -61,11 +61,7 @@ pub const NAMESPACED: &[Permission] = &[
     may("apps", "replicasets", &["list"]),
     // Created are preflights and, as dry runs, what admission makes of the target's pods. Of stores with several servers the
     // pods are labelled with what they are, and deleted one by one when their template is another one.
-    may(
-        "",
-        "pods",
-        &["get", "list", "watch", "create", "patch", "delete"],
-    ),
+    may("", "pods", &["get", "list", "watch", "create", "patch", "delete"]),
     Permission {
         subresource: Some("eviction"),
         ..may("", "pods", &["create"])

@@ -119,7 +119,8 @@ fn failed(kind: &str, name: &str, source: WriteError) -> Error {
     }
 }
 
-fn name_of(object: &Value) -> &str {
+/// The name in an object's metadata.
+pub fn name_of(object: &Value) -> &str {
     object
         .pointer("/metadata/name")
         .and_then(Value::as_str)

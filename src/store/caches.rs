@@ -214,11 +214,7 @@ impl Caches {
     }
 
     /// Key prefixes of the store that policies use, each with the policies.
-    pub fn prefixes(
-        &self,
-        namespace: &str,
-        store: &str,
-    ) -> BTreeMap<String, BTreeSet<String>> {
+    pub fn prefixes(&self, namespace: &str, store: &str) -> BTreeMap<String, BTreeSet<String>> {
         let policies = self
             .policies
             .state_filter(|policy| policy.namespace().as_deref() == Some(namespace));

@@ -10,7 +10,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Api, Resource, ResourceExt};
 
-use super::apply::apply;
+use super::apply::{apply, name_of};
 use super::build::build;
 use super::caches::Caches;
 use super::dereference::{Dereferenced, dereference};
@@ -147,7 +147,9 @@ async fn reconcile_store(store: &SessionStore, context: &Context) -> Result<Acti
     let mut desired = build(&validated, &material);
     let refused = context.memory.refused_size(&key, size, now);
     if refused.is_some() {
-        desired.volumes.clear();
+        desired
+            .volumes
+            .retain(|claim| !found.volumes.contains_key(name_of(claim)));
     }
     let mut applied = match apply(client, &found, desired).await {
         Ok(applied) => applied,
@@ -179,9 +181,7 @@ async fn reconcile_store(store: &SessionStore, context: &Context) -> Result<Acti
     let (server, report) = match validated.topology {
         Topology::Standalone => (ask(context, &validated, &material, &found).await?, None),
         Topology::Replicated => {
-            context
-                .watches
-                .keep(&key, servers::plan(&validated, &material));
+            context.watches.keep(&key, servers::plan(&validated, &material));
             let report = context.watches.report(&key);
             let server = ask_all(context, &validated, &material, &found, report.as_ref()).await?;
             (server, report)
@@ -214,7 +214,7 @@ async fn ask(
     let pod = found.pod().map(AsRef::as_ref);
     let Some(address) = pod.and_then(serving_address) else {
         let refused = refused_pod(context, found).await?;
-        return Ok(Err(status::unready(found, refused)));
+        return Ok(Err(status::unready(found, refused.as_deref())));
     };
     let endpoint = server::endpoint(store, material, &address);
     Ok(
@@ -259,7 +259,7 @@ async fn ask_all(
         Some((_, Err(failure))) => Ok(Err(status::of_server(store, failure))),
         None => {
             let refused = refused_pod(context, found).await?;
-            let trouble = status::unready(found, refused);
+            let trouble = status::unready(found, refused.as_deref());
             // What keeps a pod from running is nearer to the cause than that nobody is primary.
             let waits = report.and_then(|report| report.decision.waits.clone());
             Ok(Err(match waits {

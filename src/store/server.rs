@@ -84,7 +84,10 @@ pub async fn tend(
 }
 
 /// Connects as the operator's own user: with its password, or the one before, which the server may still know.
-pub(super) async fn connect_as_admin(endpoint: &Endpoint, material: &Material) -> Result<Connection, Failure> {
+pub(super) async fn connect_as_admin(
+    endpoint: &Endpoint,
+    material: &Material,
+) -> Result<Connection, Failure> {
     let credentials = |password: &Password| Credentials {
         username: Some(ADMIN.to_owned()),
         password: Some(password.clone()),
@@ -206,12 +209,16 @@ mod tests {
         let (server, file) = server(&first);
         let memory = Memory::default();
         let endpoint = server.endpoint();
-        let facts = tend(&names(), "larder-0", &first, &endpoint, &memory).await.unwrap();
+        let facts = tend(&names(), "larder-0", &first, &endpoint, &memory)
+            .await
+            .unwrap();
         assert!(facts.version.starts_with("7."), "{facts:?}");
         assert_eq!((facts.clients, facts.evicted, facts.disk_failed), (0, 0, false));
 
         let second = with_prefixes(&admin, &["blog"]);
-        tend(&names(), "larder-0", &second, &endpoint, &memory).await.unwrap();
+        tend(&names(), "larder-0", &second, &endpoint, &memory)
+            .await
+            .unwrap();
         assert!(may_log_in(&server, "blog").await && !may_log_in(&server, "shop").await);
         let saved = Users::parse(&std::fs::read_to_string(&file).unwrap());
         assert_eq!(saved, second.users);
@@ -223,7 +230,9 @@ mod tests {
             .acl_set_user("intruder", &["on".to_owned(), "nopass".to_owned()])
             .await
             .unwrap();
-        tend(&names(), "larder-0", &second, &endpoint, &memory).await.unwrap();
+        tend(&names(), "larder-0", &second, &endpoint, &memory)
+            .await
+            .unwrap();
         assert!(may_log_in(&server, "blog").await);
         let users = present(&somebody.acl_list().await.unwrap());
         assert_eq!(users, expected(&second.users));
@@ -243,9 +252,13 @@ mod tests {
             "{refused:?}"
         );
         second.former_admin = Some(first.admin.clone());
-        tend(&names(), "larder-0", &second, &endpoint, &memory).await.unwrap();
+        tend(&names(), "larder-0", &second, &endpoint, &memory)
+            .await
+            .unwrap();
         second.former_admin = None;
-        tend(&names(), "larder-0", &second, &endpoint, &memory).await.unwrap();
+        tend(&names(), "larder-0", &second, &endpoint, &memory)
+            .await
+            .unwrap();
         std::fs::remove_file(file).unwrap();
     }
 
@@ -276,17 +289,25 @@ mod tests {
         let trusted = material.tls.as_ref().unwrap().trusted.clone();
         let endpoint = server.tls_endpoint(&trusted);
         let memory = Memory::default();
-        let facts = tend(&names(), "larder-0", &material, &endpoint, &memory).await.unwrap();
+        let facts = tend(&names(), "larder-0", &material, &endpoint, &memory)
+            .await
+            .unwrap();
         assert!(facts.certificate_is_current);
 
         // In the Secret; then, later, in the mounted file.
         material.tls.as_mut().unwrap().server = after.clone();
-        let facts = tend(&names(), "larder-0", &material, &endpoint, &memory).await.unwrap();
+        let facts = tend(&names(), "larder-0", &material, &endpoint, &memory)
+            .await
+            .unwrap();
         assert!(!facts.certificate_is_current, "the file still is the former one");
         std::fs::write(server.folder.join("cert"), &after.certificate).unwrap();
         std::fs::write(server.folder.join("key"), &after.key).unwrap();
-        tend(&names(), "larder-0", &material, &endpoint, &memory).await.unwrap();
-        let facts = tend(&names(), "larder-0", &material, &endpoint, &memory).await.unwrap();
+        tend(&names(), "larder-0", &material, &endpoint, &memory)
+            .await
+            .unwrap();
+        let facts = tend(&names(), "larder-0", &material, &endpoint, &memory)
+            .await
+            .unwrap();
         assert!(facts.certificate_is_current);
         std::fs::remove_file(file).unwrap();
     }

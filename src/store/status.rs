@@ -307,7 +307,10 @@ fn volume_of(store: &Validated, report: Option<&Report>) -> String {
     let primary = report.and_then(Report::primary);
     primary
         .and_then(|primary| store.names.ordinal(&primary.name))
-        .map_or_else(|| store.names.volume(), |ordinal| store.names.member_volume(ordinal))
+        .map_or_else(
+            || store.names.volume(),
+            |ordinal| store.names.member_volume(ordinal),
+        )
 }
 
 /// What is to be said of several servers, one of which serves.
@@ -339,21 +342,21 @@ fn replicated(
 
 /// Why no pod serves, from what the cluster says of them: of the first that has more to say than that it starts. `refused` is
 /// why a pod could not be made, if that is known.
-pub fn unready(found: &Dereferenced, refused: Option<String>) -> Unready {
+pub fn unready(found: &Dereferenced, refused: Option<&str>) -> Unready {
     let mut ordinals: Vec<usize> = found.pods.keys().copied().collect();
     if ordinals.is_empty() || refused.is_some() {
-        let missing = (0..).find(|ordinal| !ordinals.contains(ordinal));
+        let missing = (0..=ordinals.len()).find(|ordinal| !ordinals.contains(ordinal));
         ordinals.insert(0, missing.unwrap_or_default());
     }
     let mut first = None;
     for ordinal in ordinals {
-        let trouble = unready_pod(found, ordinal, refused.as_deref());
+        let trouble = unready_pod(found, ordinal, refused);
         if trouble.reason != reasons::STORE_STARTING {
             return trouble;
         }
         first.get_or_insert(trouble);
     }
-    first.unwrap_or_else(|| unready_pod(found, 0, refused.as_deref()))
+    first.unwrap_or_else(|| unready_pod(found, 0, refused))
 }
 
 fn unready_pod(found: &Dereferenced, ordinal: usize, refused: Option<&str>) -> Unready {

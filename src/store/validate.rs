@@ -159,9 +159,7 @@ pub fn validate(
 pub fn claims(names: &Names, topology: Topology, servers: usize) -> Vec<String> {
     match topology {
         Topology::Standalone => vec![names.volume()],
-        Topology::Replicated => (0..servers)
-            .map(|ordinal| names.member_volume(ordinal))
-            .collect(),
+        Topology::Replicated => (0..servers).map(|ordinal| names.member_volume(ordinal)).collect(),
     }
 }
 
@@ -170,7 +168,10 @@ pub fn claims(names: &Names, topology: Topology, servers: usize) -> Vec<String> 
 fn pods(found: &Dereferenced, servers: usize) -> usize {
     let primary = found.pods.iter().find(|(_, pod)| {
         let labels = pod.metadata.labels.as_ref();
-        labels.and_then(|labels| labels.get(ROLE_LABEL)).map(String::as_str) == Some(PRIMARY)
+        labels
+            .and_then(|labels| labels.get(ROLE_LABEL))
+            .map(String::as_str)
+            == Some(PRIMARY)
     });
     primary.map_or(servers, |(ordinal, _)| servers.max(ordinal + 1))
 }

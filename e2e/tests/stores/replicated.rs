@@ -30,7 +30,7 @@ const WHOLE_LIMIT: Duration = Duration::from_mins(2);
 const ROLLED_LIMIT: Duration = Duration::from_mins(5);
 
 /// Longest time after all servers were deleted at once until the store serves again (issue: stores that stay up).
-const HEAL_LIMIT: Duration = Duration::from_secs(60);
+const HEAL_LIMIT: Duration = Duration::from_mins(1);
 
 /// Time after the last write before a crash, so that nothing is under way: replication is asynchronous.
 const AT_REST: Duration = Duration::from_millis(1500);
@@ -45,10 +45,9 @@ struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     async fn set_up(cluster: &'a Cluster, namespace: &'a str, store: Value) -> Result<Self> {
-        let (made, shop) = tokio::join!(
-            store::create(cluster, namespace, STORE, store),
-            async { SHOP.manifests(namespace)?.behind_traefik(cluster).await }
-        );
+        let (made, shop) = tokio::join!(store::create(cluster, namespace, STORE, store), async {
+            SHOP.manifests(namespace)?.behind_traefik(cluster).await
+        });
         made?;
         let (shop, entry) = shop?;
         let scene = Self {
@@ -237,7 +236,12 @@ async fn users_keep_their_sessions_when_the_primary_is_deleted_killed_or_replace
         let report = scene
             .drill(busy_users(), "primary evicted", async || {
                 let primary = scene.primary().await?.name_any();
-                scene.pods().evict(&primary, &EvictParams::default()).await?;
+                // Refused until the kubelets have seen that all servers are well again.
+                eventually("the eviction to be allowed", WHOLE_LIMIT, || async {
+                    let evicted = scene.pods().evict(&primary, &EvictParams::default()).await;
+                    Ok(evicted.map(|_| ()))
+                })
+                .await?;
                 scene.another_than(&before).await?;
                 scene.whole().await.map(|_| ())
             })

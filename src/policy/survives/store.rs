@@ -130,7 +130,13 @@ fn row(facts: &StoreFacts<'_>, event: Event) -> Row {
 }
 
 fn has_replicas(promise: &Promise) -> bool {
-    matches!(promise, Promise::Store { replicas: Some(_), .. })
+    matches!(
+        promise,
+        Promise::Store {
+            replicas: Some(_),
+            ..
+        }
+    )
 }
 
 /// Of a store with replicas, which the operator lets take over.

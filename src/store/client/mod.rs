@@ -202,7 +202,13 @@ impl Connection {
     }
 
     /// `REPLICAOF`: follow the server at `host`, as the user `credentials` of that one.
-    pub async fn follow(&mut self, host: &str, port: u16, user: &str, password: &Password) -> Result<(), Failure> {
+    pub async fn follow(
+        &mut self,
+        host: &str,
+        port: u16,
+        user: &str,
+        password: &Password,
+    ) -> Result<(), Failure> {
         self.know_as(user, password).await?;
         self.command(&["REPLICAOF", host, &port.to_string()]).await
     }
@@ -245,10 +251,14 @@ impl Connection {
         }))
     }
 
-    /// `CLIENT KILL`: closes connections of applications, which connect again, wherever their Service leads by then.
-    pub async fn close_clients(&mut self) -> Result<(), Failure> {
-        for kind in ["normal", "pubsub"] {
-            self.command::<i64>(&["CLIENT", "KILL", "TYPE", kind]).await?;
+    /// `CLIENT KILL USER`: closes connections of users, who connect again, wherever their Service leads by then.
+    pub async fn close_clients_of(&mut self, users: &[String]) -> Result<(), Failure> {
+        for user in users {
+            match self.command::<i64>(&["CLIENT", "KILL", "USER", user]).await {
+                // A server that was not told of a user yet has no clients of it.
+                Ok(_) | Err(Failure::Refused { .. }) => {}
+                Err(failure) => return Err(failure),
+            }
         }
         Ok(())
     }

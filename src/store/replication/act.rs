@@ -23,7 +23,7 @@ const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Pause between looks whether they are done.
-const DRAIN_PAUSE: Duration = Duration::from_millis(10);
+const DRAIN_PAUSE: Duration = Duration::from_millis(25);
 
 /// Pause between looks whether it is.
 const TAKE_OVER_PAUSE: Duration = Duration::from_millis(20);
@@ -156,12 +156,7 @@ impl<S: Surroundings> Actor<'_, S> {
         Ok(record)
     }
 
-    async fn promote(
-        &self,
-        name: &str,
-        cause: FailoverCause,
-        now: jiff::Timestamp,
-    ) -> Result<Record, Error> {
+    async fn promote(&self, name: &str, cause: FailoverCause, now: jiff::Timestamp) -> Result<Record, Error> {
         let Some(member) = self.member(name) else {
             return Ok(self.seen.record.clone());
         };
@@ -286,9 +281,7 @@ async fn taken_over(next: &mut Connection, name: &str) -> Result<(), Error> {
             return Ok(());
         }
         if begun.elapsed() > TAKE_OVER_TIMEOUT {
-            return Err(Error::NotTaken {
-                to: name.to_owned(),
-            });
+            return Err(Error::NotTaken { to: name.to_owned() });
         }
         tokio::time::sleep(TAKE_OVER_PAUSE).await;
     }
@@ -301,7 +294,7 @@ async fn close(access: &Access, address: &super::Address) -> Result<(), Failure>
     if State::from_info(&info).is_some_and(|state| state.role == Role::Primary) {
         return Ok(());
     }
-    connection.close_clients().await
+    connection.close_clients_of(&access.users).await
 }
 
 /// How the primary calls a replica that has everything.

@@ -9,7 +9,7 @@ use crate::store::names::{PRIMARY, REPLICA};
 
 /// How long a replica may hear nothing from its primary, which says something each second, before it does not count as a
 /// witness that the primary lives.
-const WITNESS_SECONDS: i64 = 3;
+const WITNESS_SECONDS: i64 = 5;
 
 /// How long servers that may have sessions on their volumes are waited for before one that was seen is made primary without
 /// them.

@@ -20,8 +20,6 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
-
-
 pub use decide::{Action, Decision, Waits, decide};
 pub use info::{Role, State};
 pub use record::Record;

@@ -86,10 +86,10 @@ impl Report {
     /// Whether status may have to be written because of `next`. Lag alone is told when something else is.
     pub fn differs_from(&self, next: &Self) -> bool {
         let facts = |report: &Self| {
-            let members = report.members().into_iter().map(|member| StoreMember {
-                lag: None,
-                ..member
-            });
+            let members = report
+                .members()
+                .into_iter()
+                .map(|member| StoreMember { lag: None, ..member });
             members.collect::<Vec<_>>()
         };
         facts(self) != facts(next)

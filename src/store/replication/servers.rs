@@ -29,7 +29,12 @@ pub fn plan(store: &Validated, material: &Material) -> Plan {
                 .chain(&material.former_admin)
                 .map(credentials)
                 .collect(),
-            users: material.users.prefixes.keys().map(|prefix| user_name(prefix)).collect(),
+            users: material
+                .users
+                .prefixes
+                .keys()
+                .map(|prefix| user_name(prefix))
+                .collect(),
             follower: REPLICATION.to_owned(),
             // A store with several servers always has one.
             password: material.replication.clone().unwrap_or(Password::new("")),

@@ -203,14 +203,16 @@ impl Watcher {
         if decision.primary.is_some() {
             self.primary_seen = Instant::now();
         }
-        self.hold_back(&mut decision);
-        self.carry_out(&plan, &seen, &decision).await;
+        self.hold_back(&seen, &mut decision);
+        let promoted = self.carry_out(&plan, &seen, &decision).await;
         let busy = !decision.actions.is_empty()
             || decision.primary.is_none()
             || seen.members.iter().any(|member| {
                 member.pod.terminating
                     || (decision.primary.as_ref() != Some(&member.name) && member.state().is_none())
             });
+        // Nobody has to hear that there was no primary if there is one again.
+        decision.primary = promoted.or(decision.primary);
         self.tell(&plan, Report { seen, decision });
         busy
     }
@@ -251,11 +253,17 @@ impl Watcher {
         }
     }
 
-    /// A primary that could not hand over a moment ago is not asked again at once.
-    fn hold_back(&self, decision: &mut Decision) {
-        let recently = self
-            .hand_over_failed
-            .is_some_and(|failed| failed.elapsed() < HAND_OVER_PAUSE);
+    /// A primary that could not hand over a moment ago is not asked again at once, as nobody is let in meanwhile, unless its end
+    /// is near anyway.
+    fn hold_back(&self, seen: &Observation, decision: &mut Decision) {
+        let is_ending = seen
+            .members
+            .iter()
+            .any(|member| member.pod.terminating && decision.primary.as_ref() == Some(&member.name));
+        let recently = !is_ending
+            && self
+                .hand_over_failed
+                .is_some_and(|failed| failed.elapsed() < HAND_OVER_PAUSE);
         let is_hand_over = |action: &Action| matches!(action, Action::HandOver { .. });
         if recently && decision.actions.iter().any(is_hand_over) {
             decision.actions.retain(|action| !is_hand_over(action));
@@ -266,7 +274,9 @@ impl Watcher {
         }
     }
 
-    async fn carry_out(&mut self, plan: &Plan, seen: &Observation, decision: &Decision) {
+    /// Does what was decided. Returns the server that is primary since, if another one is.
+    async fn carry_out(&mut self, plan: &Plan, seen: &Observation, decision: &Decision) -> Option<String> {
+        let mut promoted = None;
         let surroundings = Kubernetes {
             client: &self.tools.client,
             names: &plan.names,
@@ -278,7 +288,7 @@ impl Watcher {
         };
         for action in &decision.actions {
             if !self.tools.leadership.is_leader() {
-                return;
+                break;
             }
             let begun = Instant::now();
             let outcome = actor.act(action, jiff::Timestamp::now()).await;
@@ -288,6 +298,9 @@ impl Watcher {
             match outcome {
                 Ok(record) => {
                     log(plan, action, begun.elapsed());
+                    if let Action::Promote { member: to, .. } | Action::HandOver { to, .. } = action {
+                        promoted = Some(to.clone());
+                    }
                     if let Some(record) = record {
                         let changed = record.primary != self.record.primary;
                         self.record = record;
@@ -297,7 +310,7 @@ impl Watcher {
                     }
                 }
                 // What was not done is found again at the next look.
-                Err(Error::Write(WriteError::NotLeader)) => return,
+                Err(Error::Write(WriteError::NotLeader)) => break,
                 Err(error) => {
                     tracing::warn!(
                         namespace = plan.names.namespace(),
@@ -308,11 +321,12 @@ impl Watcher {
                     );
                     // A server that does not do as it is told keeps nobody else from being looked after.
                     if !matches!(action, Action::Follow { .. }) {
-                        return;
+                        break;
                     }
                 }
             }
         }
+        promoted
     }
 
     /// Tells people of a change of the primary.
@@ -395,8 +409,8 @@ impl Kubernetes<'_> {
 impl Surroundings for Kubernetes<'_> {
     async fn record(&self, record: &Record) -> Result<(), WriteError> {
         let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), self.names.namespace());
-        let text = serde_json::to_string(record)
-            .map_err(|error| WriteError::Api(kube::Error::SerdeError(error)))?;
+        let text =
+            serde_json::to_string(record).map_err(|error| WriteError::Api(kube::Error::SerdeError(error)))?;
         let patch = json!({"metadata": {"annotations": {RECORD_ANNOTATION: text}}});
         api.patch_metadata(self.names.store(), &Self::params(), &Patch::Merge(&patch))
             .await

@@ -122,7 +122,11 @@ fn a_store_with_replicas_promises_as_much_as_they_are_good_for() {
             Event::StoreRestart,
             &is(Outcome::Partly, reasons::STORE_PERSISTS),
         ),
-        (&whole, Event::StoreLoss, &is(Outcome::Lost, reasons::STORE_HAS_ALL)),
+        (
+            &whole,
+            Event::StoreLoss,
+            &is(Outcome::Lost, reasons::STORE_HAS_ALL),
+        ),
         (
             &whole,
             Event::OperatorDown,

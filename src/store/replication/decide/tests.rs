@@ -1,8 +1,8 @@
 //! What is decided, situation by situation.
 
 use super::*;
-use crate::store::replication::{Address, Pod, Record};
 use crate::store::replication::info::Link;
+use crate::store::replication::{Address, Pod, Record};
 
 /// Name of the history of changes that the primary of these tests has.
 const HISTORY: &str = "h1";
@@ -331,7 +331,10 @@ fn with_volumes_the_last_primary_is_preferred_and_others_are_waited_for() {
     ]);
     let (reason, message) = waits(&away);
     assert_eq!(reason, reasons::NO_PRIMARY);
-    assert!(message.contains("s-0 may hold newer sessions than s-2"), "{message}");
+    assert!(
+        message.contains("s-0 may hold newer sessions than s-2"),
+        "{message}"
+    );
     away.without_primary = COLD_WAIT;
     assert_eq!(actions(&away), [promote(2, FailoverCause::AllRestarted)]);
     // Empty ones wait for as long as it takes.
@@ -448,7 +451,11 @@ fn a_primary_that_is_to_go_hands_over_only_to_a_replica_that_has_everything() {
         |member: &mut Member| member.leaving = true,
         |member: &mut Member| member.pod.outdated = true,
     ] {
-        let one = seen(vec![going(change), cut(replica(1, 0, 90, 5)), replica(2, 0, 80, 5)]);
+        let one = seen(vec![
+            going(change),
+            cut(replica(1, 0, 90, 5)),
+            replica(2, 0, 80, 5),
+        ]);
         assert_eq!(actions(&one), [hand_over_to(0, 2)]);
         let none = seen(vec![
             going(change),
@@ -467,11 +474,7 @@ fn a_primary_that_is_to_go_hands_over_only_to_a_replica_that_has_everything() {
         }
     });
     assert_eq!(
-        actions(&seen(vec![
-            busy,
-            replica(1, 0, 100, 5),
-            replica(2, 0, 100, 5)
-        ])),
+        actions(&seen(vec![busy, replica(1, 0, 100, 5), replica(2, 0, 100, 5)])),
         []
     );
 }
