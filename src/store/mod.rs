@@ -24,6 +24,7 @@ pub mod settings;
 pub mod status;
 #[cfg(test)]
 mod testing;
+mod trouble;
 pub mod users;
 pub mod validate;
 

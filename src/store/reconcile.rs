@@ -23,7 +23,7 @@ use super::server::{self, Facts};
 use super::settings::StoreArgs;
 use super::status::{self, Unready, Verdict};
 use super::validate::{Validated, removes_everything, validate};
-use super::{GuardedStore, cleanup, store_key};
+use super::{GuardedStore, cleanup, store_key, trouble};
 use crate::api::conditions::reasons;
 use crate::api::session_store::Topology;
 use crate::api::{STATUS_FIELD_MANAGER, SessionStore};
@@ -214,7 +214,7 @@ async fn ask(
     let pod = found.pod().map(AsRef::as_ref);
     let Some(address) = pod.and_then(serving_address) else {
         let refused = refused_pod(context, found).await?;
-        return Ok(Err(status::unready(found, refused.as_deref())));
+        return Ok(Err(trouble::unready(found, refused.as_deref())));
     };
     let endpoint = server::endpoint(store, material, &address);
     Ok(
@@ -228,7 +228,7 @@ async fn ask(
         .await
         {
             // The Service leads nowhere yet.
-            Ok(_) if !pod.is_some_and(status::is_ready) => Err(status::unready(found, None)),
+            Ok(_) if !pod.is_some_and(trouble::is_ready) => Err(trouble::unready(found, None)),
             Ok(facts) => Ok(facts),
             Err(failure) => Err(status::of_server(store, failure)),
         },
@@ -259,7 +259,7 @@ async fn ask_all(
         Some((_, Err(failure))) => Ok(Err(status::of_server(store, failure))),
         None => {
             let refused = refused_pod(context, found).await?;
-            let trouble = status::unready(found, refused.as_deref());
+            let trouble = trouble::unready(found, refused.as_deref());
             // What keeps a pod from running is nearer to the cause than that nobody is primary.
             let waits = report.and_then(|report| report.decision.waits.clone());
             Ok(Err(match waits {

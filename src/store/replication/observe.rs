@@ -199,3 +199,114 @@ fn facts(pod: &CorePod, revision: Option<&str>) -> Pod {
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(change: impl FnOnce(&mut serde_json::Value)) -> Arc<CorePod> {
+        let mut pod = json!({
+            "metadata": {"name": "larder-1", "uid": "u-1", "labels": {"controller-revision-hash": "larder-b"}},
+            "spec": {"containers": [], "nodeName": "node2"},
+            "status": {
+                "podIP": "10.0.0.7",
+                "containerStatuses": [{
+                    "name": "server", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}
+                }]
+            }
+        });
+        change(&mut pod);
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    fn set(observed_generation: i64) -> StatefulSet {
+        serde_json::from_value(json!({
+            "metadata": {"name": "larder", "generation": 2},
+            "status": {"replicas": 2, "observedGeneration": observed_generation, "updateRevision": "larder-b"}
+        }))
+        .unwrap()
+    }
+
+    fn member_of(pod: Arc<CorePod>, set: &StatefulSet) -> Member {
+        let names = Names::new("kitchen", "larder");
+        let mut members = members(&names, 2, &[(1, pod)].into(), Some(set), |_| false);
+        assert_eq!(members.len(), 2);
+        assert_eq!(
+            members[0].pod,
+            Pod::default(),
+            "the first is not there, and asked for"
+        );
+        members.remove(1)
+    }
+
+    #[test]
+    fn a_member_is_what_its_pod_says() {
+        let member = member_of(pod(|_| {}), &set(2));
+        assert_eq!(
+            member.pod,
+            Pod {
+                uid: Some("u-1".to_owned()),
+                started: true,
+                running: true,
+                terminating: false,
+                outdated: false,
+                label: None,
+                node: Some("node2".to_owned()),
+            }
+        );
+        assert_eq!(member.address.host, "10.0.0.7");
+        assert_eq!(member.address.announced, "larder-1.larder-members.kitchen.svc");
+    }
+
+    #[test]
+    fn a_pod_is_outdated_once_the_present_template_has_its_revision() {
+        let old = || {
+            pod(|pod| {
+                pod["metadata"]["labels"] =
+                    json!({"controller-revision-hash": "larder-a", "session-operator.dev/role": "primary"})
+            })
+        };
+        let member = member_of(old(), &set(2));
+        assert!(member.pod.outdated);
+        assert_eq!(member.pod.label.as_deref(), Some("primary"));
+        assert!(
+            !member_of(old(), &set(1)).pod.outdated,
+            "the template is not looked at yet"
+        );
+    }
+
+    #[test]
+    fn a_server_that_waits_to_be_started_again_has_run_and_does_not_run() {
+        let waiting = pod(|pod| {
+            let status = &mut pod["status"]["containerStatuses"][0];
+            status["restartCount"] = json!(1);
+            status["state"] = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        });
+        let member = member_of(waiting, &set(2));
+        assert!(member.pod.started && !member.pod.running);
+        let pending = pod(|pod| pod["status"] = json!({"phase": "Pending"}));
+        let member = member_of(pending, &set(2));
+        assert!(!member.pod.started && !member.pod.running && member.address.host.is_empty());
+    }
+
+    #[test]
+    fn servers_that_are_to_go_are_looked_at_until_they_are_gone() {
+        let names = Names::new("kitchen", "larder");
+        let pods = [(0, pod(|_| {})), (2, pod(|_| {}))].into();
+        let members = members(&names, 2, &pods, None, |ordinal| ordinal == 2);
+        let told: Vec<_> = members
+            .iter()
+            .map(|member| (member.name.as_str(), member.leaving, member.volume))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("larder-0", false, false),
+                ("larder-1", false, false),
+                ("larder-2", true, true)
+            ]
+        );
+    }
+}

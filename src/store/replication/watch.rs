@@ -207,10 +207,10 @@ impl Watcher {
         let promoted = self.carry_out(&plan, &seen, &decision).await;
         let busy = !decision.actions.is_empty()
             || decision.primary.is_none()
-            || seen.members.iter().any(|member| {
-                member.pod.terminating
-                    || (decision.primary.as_ref() != Some(&member.name) && member.state().is_none())
-            });
+            || seen
+                .members
+                .iter()
+                .any(|member| member.pod.terminating || (member.pod.running && member.state().is_none()));
         // Nobody has to hear that there was no primary if there is one again.
         decision.primary = promoted.or(decision.primary);
         self.tell(&plan, Report { seen, decision });

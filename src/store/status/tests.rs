@@ -6,6 +6,7 @@ use crate::store::replication::{
     Address, Decision, Member, Observation, Pod, Record, Role, Server, State, Waits,
 };
 use crate::store::testing::{nothing_but, store, validated};
+use crate::store::trouble::unready;
 
 const MIB: i64 = 1 << 20;
 
