@@ -224,6 +224,7 @@ async fn ask(
             material,
             &endpoint,
             &context.memory,
+            false,
         )
         .await
         {
@@ -244,7 +245,10 @@ async fn ask_all(
     report: Option<&Report>,
 ) -> Result<Result<Facts, Unready>, Error> {
     let told = match report {
-        Some(report) => servers::tend_all(store, material, report, &context.memory).await,
+        Some(report) => {
+            let closed = context.watches.closed(&context_key(store));
+            servers::tend_all(store, material, report, &context.memory, &closed).await
+        }
         None => Vec::new(),
     };
     let primary = report.and_then(Report::primary).map(|member| &member.name);
@@ -403,6 +407,11 @@ async fn report_invalid(context: &Context, meta: &ObjectMeta, error: &str) -> Re
         .apply_status(&key, STATUS_FIELD_MANAGER, &serde_json::json!(status))
         .await?;
     Ok(())
+}
+
+/// How a store that can be built is remembered.
+fn context_key(store: &Validated) -> String {
+    format!("{}/{}", store.names.namespace(), store.names.store())
 }
 
 /// How a store is remembered: namespace/name.

@@ -3,6 +3,8 @@
 //! A promotion is recorded and the labels are changed before the server is told: clients are on their way to it by then, and
 //! an operator that ends in between leaves a store that has no primary, which the next one finds, rather than two.
 
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::observe::Access;
@@ -28,14 +30,42 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(25);
 /// Pause between looks whether it is.
 const TAKE_OVER_PAUSE: Duration = Duration::from_millis(20);
 
-/// When connections to a server that is not the primary any more are closed: those that are open, and those that nodes still
-/// led there for a moment.
-const CLOSE_AFTER: [Duration; 4] = [
-    Duration::ZERO,
-    Duration::from_millis(300),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-];
+/// When connections to a server that is not the primary any more are closed: those that are open, and those that came in before
+/// the door was shut.
+const CLOSE_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(300), Duration::from_secs(1)];
+
+/// How long the door of such a server is shut: nodes go on leading clients there for a moment, seconds on a busy machine.
+const CLOSED_FOR: Duration = Duration::from_secs(5);
+
+/// How long one that takes part in a hand-over is taken for shut, should nobody say how it ended.
+const HAND_OVER_CLOSED_FOR: Duration = Duration::from_secs(15);
+
+/// Servers whose users are shut out for now, by name, each until when. Who tells servers of their users leaves these alone.
+#[derive(Clone, Debug, Default)]
+pub struct Doors(Arc<Mutex<HashMap<String, Instant>>>);
+
+impl Doors {
+    fn with<T>(&self, work: impl FnOnce(&mut HashMap<String, Instant>) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn shut(&self, member: &Member, time: Duration) {
+        self.with(|doors| doors.insert(member.name.clone(), Instant::now() + time));
+    }
+
+    fn open(&self, name: &str) {
+        self.with(|doors| doors.remove(name));
+    }
+
+    /// Those that are shut now.
+    pub fn shut_now(&self) -> BTreeSet<String> {
+        let now = Instant::now();
+        self.with(|doors| {
+            doors.retain(|_, until| *until > now);
+            doors.keys().cloned().collect()
+        })
+    }
+}
 
 /// Where the servers are: what has to be written beside what they are told.
 pub trait Surroundings {
@@ -80,6 +110,8 @@ pub struct Actor<'a, S> {
     pub access: &'a Access,
     /// What was seen.
     pub seen: &'a Observation,
+    /// Servers whose users are shut out.
+    pub doors: &'a Doors,
 }
 
 impl<S: Surroundings> Actor<'_, S> {
@@ -162,6 +194,7 @@ impl<S: Surroundings> Actor<'_, S> {
         };
         let record = self.announce(member, cause, now).await?;
         let mut connection = self.access.connect(&member.address).await?;
+        self.doors.open(name);
         connection.promote().await?;
         // An operator that ended while it handed over may have left them shut out.
         connection.admit(&self.access.users, true).await?;
@@ -187,6 +220,8 @@ impl<S: Surroundings> Actor<'_, S> {
         )
         .await?;
         let users = &self.access.users;
+        self.doors.shut(primary, HAND_OVER_CLOSED_FOR);
+        self.doors.shut(replica, HAND_OVER_CLOSED_FOR);
         let outcome = async {
             futures::future::try_join(former.admit(users, false), next.admit(users, false)).await?;
             // It follows the replica by itself afterwards.
@@ -203,9 +238,12 @@ impl<S: Surroundings> Actor<'_, S> {
             Ok::<_, Error>(record)
         }
         .await;
+        // Where this fails, users are let in when the servers are told of them.
+        self.doors.open(&replica.name);
         let admitted = next.admit(users, true).await;
         if outcome.is_err() {
             // It still is primary, or will be found not to be.
+            self.doors.open(&primary.name);
             former.admit(users, true).await?;
         } else {
             self.close_clients(primary);
@@ -252,10 +290,12 @@ impl<S: Surroundings> Actor<'_, S> {
         Ok(())
     }
 
-    /// Closes connections of applications to a server that is not the primary, now and for a while; then whoever comes is let in
-    /// again, as it may be primary some day.
+    /// Shuts applications out of a server that is not the primary, for a while: a client that reads its session there cannot write
+    /// it. Then they are let in again, as it may be primary some day.
     fn close_clients(&self, member: &Member) {
         let (access, address, name) = (self.access.clone(), member.address.clone(), member.name.clone());
+        let doors = self.doors.clone();
+        doors.shut(member, CLOSED_FOR);
         tokio::spawn(async move {
             let begun = Instant::now();
             for after in CLOSE_AFTER {
@@ -264,6 +304,8 @@ impl<S: Surroundings> Actor<'_, S> {
                     tracing::debug!(server = name, %error, "connections not closed");
                 }
             }
+            tokio::time::sleep(CLOSED_FOR.saturating_sub(begun.elapsed())).await;
+            doors.open(&name);
             let admitted = async { access.connect(&address).await?.admit(&access.users, true).await };
             if let Err(error) = admitted.await {
                 tracing::info!(server = name, %error, "users are let in when it is told of them again");
@@ -287,12 +329,14 @@ async fn taken_over(next: &mut Connection, name: &str) -> Result<(), Error> {
     }
 }
 
-/// Closes connections unless the server is primary by now.
+/// Shuts applications out of a server and closes their connections, unless it is primary by now. It is shut first: it may be
+/// made primary, and opened, between a look and what follows from it.
 async fn close(access: &Access, address: &super::Address) -> Result<(), Failure> {
     let mut connection = access.connect(address).await?;
+    connection.admit(&access.users, false).await?;
     let info = connection.info().await?;
     if State::from_info(&info).is_some_and(|state| state.role == Role::Primary) {
-        return Ok(());
+        return connection.admit(&access.users, true).await;
     }
     connection.close_clients_of(&access.users).await
 }

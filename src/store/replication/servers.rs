@@ -1,5 +1,7 @@
 //! What a reconcile has to do with each of several servers: users, certificates, and how they are reached.
 
+use std::collections::BTreeSet;
+
 use super::observe::Access;
 use super::report::Report;
 use super::watch::Plan;
@@ -42,12 +44,13 @@ pub fn plan(store: &Validated, material: &Material) -> Plan {
     }
 }
 
-/// Tells every server that answers of its users and certificate, all at once.
+/// Tells every server that answers of its users and certificate, all at once; of users not those that are `closed`.
 pub async fn tend_all(
     store: &Validated,
     material: &Material,
     report: &Report,
     memory: &Memory,
+    closed: &BTreeSet<String>,
 ) -> Vec<(String, Result<Facts, Failure>)> {
     let answering = report.seen.members.iter().filter(|member| {
         // One that reads its data knows its users from its file.
@@ -55,7 +58,8 @@ pub async fn tend_all(
     });
     let told = answering.map(|member| async move {
         let endpoint = server::endpoint(store, material, &member.address.host);
-        let told = server::tend(&store.names, &member.name, material, &endpoint, memory).await;
+        let is_closed = closed.contains(&member.name);
+        let told = server::tend(&store.names, &member.name, material, &endpoint, memory, is_closed).await;
         if let Err(failure) = &told {
             tracing::info!(server = member.name, %failure, "not told of its users");
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::act::{Actor, Surroundings};
+use super::act::{Actor, Doors, Surroundings};
 use super::observe::{Access, Connections};
 use super::*;
 use crate::api::session_store::FailoverCause;
@@ -52,6 +52,7 @@ struct Servers {
     access: Access,
     played: Played,
     connections: Connections,
+    doors: Doors,
     outdated: BTreeSet<String>,
     persistent: bool,
     actions: Vec<Action>,
@@ -99,6 +100,7 @@ impl Servers {
             access: servers::plan(&store, &material).access,
             played: Played::default(),
             connections: Connections::default(),
+            doors: Doors::default(),
             outdated: BTreeSet::new(),
             persistent: store.volume.is_some(),
             actions: Vec::new(),
@@ -154,6 +156,7 @@ impl Servers {
                 surroundings: &self.played,
                 access: &self.access,
                 seen: &seen,
+                doors: &self.doors,
             };
             if let Err(error) = actor.act(action, jiff::Timestamp::now()).await {
                 eprintln!("{action:?}: {error}");
@@ -473,6 +476,8 @@ async fn a_second_primary_is_demoted_and_its_clients_are_closed() {
     let address = servers.address(second);
     let mut admin = servers.access.connect(&address).await.unwrap();
     admin.promote().await.unwrap();
+    // It had been told to follow a moment ago.
+    admin.admit(&servers.access.users, true).await.unwrap();
     let mut shop = servers.as_shop(second).await;
     shop.command::<()>(&["SET", "shop:lost", "x", "EX", "60"])
         .await

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
-use super::act::{Actor, Error, Surroundings};
+use super::act::{Actor, Doors, Error, Surroundings};
 use super::observe::{Access, Connections, members};
 use super::record::RECORD_ANNOTATION;
 use super::report::Report;
@@ -81,6 +81,7 @@ struct Entry {
     plan: watch::Sender<Plan>,
     nudge: Arc<Notify>,
     report: watch::Receiver<Option<Report>>,
+    doors: Doors,
     task: AbortHandle,
 }
 
@@ -113,6 +114,7 @@ impl Watches {
         let (plan, plans) = watch::channel(plan);
         let (reports, report) = watch::channel(None);
         let nudge = Arc::new(Notify::new());
+        let doors = Doors::default();
         let watcher = Watcher {
             tools: self.tools.clone(),
             plans,
@@ -120,6 +122,7 @@ impl Watches {
             reports,
             triggers: self.triggers.clone(),
             connections: Connections::default(),
+            doors: doors.clone(),
             record: Record::default(),
             primary_seen: Instant::now(),
             hand_over_failed: None,
@@ -128,6 +131,7 @@ impl Watches {
             plan,
             nudge,
             report,
+            doors,
             task: tokio::spawn(watcher.run()).abort_handle(),
         };
         entries.insert(key.to_owned(), entry);
@@ -147,6 +151,15 @@ impl Watches {
         entries.get(key)?.report.borrow().clone()
     }
 
+    /// Servers of a store whose users are shut out for now.
+    pub fn closed(&self, key: &str) -> BTreeSet<String> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries
+            .get(key)
+            .map(|entry| entry.doors.shut_now())
+            .unwrap_or_default()
+    }
+
     /// Watches a store no more.
     pub fn end(&self, key: &str) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,6 +177,7 @@ struct Watcher {
     reports: watch::Sender<Option<Report>>,
     triggers: mpsc::UnboundedSender<Trigger>,
     connections: Connections,
+    doors: Doors,
     /// What was last recorded; the cache may be behind.
     record: Record,
     /// When there last was a primary.
@@ -285,6 +299,7 @@ impl Watcher {
             surroundings: &surroundings,
             access: &plan.access,
             seen,
+            doors: &self.doors,
         };
         for action in &decision.actions {
             if !self.tools.leadership.is_leader() {
