@@ -95,6 +95,19 @@ pub mod reasons {
     /// Ready of a SessionStore: its server ends as soon as it has started, or cannot be started.
     pub const SERVER_FAILING: &str = "ServerFailing";
 
+    /// Ready of a SessionStore with topology Replicated: no server may serve now, and none can be made to.
+    pub const NO_PRIMARY: &str = "NoPrimary";
+    /// Ready of a SessionStore with topology Replicated: no server that answers has sessions, and one that does not may.
+    pub const MEMBERS_UNSEEN: &str = "MembersUnseen";
+    /// Ready of a SessionStore with topology Replicated: it serves, with fewer replicas that have everything than asked for.
+    pub const REPLICAS_MISSING: &str = "ReplicasMissing";
+    /// Ready of a SessionStore with topology Replicated: it serves, and a planned restart waits for a replica.
+    pub const RESTART_WAITS: &str = "RestartWaits";
+    /// Event of a SessionStore with topology Replicated: another server is the primary.
+    pub const FAILED_OVER: &str = "FailedOver";
+    /// Event of a SessionStore with topology Replicated: its first server was made primary.
+    pub const PRIMARY_MADE: &str = "PrimaryMade";
+
     /// SessionsReplicated: every sidecar answers, reaches all others and keeps up.
     pub const IN_SYNC: &str = "InSync";
     /// SessionsReplicated: the same, but the application sends commands that sidecars do not speak.

@@ -28,6 +28,12 @@ use serde::{Deserialize, Serialize};
         json_path = ".status.conditions[?(@.type=='Ready')].reason",
         priority = 1
     ),
+    printcolumn(
+        name = "Primary",
+        type_ = "string",
+        json_path = ".status.replication.primary",
+        priority = 1
+    ),
     printcolumn(name = "Used", type_ = "string", json_path = ".status.memory.used", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("size(self.metadata.name) <= 50 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message(
@@ -35,6 +41,12 @@ use serde::{Deserialize, Serialize};
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.replicas) || self.topology == 'Replicated'").message(
+    "spec.replicas counts the copies of topology Replicated: remove it, or set spec.topology to Replicated"
+))]
+#[x_kube(validation = Rule::new("self.topology != 'Replicated' || has(self.persistence) == has(oldSelf.persistence)").message(
+    "under topology Replicated spec.persistence can be neither added nor removed: make another SessionStore and let the policies name that one"
+))]
 pub struct SessionStoreSpec {
     /// The server. Immutable: sessions are not carried from one engine to the other.
     #[serde(default)]
@@ -43,12 +55,18 @@ pub struct SessionStoreSpec {
     ))]
     pub engine: Engine,
 
-    /// How many servers there are and what becomes of one that fails. Standalone: one server.
+    /// How many servers there are and what becomes of one that fails. Standalone: one server. Replicated: one primary, which
+    /// serves, and replicas, one of which the operator makes primary when the primary fails or is to be restarted.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf").message(
         "spec.topology is immutable: make another SessionStore and let the policies name that one"
     ))]
     pub topology: Topology,
+
+    /// Servers that hold a copy beside the primary (topology Replicated). Absent: 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 8))]
+    pub replicas: Option<i32>,
 
     /// Memory limit of one server, at least 64Mi; about three quarters of it hold sessions.
     #[serde(default = "default_memory")]
@@ -65,6 +83,21 @@ pub struct SessionStoreSpec {
     /// What becomes of servers, volumes and Secrets when this object is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+}
+
+/// Copies beside the primary, where the spec gives no number: one may be lost while another one is restarted.
+const DEFAULT_REPLICAS: i32 = 2;
+
+impl SessionStoreSpec {
+    /// Number of servers.
+    pub fn servers(&self) -> usize {
+        match self.topology {
+            Topology::Standalone => 1,
+            Topology::Replicated => {
+                1 + usize::try_from(self.replicas.unwrap_or(DEFAULT_REPLICAS)).unwrap_or_default()
+            }
+        }
+    }
 }
 
 fn default_memory() -> Quantity {
@@ -87,6 +120,8 @@ pub enum Topology {
     /// One server.
     #[default]
     Standalone,
+    /// One primary and replicas.
+    Replicated,
 }
 
 /// Sessions on a volume (append-only file, written each second).
@@ -161,6 +196,93 @@ pub struct SessionStoreStatus {
     /// Keys that the server evicted since it started; anything above 0 is lost sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evicted_keys: Option<i64>,
+
+    /// The servers (topology Replicated).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub members: Vec<StoreMember>,
+
+    /// Which server is the primary, and since when (topology Replicated).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication: Option<StoreReplication>,
+}
+
+/// One server of a store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreMember {
+    /// Its pod.
+    pub name: String,
+    /// What it is, as it says itself.
+    pub role: MemberRole,
+    /// Whether it serves (primary), or has everything up to the last moment (replica).
+    pub ready: bool,
+    /// Bytes of the primary's changes that a replica has not confirmed, in powers of two from 64Ki on; 0 below. How far each
+    /// server is exactly is a metric: it changes with every write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<String>,
+    /// The node that it runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+/// What a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum MemberRole {
+    /// It takes writes.
+    Primary,
+    /// It follows the primary, or waits to be told whom to follow, and serves nobody.
+    Replica,
+    /// It does not answer.
+    Unknown,
+}
+
+/// Which server is the primary.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreReplication {
+    /// The server that was last made primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<String>,
+    /// How often a server was made primary.
+    pub epoch: i64,
+    /// The last change of the primary. Absent: there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failover: Option<Failover>,
+}
+
+/// A change of the primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Failover {
+    /// When (RFC 3339).
+    pub time: String,
+    /// The primary before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The primary since.
+    pub to: String,
+    /// Why.
+    pub cause: FailoverCause,
+}
+
+/// Why the primary changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum FailoverCause {
+    /// The first server of a new store was made primary.
+    Created,
+    /// The primary was to be restarted or removed, and a replica that had everything took over before.
+    Planned,
+    /// The primary's process ended.
+    ServerEnded,
+    /// The primary's pod went.
+    PodLost,
+    /// The primary answered neither the operator nor its replicas.
+    Unreachable,
+    /// Every server had been restarted, and this one had the sessions on its volume.
+    AllRestarted,
+    /// Every server had been restarted and none had a session any more.
+    AllLost,
 }
 
 /// Where clients reach the store.

@@ -11,7 +11,7 @@ use super::dereference::{Dereferenced, dereference};
 use super::restore::edit_operations;
 use super::sessions::carry_out::{read_old_nodes, read_surroundings};
 use super::sessions::cautions::{Cautions, too_old};
-use super::sessions::source::{Place, Promise, key_prefix, of_pods, place};
+use super::sessions::source::{Place, Promise, Replicas, key_prefix, of_pods, place};
 use super::sessions::{Sessions, Trouble, hand_over, in_pods, moving, names, pods};
 use super::status;
 use super::validate::{Kept, Validated, validate};
@@ -169,9 +169,14 @@ fn expected(validated: &Validated, found: &Dereferenced, cautions: Cautions) -> 
                 .map(|store| store.spec.clone())
                 .or_else(|| shared.store.clone())
                 .unwrap_or_default();
+            // Of a store that is yet to be made nothing is known but what it is to be.
+            let hoped = (spec.servers() > 1).then(|| Replicas {
+                synced: spec.servers() - 1,
+                elsewhere: spec.servers() - 1,
+            });
             Promise::Store {
                 persistent: spec.persistence.is_some(),
-                topology: spec.topology,
+                replicas: standing.map_or(hoped, |store| Replicas::of(store)),
                 name,
             }
         }

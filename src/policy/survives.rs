@@ -65,6 +65,10 @@ pub mod reasons {
     pub const STORE_IN_MEMORY: &str = "StoreInMemory";
     /// The store runs on one node.
     pub const STORE_ON_ONE_NODE: &str = "StoreOnOneNode";
+    /// A replica of the store takes over.
+    pub const STORE_FAILS_OVER: &str = "StoreFailsOver";
+    /// No replica of the store takes over without the operator.
+    pub const FAILOVER_WAITS: &str = "FailoverWaits";
     /// Pods that are to use the store cannot start without the operator's webhook.
     pub const WEBHOOK_NEEDED: &str = "WebhookNeeded";
     /// No session store is in use.

@@ -59,8 +59,9 @@ pub const NAMESPACED: &[Permission] = &[
     may("apps", "deployments", FOLLOW_AND_PATCH),
     // Which revisions a rollback could need.
     may("apps", "replicasets", &["list"]),
-    // Created are preflights and, as dry runs, what admission makes of the target's pods.
-    may("", "pods", &["get", "list", "watch", "create", "delete"]),
+    // Created are preflights and, as dry runs, what admission makes of the target's pods. Of stores with several servers the
+    // pods are labelled with what they are, and deleted one by one when their template is another one.
+    may("", "pods", &["get", "list", "watch", "create", "patch", "delete"]),
     Permission {
         subresource: Some("eviction"),
         ..may("", "pods", &["create"])

@@ -13,6 +13,9 @@ pub const ADMIN: &str = "session-operator";
 /// The user of probes: needs no password and can do nothing but PING.
 pub const PROBE: &str = "probe";
 
+/// The user by which servers follow each other.
+pub const REPLICATION: &str = "replication";
+
 /// Keys that the operator itself writes, to see that writes are taken.
 pub const PROBE_PREFIX: &str = "session-operator";
 
@@ -28,11 +31,19 @@ const APPLICATION_COMMANDS: &str = "-@all +@read +@write +@connection +@transact
 /// What the operator may do: look, manage users, settings and connections, and try a write.
 const ADMIN_COMMANDS: &str = "-@all +ping +hello +info +acl +config +client +set +del +exists";
 
+/// What the operator may do besides where servers follow each other.
+const ADMIN_REPLICATION_COMMANDS: &str = "+replicaof +failover";
+
+/// What a replica may do at its primary.
+const REPLICATION_COMMANDS: &str = "-@all +psync +replconf +ping";
+
 /// Users by name, each with the hashes of its passwords (SHA-256, hexadecimal).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Users {
     /// Hash of the operator's password.
     pub admin: String,
+    /// Hash of the password by which servers follow each other, where there are several.
+    pub replication: Option<String>,
     /// Hashes by key prefix.
     pub prefixes: BTreeMap<String, BTreeSet<String>>,
 }
@@ -58,11 +69,18 @@ impl Users {
             (
                 ADMIN.to_owned(),
                 words(&format!(
-                    "on #{} resetkeys ~{PROBE_PREFIX}:* resetchannels {ADMIN_COMMANDS}",
-                    self.admin
+                    "on #{} resetkeys ~{PROBE_PREFIX}:* resetchannels {ADMIN_COMMANDS} {}",
+                    self.admin,
+                    self.replication
+                        .as_ref()
+                        .map_or("", |_| ADMIN_REPLICATION_COMMANDS)
                 )),
             ),
         ]);
+        if let Some(hash) = &self.replication {
+            let rules = format!("on #{hash} resetkeys resetchannels {REPLICATION_COMMANDS}");
+            users.insert(REPLICATION.to_owned(), words(&rules));
+        }
         for (prefix, hashes) in &self.prefixes {
             let mut rules = "on".to_owned();
             for hash in hashes {
@@ -108,6 +126,8 @@ impl Users {
                 users.prefixes.insert(prefix.to_owned(), hashes);
             } else if name == ADMIN {
                 users.admin = hashes.into_iter().next().unwrap_or_default();
+            } else if name == REPLICATION {
+                users.replication = hashes.into_iter().next();
             }
         }
         users
@@ -134,6 +154,7 @@ mod tests {
         let hashes = |password: &str| BTreeSet::from([hash(password)]);
         Users {
             admin: hash("admin-secret"),
+            replication: Some(hash("replication-secret")),
             prefixes: [("shop", hashes("shop-secret")), ("blog", hashes("blog-secret"))]
                 .map(|(prefix, hashes)| (prefix.to_owned(), hashes))
                 .into(),
@@ -371,6 +392,7 @@ mod tests {
         let with = |prefixes: &[&str]| {
             let users = Users {
                 admin: "x".to_owned(),
+                replication: None,
                 prefixes: prefixes
                     .iter()
                     .map(|prefix| ((*prefix).to_owned(), BTreeSet::from(["h".to_owned()])))

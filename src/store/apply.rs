@@ -51,8 +51,9 @@ pub struct Applied {
 pub async fn apply(client: &Client, found: &Dereferenced, desired: Desired) -> Result<Applied, Error> {
     let Desired {
         secrets,
-        volume,
+        volumes,
         service,
+        members_service,
         budget,
         stateful_set,
         obsolete,
@@ -73,16 +74,21 @@ pub async fn apply(client: &Client, found: &Dereferenced, desired: Desired) -> R
         let live = found.secrets.get(name_of(&secret));
         ensure(client, found, secret, live, &mut applied).await?;
     }
-    if let Some(volume) = volume {
-        match ensure(client, found, volume, found.volume.as_deref(), &mut applied).await {
+    for volume in volumes {
+        let live = found.volumes.get(name_of(&volume)).map(AsRef::as_ref);
+        match ensure(client, found, volume, live, &mut applied).await {
             // The class does not let volumes grow. All else works on.
-            Err(Error::Write { source, .. }) if found.volume.is_some() && is_refusal(&source) => {
+            Err(Error::Write { source, .. }) if live.is_some() && is_refusal(&source) => {
                 applied.volume_refused = Some(source.explain());
             }
             other => other?,
         }
     }
     ensure(client, found, service, found.service.as_deref(), &mut applied).await?;
+    if let Some(service) = members_service {
+        let live = found.members_service.as_deref();
+        ensure(client, found, service, live, &mut applied).await?;
+    }
     ensure(client, found, budget, found.budget.as_deref(), &mut applied).await?;
     // Last: its pod needs all the others.
     ensure(
@@ -113,7 +119,8 @@ fn failed(kind: &str, name: &str, source: WriteError) -> Error {
     }
 }
 
-fn name_of(object: &Value) -> &str {
+/// The name in an object's metadata.
+pub fn name_of(object: &Value) -> &str {
     object
         .pointer("/metadata/name")
         .and_then(Value::as_str)

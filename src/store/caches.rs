@@ -2,9 +2,10 @@
 //!
 //! Only children of stores are watched, by their label; Secrets never are, they are read by name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
@@ -17,6 +18,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
+use super::names::Names;
 use super::{GuardedStore, users};
 use crate::api::{STORE_LABEL, SessionPolicy};
 use crate::policy::GuardedPolicy;
@@ -128,6 +130,18 @@ async fn logged<K: Resource<DynamicType = ()>>(event: Result<K, watcher::Error>)
         .ok()
 }
 
+/// Children of one kind that carry the labels of a store.
+fn of_store<K>(children: &Store<K>, names: &Names) -> impl Iterator<Item = Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let ours = children.state_filter(|child| {
+        child.meta().namespace.as_deref() == Some(names.namespace())
+            && names.are_ours(child.meta().labels.as_ref())
+    });
+    ours.into_iter()
+}
+
 fn owner(child: &impl Resource) -> Option<Trigger> {
     let meta = child.meta();
     let store = meta.labels.as_ref()?.get(STORE_LABEL)?;
@@ -145,6 +159,20 @@ fn stores_of(stores: &Store<GuardedStore>, policy: &GuardedPolicy) -> Vec<Trigge
 }
 
 impl Caches {
+    /// Pods of a store's servers, by ordinal.
+    pub fn servers(&self, names: &Names) -> BTreeMap<usize, Arc<Pod>> {
+        of_store(&self.pods, names)
+            .filter_map(|pod| Some((names.ordinal(pod.metadata.name.as_deref()?)?, pod)))
+            .collect()
+    }
+
+    /// Volume claims of a store, by name.
+    pub fn claims(&self, names: &Names) -> BTreeMap<String, Arc<PersistentVolumeClaim>> {
+        of_store(&self.volumes, names)
+            .map(|claim| (claim.name_any(), claim))
+            .collect()
+    }
+
     /// Whether everything has been listed once.
     pub fn are_ready(&self) -> bool {
         fn ready<K>(store: &Store<K>) -> bool
@@ -186,11 +214,7 @@ impl Caches {
     }
 
     /// Key prefixes of the store that policies use, each with the policies.
-    pub fn prefixes(
-        &self,
-        namespace: &str,
-        store: &str,
-    ) -> std::collections::BTreeMap<String, BTreeSet<String>> {
+    pub fn prefixes(&self, namespace: &str, store: &str) -> BTreeMap<String, BTreeSet<String>> {
         let policies = self
             .policies
             .state_filter(|policy| policy.namespace().as_deref() == Some(namespace));

@@ -67,7 +67,7 @@ pub async fn remove(client: &Client, found: &Dereferenced) -> Result<Vec<String>
             delete(client, object.as_ref()).await?,
         );
     }
-    if let Some(object) = &found.service {
+    for object in found.service.iter().chain(&found.members_service) {
         note(
             "Service",
             object.name_any(),
@@ -81,7 +81,7 @@ pub async fn remove(client: &Client, found: &Dereferenced) -> Result<Vec<String>
             delete(client, object.as_ref()).await?,
         );
     }
-    if let Some(object) = &found.volume {
+    for object in found.volumes.values() {
         note(
             "PersistentVolumeClaim",
             object.name_any(),

@@ -14,6 +14,7 @@ use super::GuardedStore;
 use super::caches::{self, Watches};
 use super::memory::Memory;
 use super::reconcile::{self as work, Context, Error, RECONCILE_TIMEOUT, reconcile_guarded};
+use super::replication::watch;
 use crate::policy::caches::Scope;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::events::Events;
@@ -50,25 +51,44 @@ async fn run_scope(runtime: Runtime, scope: Scope) {
     } = caches::start(&runtime.client, &scope);
     let awaited = runtime.readiness.wait_for(format!("caches of stores of {scope}"));
     let metrics = runtime.metrics.reconcile(CONTROLLER);
+    let events = Events::new(runtime.client.clone(), &runtime.identity);
+    let (watches, observed) = watch::Watches::new(watch::Tools {
+        caches: caches.clone(),
+        client: runtime.client.clone(),
+        leadership: runtime.leadership.clone(),
+        events: events.clone(),
+        metrics: runtime.metrics.stores(),
+    });
     let context = Arc::new(Context {
         caches: caches.clone(),
         writer: Writer::new(runtime.client.clone()),
         settings: runtime.stores.clone(),
         leadership: runtime.leadership.clone(),
-        events: Events::new(runtime.client.clone(), &runtime.identity),
+        events,
+        watches,
         metrics: metrics.clone(),
         backoff: Backoff::default(),
         memory: Memory::default(),
     });
     let stores = stores.inspect_ok(move |store| metrics.enqueued(&key(store)));
+    // What happens to a pod is looked at before the reconcile that it triggers.
+    let nudged = context.clone();
+    let triggers = triggers.inspect(move |trigger| {
+        let namespace = trigger.namespace.as_deref().unwrap_or_default();
+        nudged.watches.nudge(&format!("{namespace}/{}", trigger.name));
+    });
+    let observed = futures::stream::unfold(observed, |mut observed| async move {
+        observed.recv().await.map(|trigger| (trigger, observed))
+    });
     let work = Controller::for_stream(stores, caches.stores.clone())
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
         .reconcile_on(triggers)
+        .reconcile_on(observed)
         .reconcile_all_on(runtime.leadership.acquisitions())
         .graceful_shutdown_on(runtime.shutdown.requested())
         .run(reconcile, retry, context.clone())
         .for_each(|outcome| {
-            report(outcome, &context.memory);
+            report(outcome, &context);
             std::future::ready(())
         });
     // The controller polls the watches, so readiness is watched beside it.
@@ -98,13 +118,15 @@ async fn run_scope(runtime: Runtime, scope: Scope) {
 /// What went wrong outside reconciles; their own failures are reported where they happen.
 fn report(
     outcome: Result<(ObjectRef<GuardedStore>, Action), controller::Error<Error, watcher::Error>>,
-    memory: &Memory,
+    context: &Context,
 ) {
     match outcome {
         Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
         // Also for a child whose store is gone, as Retain leaves it.
         Err(controller::Error::ObjectNotFound(gone)) => {
-            memory.forget(&format!("{}/{}", gone.namespace.unwrap_or_default(), gone.name));
+            let key = format!("{}/{}", gone.namespace.unwrap_or_default(), gone.name);
+            context.memory.forget(&key);
+            context.watches.end(&key);
         }
         Err(error) => tracing::warn!(%error, "watch of SessionStores failed; it is tried again"),
     }

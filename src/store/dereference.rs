@@ -28,14 +28,16 @@ pub struct Dereferenced {
     pub prefixes: BTreeMap<String, BTreeSet<String>>,
     /// The StatefulSet.
     pub stateful_set: Option<Arc<StatefulSet>>,
-    /// The pod.
-    pub pod: Option<Arc<Pod>>,
+    /// Pods of servers, by ordinal.
+    pub pods: BTreeMap<usize, Arc<Pod>>,
     /// The Service.
     pub service: Option<Arc<Service>>,
+    /// The headless Service of several servers.
+    pub members_service: Option<Arc<Service>>,
     /// The disruption budget.
     pub budget: Option<Arc<PodDisruptionBudget>>,
-    /// The volume claim.
-    pub volume: Option<Arc<PersistentVolumeClaim>>,
+    /// Volume claims, by name.
+    pub volumes: BTreeMap<String, Arc<PersistentVolumeClaim>>,
     /// Secrets that exist, by name.
     pub secrets: BTreeMap<String, Secret>,
     /// Users that the users' file knows.
@@ -63,6 +65,7 @@ pub async fn dereference(
         names.authority_secret(),
         names.ca_secret(),
         names.server_secret(),
+        names.replication_secret(),
     ];
     read(&secrets, fixed, &mut found).await?;
     let users = found
@@ -78,10 +81,11 @@ pub async fn dereference(
     read(&secrets, user_secrets, &mut found).await?;
     Ok(Dereferenced {
         stateful_set: cached(&caches.stateful_sets, &namespace, names.store()),
-        pod: cached(&caches.pods, &namespace, &names.pod()),
+        pods: caches.servers(&names),
         service: cached(&caches.services, &namespace, names.store()),
+        members_service: cached(&caches.services, &namespace, &names.members()),
         budget: cached(&caches.budgets, &namespace, names.store()),
-        volume: cached(&caches.volumes, &namespace, &names.volume()),
+        volumes: caches.claims(&names),
         holders: caches.holders(&namespace, names.store()),
         settling: caches.is_settling(&namespace),
         secrets: found,
@@ -135,11 +139,16 @@ impl Dereferenced {
             .cloned()
     }
 
-    /// Bytes that the volume claim asks for.
-    pub fn volume_size(&self) -> Option<i64> {
+    /// The pod of the first server.
+    pub fn pod(&self) -> Option<&Arc<Pod>> {
+        self.pods.get(&0)
+    }
+
+    /// Bytes that a volume claim asks for.
+    pub fn volume_size(&self, claim: &str) -> Option<i64> {
         let requests = self
-            .volume
-            .as_ref()?
+            .volumes
+            .get(claim)?
             .spec
             .as_ref()?
             .resources

@@ -10,7 +10,6 @@ use super::acl::{Users, hash};
 use super::client::Password;
 use super::dereference::{Dereferenced, USERS_FILE};
 use super::memory::Passwords;
-use super::names::Names;
 use super::validate::Validated;
 use crate::certificates::{self, Pair, Usage};
 use crate::runtime::writer::WriteError;
@@ -25,6 +24,8 @@ pub struct Material {
     pub admin: Password,
     /// The one that it had before, if that was another.
     pub former_admin: Option<Password>,
+    /// Password by which servers follow each other, where there are several.
+    pub replication: Option<Password>,
     /// Passwords of the users of key prefixes.
     pub passwords: BTreeMap<String, Password>,
     /// What the server has to know of all users.
@@ -83,8 +84,15 @@ pub fn complete(
     let admin = known(&names.admin_secret())
         .or_else(|| remembered.admin.clone())
         .map_or_else(&random, Ok)?;
+    let replication = if validated.servers > 1 {
+        let there = known(&names.replication_secret()).or_else(|| remembered.replication.clone());
+        Some(there.map_or_else(&random, Ok)?)
+    } else {
+        None
+    };
     let mut users = Users {
         admin: hash(admin.reveal()),
+        replication: replication.as_ref().map(|password| hash(password.reveal())),
         ..Users::default()
     };
     let mut passwords = BTreeMap::new();
@@ -113,18 +121,20 @@ pub fn complete(
             .cloned()
             .collect(),
         tls: if validated.tls {
-            Some(tls(names, found, now)?)
+            Some(tls(validated, found, now)?)
         } else {
             None
         },
         former_admin: remembered.admin.clone().filter(|former| *former != admin),
         admin,
+        replication,
         passwords,
         users,
     })
 }
 
-fn tls(names: &Names, found: &Dereferenced, now: jiff::Timestamp) -> Result<Certificates, Error> {
+fn tls(validated: &Validated, found: &Dereferenced, now: jiff::Timestamp) -> Result<Certificates, Error> {
+    let names = &validated.names;
     let pair = |secret: &str| {
         Some(Pair {
             certificate: found.secret_text(secret, "tls.crt")?,
@@ -148,7 +158,7 @@ fn tls(names: &Names, found: &Dereferenced, now: jiff::Timestamp) -> Result<Cert
             trusted.push('\n');
         }
     }
-    let hosts = names.hosts();
+    let hosts = names.hosts(validated.servers);
     let fits = |server: &Pair| {
         !certificates::is_due(&server.certificate, now)
             && certificates::split(&trusted)
@@ -188,6 +198,7 @@ mod tests {
 
     use super::*;
     use crate::store::build::build;
+    use crate::store::names::Names;
     use crate::store::testing::{nothing_but, validated};
 
     fn now() -> jiff::Timestamp {
@@ -259,6 +270,7 @@ mod tests {
         found.secrets.remove("larder-admin");
         let remembered = Passwords {
             admin: Some(first.admin.clone()),
+            replication: None,
             prefixes: first.passwords.clone(),
         };
         let second = made(&found, &remembered, now());
@@ -345,7 +357,7 @@ mod tests {
                 before.authority.certificate.trim()
             ]
         );
-        let hosts = Names::new("kitchen", "larder").hosts();
+        let hosts = Names::new("kitchen", "larder").hosts(1);
         assert!(
             certificates::fits(
                 &replaced.server.certificate,

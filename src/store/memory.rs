@@ -16,8 +16,8 @@ const REFUSAL_PERIOD: Duration = Duration::from_hours(1);
 /// What is remembered of one store.
 #[derive(Debug, Default)]
 struct Entry {
-    /// The run of the server that was told of users, and the hash of their file.
-    told: Option<(String, u64)>,
+    /// By server: its run that was told of users, and the hash of their file.
+    told: BTreeMap<String, (String, u64)>,
     /// Passwords as they last were.
     passwords: Passwords,
     /// Prefixes that no policy names, since when.
@@ -31,6 +31,8 @@ struct Entry {
 pub struct Passwords {
     /// The operator's own.
     pub admin: Option<Password>,
+    /// By which servers follow each other.
+    pub replication: Option<Password>,
     /// By key prefix.
     pub prefixes: BTreeMap<String, Password>,
 }
@@ -53,19 +55,21 @@ impl Memory {
             .remove(store);
     }
 
-    /// Whether this run of the server was told of these users.
-    pub fn was_told(&self, store: &str, run: &str, users: u64) -> bool {
+    /// Whether this run of a server was told of these users.
+    pub fn was_told(&self, store: &str, server: &str, run: &str, users: u64) -> bool {
         self.with(store, |entry| {
             entry
                 .told
-                .as_ref()
+                .get(server)
                 .is_some_and(|told| told.0 == run && told.1 == users)
         })
     }
 
-    /// Notes which users this run of the server was told of.
-    pub fn note_told(&self, store: &str, run: &str, users: u64) {
-        self.with(store, |entry| entry.told = Some((run.to_owned(), users)));
+    /// Notes which users this run of a server was told of.
+    pub fn note_told(&self, store: &str, server: &str, run: &str, users: u64) {
+        self.with(store, |entry| {
+            entry.told.insert(server.to_owned(), (run.to_owned(), users))
+        });
     }
 
     /// Passwords as they last were.
@@ -78,6 +82,7 @@ impl Memory {
         self.with(store, |entry| {
             entry.passwords = Passwords {
                 admin: Some(material.admin.clone()),
+                replication: material.replication.clone(),
                 prefixes: material.passwords.clone(),
             };
         });
@@ -167,11 +172,12 @@ mod tests {
     #[test]
     fn a_server_that_was_restarted_was_told_nothing() {
         let memory = Memory::default();
-        memory.note_told("web/sessions", "run-1", 7);
-        assert!(memory.was_told("web/sessions", "run-1", 7));
-        assert!(!memory.was_told("web/sessions", "run-2", 7));
-        assert!(!memory.was_told("web/sessions", "run-1", 8));
+        memory.note_told("web/sessions", "sessions-0", "run-1", 7);
+        assert!(memory.was_told("web/sessions", "sessions-0", "run-1", 7));
+        assert!(!memory.was_told("web/sessions", "sessions-1", "run-1", 7));
+        assert!(!memory.was_told("web/sessions", "sessions-0", "run-2", 7));
+        assert!(!memory.was_told("web/sessions", "sessions-0", "run-1", 8));
         memory.forget("web/sessions");
-        assert!(!memory.was_told("web/sessions", "run-1", 7));
+        assert!(!memory.was_told("web/sessions", "sessions-0", "run-1", 7));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! One reconcile is five steps, as in [`crate::policy`]: [`dereference`] → [`validate`] → [`build`] → [`apply`] →
 //! [`status`]. Between apply and status stands [`server`]: what the running server has to be told, and what it says.
+//! Stores with several servers are watched beside that, each second: [`replication`].
 //! [`material`] completes passwords and certificates, for which build needs chance and a clock.
 
 pub mod acl;
@@ -17,11 +18,13 @@ pub mod memory;
 pub mod names;
 pub mod quantity;
 mod reconcile;
+pub mod replication;
 pub mod server;
 pub mod settings;
 pub mod status;
 #[cfg(test)]
 mod testing;
+mod trouble;
 pub mod users;
 pub mod validate;
 

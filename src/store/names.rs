@@ -14,6 +14,15 @@ pub const STORE_UID_LABEL: &str = "session-operator.dev/store-uid";
 /// Annotation of children: a hash of what was applied, which finds fields that are no longer wanted.
 pub const APPLIED_ANNOTATION: &str = "session-operator.dev/applied";
 
+/// Label of a server's pod: what the server is, or is about to be. Under topology Replicated it decides where the Service leads.
+pub const ROLE_LABEL: &str = "session-operator.dev/role";
+
+/// Value of [`ROLE_LABEL`] for the server that takes writes.
+pub const PRIMARY: &str = "primary";
+
+/// Value of [`ROLE_LABEL`] for all others.
+pub const REPLICA: &str = "replica";
+
 /// Name that children have in `app.kubernetes.io/name`.
 const APP: &str = "session-store";
 
@@ -48,9 +57,39 @@ impl Names {
         format!("{}-0", self.store)
     }
 
-    /// The volume.
+    /// A server's pod by its ordinal.
+    pub fn member(&self, ordinal: usize) -> String {
+        format!("{}-{ordinal}", self.store)
+    }
+
+    /// The ordinal of a server's pod.
+    pub fn ordinal(&self, pod: &str) -> Option<usize> {
+        pod.strip_prefix(&self.store)?.strip_prefix('-')?.parse().ok()
+    }
+
+    /// The volume of a Standalone store.
     pub fn volume(&self) -> String {
         format!("{}-data", self.store)
+    }
+
+    /// The volume of one of several servers, as the StatefulSet calls it.
+    pub fn member_volume(&self, ordinal: usize) -> String {
+        format!("data-{}", self.member(ordinal))
+    }
+
+    /// The headless Service that gives each of several servers a name.
+    pub fn members(&self) -> String {
+        format!("{}-members", self.store)
+    }
+
+    /// The name under which one of several servers is announced. Stays when its pod is replaced.
+    pub fn member_host(&self, pod: &str) -> String {
+        format!("{pod}.{}.{}.svc", self.members(), self.namespace)
+    }
+
+    /// Secret with name and password of the user by which servers follow each other.
+    pub fn replication_secret(&self) -> String {
+        format!("{}-replication", self.store)
     }
 
     /// Secret with name and password of the operator's own user.
@@ -88,15 +127,23 @@ impl Names {
         format!("{}.{}.svc", self.store, self.namespace)
     }
 
-    /// Every name under which clients may reach it.
-    pub fn hosts(&self) -> Vec<String> {
+    /// Every name under which clients may reach it, and those of its `servers` if there are several.
+    pub fn hosts(&self, servers: usize) -> Vec<String> {
         let host = self.host();
-        vec![
+        let mut hosts = vec![
             host.clone(),
             format!("{host}.cluster.local"),
             format!("{}.{}", self.store, self.namespace),
             self.store.clone(),
-        ]
+        ];
+        if servers > 1 {
+            for ordinal in 0..servers {
+                let host = self.member_host(&self.member(ordinal));
+                hosts.push(format!("{host}.cluster.local"));
+                hosts.push(host);
+            }
+        }
+        hosts
     }
 
     /// What selects the pods. Never changes: a StatefulSet's selector cannot.

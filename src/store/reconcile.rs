@@ -10,18 +10,22 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Api, Resource, ResourceExt};
 
-use super::apply::apply;
+use super::apply::{apply, name_of};
 use super::build::build;
 use super::caches::Caches;
 use super::dereference::{Dereferenced, dereference};
 use super::material;
 use super::memory::Memory;
+use super::replication::report::Report;
+use super::replication::servers;
+use super::replication::watch::Watches;
 use super::server::{self, Facts};
 use super::settings::StoreArgs;
 use super::status::{self, Unready, Verdict};
 use super::validate::{Validated, removes_everything, validate};
-use super::{GuardedStore, cleanup, store_key};
+use super::{GuardedStore, cleanup, store_key, trouble};
 use crate::api::conditions::reasons;
+use crate::api::session_store::Topology;
 use crate::api::{STATUS_FIELD_MANAGER, SessionStore};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::events::Events;
@@ -63,6 +67,8 @@ pub struct Context {
     pub backoff: Backoff<String>,
     /// What is remembered of stores.
     pub memory: Memory,
+    /// Looks at stores with several servers.
+    pub watches: Watches,
 }
 
 /// Why a reconcile has to be tried again.
@@ -141,7 +147,9 @@ async fn reconcile_store(store: &SessionStore, context: &Context) -> Result<Acti
     let mut desired = build(&validated, &material);
     let refused = context.memory.refused_size(&key, size, now);
     if refused.is_some() {
-        desired.volume = None;
+        desired
+            .volumes
+            .retain(|claim| !found.volumes.contains_key(name_of(claim)));
     }
     let mut applied = match apply(client, &found, desired).await {
         Ok(applied) => applied,
@@ -170,7 +178,15 @@ async fn reconcile_store(store: &SessionStore, context: &Context) -> Result<Acti
     if !applied.changed.is_empty() {
         tracing::info!(changed = applied.changed.join(", "), "store written");
     }
-    let server = ask(context, &validated, &material, &found).await?;
+    let (server, report) = match validated.topology {
+        Topology::Standalone => (ask(context, &validated, &material, &found).await?, None),
+        Topology::Replicated => {
+            context.watches.keep(&key, servers::plan(&validated, &material));
+            let report = context.watches.report(&key);
+            let server = ask_all(context, &validated, &material, &found, report.as_ref()).await?;
+            (server, report)
+        }
+    };
     let after = match &server {
         Ok(facts) if facts.certificate_is_current => ROUTINE_PERIOD,
         Ok(_) => CERTIFICATE_PERIOD,
@@ -182,6 +198,7 @@ async fn reconcile_store(store: &SessionStore, context: &Context) -> Result<Acti
         store: &validated,
         applied: &applied,
         server,
+        report: report.as_ref(),
     };
     publish(context, store, &verdict).await?;
     Ok(Action::requeue(after.mul_f64(0.9 + 0.2 * fastrand::f64())))
@@ -194,19 +211,70 @@ async fn ask(
     material: &material::Material,
     found: &Dereferenced,
 ) -> Result<Result<Facts, Unready>, Error> {
-    let Some(address) = found.pod.as_deref().and_then(serving_address) else {
+    let pod = found.pod().map(AsRef::as_ref);
+    let Some(address) = pod.and_then(serving_address) else {
         let refused = refused_pod(context, found).await?;
-        return Ok(Err(status::unready(found, refused)));
+        return Ok(Err(trouble::unready(found, refused.as_deref())));
     };
     let endpoint = server::endpoint(store, material, &address);
     Ok(
-        match server::tend(&store.names, material, &endpoint, &context.memory).await {
+        match server::tend(
+            &store.names,
+            &store.names.pod(),
+            material,
+            &endpoint,
+            &context.memory,
+            false,
+        )
+        .await
+        {
             // The Service leads nowhere yet.
-            Ok(_) if !found.pod.as_deref().is_some_and(status::is_ready) => Err(status::unready(found, None)),
+            Ok(_) if !pod.is_some_and(trouble::is_ready) => Err(trouble::unready(found, None)),
             Ok(facts) => Ok(facts),
             Err(failure) => Err(status::of_server(store, failure)),
         },
     )
+}
+
+/// Asks the primary how it is, and tells every server of its users and certificate.
+async fn ask_all(
+    context: &Context,
+    store: &Validated,
+    material: &material::Material,
+    found: &Dereferenced,
+    report: Option<&Report>,
+) -> Result<Result<Facts, Unready>, Error> {
+    let told = match report {
+        Some(report) => {
+            let closed = context.watches.closed(&context_key(store));
+            servers::tend_all(store, material, report, &context.memory, &closed).await
+        }
+        None => Vec::new(),
+    };
+    let primary = report.and_then(Report::primary).map(|member| &member.name);
+    let is_current = told
+        .iter()
+        .all(|(_, told)| told.as_ref().is_ok_and(|facts| facts.certificate_is_current));
+    match told.into_iter().find(|(name, _)| Some(name) == primary) {
+        Some((_, Ok(mut facts))) => {
+            facts.certificate_is_current = is_current;
+            Ok(Ok(facts))
+        }
+        Some((_, Err(failure))) => Ok(Err(status::of_server(store, failure))),
+        None => {
+            let refused = refused_pod(context, found).await?;
+            let trouble = trouble::unready(found, refused.as_deref());
+            // What keeps a pod from running is nearer to the cause than that nobody is primary.
+            let waits = report.and_then(|report| report.decision.waits.clone());
+            Ok(Err(match waits {
+                Some(waits) if trouble.reason == reasons::STORE_STARTING => Unready {
+                    reason: waits.reason,
+                    message: waits.message,
+                },
+                _ => trouble,
+            }))
+        }
+    }
 }
 
 /// The address of a pod whose server has started.
@@ -224,9 +292,17 @@ fn serving_address(pod: &Pod) -> Option<String> {
 
 /// Why the StatefulSet could not make its pod: it has no condition for that, only Events.
 async fn refused_pod(context: &Context, found: &Dereferenced) -> Result<Option<String>, Error> {
-    let (None, Some(stateful_set)) = (&found.pod, &found.stateful_set) else {
+    let Some(stateful_set) = &found.stateful_set else {
         return Ok(None);
     };
+    let wanted = stateful_set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1);
+    if found.pods.len() >= usize::try_from(wanted).unwrap_or_default() {
+        return Ok(None);
+    }
     let api: Api<CoreEvent> = Api::namespaced(context.writer.client().clone(), found.names.namespace());
     let uid = stateful_set.uid().unwrap_or_default();
     let params = ListParams::default().fields(&format!("involvedObject.uid={uid},reason=FailedCreate"));
@@ -263,6 +339,7 @@ async fn end(store: &SessionStore, context: &Context) -> Result<Action, Error> {
     }
     cleanup::release(&context.writer, &store.metadata).await?;
     context.memory.forget(&key(&store.metadata));
+    context.watches.end(&key(&store.metadata));
     Ok(Action::await_change())
 }
 
@@ -330,6 +407,11 @@ async fn report_invalid(context: &Context, meta: &ObjectMeta, error: &str) -> Re
         .apply_status(&key, STATUS_FIELD_MANAGER, &serde_json::json!(status))
         .await?;
     Ok(())
+}
+
+/// How a store that can be built is remembered.
+fn context_key(store: &Validated) -> String {
+    format!("{}/{}", store.names.namespace(), store.names.store())
 }
 
 /// How a store is remembered: namespace/name.

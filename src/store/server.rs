@@ -46,12 +46,15 @@ pub fn endpoint(store: &Validated, material: &Material, address: &str) -> Endpoi
     }
 }
 
-/// Talks to the server. All users of `material` exist when this succeeds, now and after a restart.
+/// Talks to a server, called as its pod. All users of `material` exist when this succeeds, now and after a restart; unless
+/// `is_closed`, for a server that is just giving up or taking over and has shut them out for that.
 pub async fn tend(
     names: &Names,
+    server: &str,
     material: &Material,
     endpoint: &Endpoint,
     memory: &Memory,
+    is_closed: bool,
 ) -> Result<Facts, Failure> {
     let mut connection = connect_as_admin(endpoint, material).await?;
     let info = connection.info().await?;
@@ -62,9 +65,10 @@ pub async fn tend(
     let run = text("run_id");
     let key = format!("{}/{}", names.namespace(), names.store());
     let present = present(&connection.acl_list().await?);
-    if !memory.was_told(&key, &run, digest) || present != expected(&material.users) {
+    let is_told = memory.was_told(&key, server, &run, digest) && present == expected(&material.users);
+    if !is_told && !is_closed {
         tell(&mut connection, &material.users, &present).await?;
-        memory.note_told(&key, &run, digest);
+        memory.note_told(&key, server, &run, digest);
     }
     Ok(Facts {
         version: info
@@ -83,7 +87,10 @@ pub async fn tend(
 }
 
 /// Connects as the operator's own user: with its password, or the one before, which the server may still know.
-async fn connect_as_admin(endpoint: &Endpoint, material: &Material) -> Result<Connection, Failure> {
+pub(super) async fn connect_as_admin(
+    endpoint: &Endpoint,
+    material: &Material,
+) -> Result<Connection, Failure> {
     let credentials = |password: &Password| Credentials {
         username: Some(ADMIN.to_owned()),
         password: Some(password.clone()),
@@ -97,15 +104,15 @@ async fn connect_as_admin(endpoint: &Endpoint, material: &Material) -> Result<Co
     }
 }
 
-/// Users by name with the hashes of their passwords, from the lines of `ACL LIST`.
+/// Users by name with the hashes of their passwords and whether they are let in, from the lines of `ACL LIST`.
 fn present(lines: &[String]) -> BTreeMap<String, BTreeSet<String>> {
     lines
         .iter()
         .filter_map(|line| {
             let mut words = line.split_whitespace().skip(1);
             let name = words.next()?.to_owned();
-            let hashes = words.filter_map(|word| word.strip_prefix('#'));
-            Some((name, hashes.map(str::to_owned).collect()))
+            let telling = words.filter(|word| word.starts_with('#') || matches!(*word, "on" | "off"));
+            Some((name, telling.map(str::to_owned).collect()))
         })
         .collect()
 }
@@ -168,9 +175,11 @@ mod tests {
         Material {
             admin: admin.clone(),
             former_admin: None,
+            replication: None,
             passwords: BTreeMap::new(),
             users: Users {
                 admin: hash(admin.reveal()),
+                replication: None,
                 prefixes: prefixes
                     .iter()
                     .map(|prefix| ((*prefix).to_owned(), BTreeSet::from([hash(prefix)])))
@@ -203,12 +212,16 @@ mod tests {
         let (server, file) = server(&first);
         let memory = Memory::default();
         let endpoint = server.endpoint();
-        let facts = tend(&names(), &first, &endpoint, &memory).await.unwrap();
+        let facts = tend(&names(), "larder-0", &first, &endpoint, &memory, false)
+            .await
+            .unwrap();
         assert!(facts.version.starts_with("7."), "{facts:?}");
         assert_eq!((facts.clients, facts.evicted, facts.disk_failed), (0, 0, false));
 
         let second = with_prefixes(&admin, &["blog"]);
-        tend(&names(), &second, &endpoint, &memory).await.unwrap();
+        tend(&names(), "larder-0", &second, &endpoint, &memory, false)
+            .await
+            .unwrap();
         assert!(may_log_in(&server, "blog").await && !may_log_in(&server, "shop").await);
         let saved = Users::parse(&std::fs::read_to_string(&file).unwrap());
         assert_eq!(saved, second.users);
@@ -220,10 +233,23 @@ mod tests {
             .acl_set_user("intruder", &["on".to_owned(), "nopass".to_owned()])
             .await
             .unwrap();
-        tend(&names(), &second, &endpoint, &memory).await.unwrap();
+        tend(&names(), "larder-0", &second, &endpoint, &memory, false)
+            .await
+            .unwrap();
         assert!(may_log_in(&server, "blog").await);
         let users = present(&somebody.acl_list().await.unwrap());
         assert_eq!(users, expected(&second.users));
+
+        // A user who is shut out is let in again, unless that is meant.
+        somebody.admit(&["app-blog".to_owned()], false).await.unwrap();
+        tend(&names(), "larder-0", &second, &endpoint, &memory, true)
+            .await
+            .unwrap();
+        assert!(!may_log_in(&server, "blog").await);
+        tend(&names(), "larder-0", &second, &endpoint, &memory, false)
+            .await
+            .unwrap();
+        assert!(may_log_in(&server, "blog").await);
         std::fs::remove_file(file).unwrap();
     }
 
@@ -234,15 +260,19 @@ mod tests {
         let memory = Memory::default();
         let endpoint = server.endpoint();
         let mut second = with_prefixes(&Password::new("second"), &[]);
-        let refused = tend(&names(), &second, &endpoint, &memory).await;
+        let refused = tend(&names(), "larder-0", &second, &endpoint, &memory, false).await;
         assert!(
             matches!(refused, Err(Failure::Authentication { .. })),
             "{refused:?}"
         );
         second.former_admin = Some(first.admin.clone());
-        tend(&names(), &second, &endpoint, &memory).await.unwrap();
+        tend(&names(), "larder-0", &second, &endpoint, &memory, false)
+            .await
+            .unwrap();
         second.former_admin = None;
-        tend(&names(), &second, &endpoint, &memory).await.unwrap();
+        tend(&names(), "larder-0", &second, &endpoint, &memory, false)
+            .await
+            .unwrap();
         std::fs::remove_file(file).unwrap();
     }
 
@@ -273,17 +303,25 @@ mod tests {
         let trusted = material.tls.as_ref().unwrap().trusted.clone();
         let endpoint = server.tls_endpoint(&trusted);
         let memory = Memory::default();
-        let facts = tend(&names(), &material, &endpoint, &memory).await.unwrap();
+        let facts = tend(&names(), "larder-0", &material, &endpoint, &memory, false)
+            .await
+            .unwrap();
         assert!(facts.certificate_is_current);
 
         // In the Secret; then, later, in the mounted file.
         material.tls.as_mut().unwrap().server = after.clone();
-        let facts = tend(&names(), &material, &endpoint, &memory).await.unwrap();
+        let facts = tend(&names(), "larder-0", &material, &endpoint, &memory, false)
+            .await
+            .unwrap();
         assert!(!facts.certificate_is_current, "the file still is the former one");
         std::fs::write(server.folder.join("cert"), &after.certificate).unwrap();
         std::fs::write(server.folder.join("key"), &after.key).unwrap();
-        tend(&names(), &material, &endpoint, &memory).await.unwrap();
-        let facts = tend(&names(), &material, &endpoint, &memory).await.unwrap();
+        tend(&names(), "larder-0", &material, &endpoint, &memory, false)
+            .await
+            .unwrap();
+        let facts = tend(&names(), "larder-0", &material, &endpoint, &memory, false)
+            .await
+            .unwrap();
         assert!(facts.certificate_is_current);
         std::fs::remove_file(file).unwrap();
     }

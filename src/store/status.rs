@@ -1,6 +1,7 @@
 //! Step 5: says what stands and what was seen. Writes only when something changed.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod};
+use std::fmt::Write as _;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use serde_json::json;
@@ -9,6 +10,7 @@ use super::apply::{Applied, Error as ApplyError};
 use super::build::PORT;
 use super::client::Failure;
 use super::dereference::Dereferenced;
+use super::replication::report::{Report, replication};
 use super::server::Facts;
 use super::store_key;
 use super::validate::{Refusal, Validated};
@@ -31,8 +33,10 @@ pub enum Verdict<'a> {
         store: &'a Validated,
         /// What was written.
         applied: &'a Applied,
-        /// What the server said.
+        /// What the server said, or the primary of several.
         server: Result<Facts, Unready>,
+        /// The last look at several servers.
+        report: Option<&'a Report>,
     },
     /// The spec cannot be built.
     Refused(&'a Refusal),
@@ -130,6 +134,7 @@ pub fn compute(store: &SessionStore, verdict: &Verdict<'_>, now: &Time) -> Sessi
             store,
             applied,
             server,
+            report,
         } => {
             next.endpoint = Some(StoreEndpoint {
                 host: store.names.host(),
@@ -138,10 +143,14 @@ pub fn compute(store: &SessionStore, verdict: &Verdict<'_>, now: &Time) -> Sessi
             });
             next.users
                 .retain(|user| store.prefixes.contains_key(&user.key_prefix));
+            if let Some(report) = report {
+                next.members = report.members();
+                next.replication = replication(&report.seen.record);
+            }
             match server {
                 Ok(facts) => {
                     describe(&mut next, store, facts);
-                    (status, reason, message) = up(store, applied, facts);
+                    (status, reason, message) = up(store, applied, facts, *report);
                 }
                 Err(unready) => {
                     next.clients = None;
@@ -234,7 +243,12 @@ fn clients(former: Option<i64>, count: i64) -> i64 {
         .unwrap_or(count)
 }
 
-fn up(store: &Validated, applied: &Applied, facts: &Facts) -> (&'static str, &'static str, String) {
+fn up(
+    store: &Validated,
+    applied: &Applied,
+    facts: &Facts,
+    report: Option<&Report>,
+) -> (&'static str, &'static str, String) {
     if facts.used >= facts.max && facts.max > 0 {
         return (
             "False",
@@ -243,7 +257,7 @@ fn up(store: &Validated, applied: &Applied, facts: &Facts) -> (&'static str, &'s
                 "all {} for sessions are in use, and new ones are refused; shorten the life of sessions, or raise \
                  spec.memory, which restarts the server{}",
                 mebibytes(facts.max),
-                if store.volume.is_some() {
+                if store.volume.is_some() || report.is_some() {
                     ""
                 } else {
                     " and so loses all sessions, as there is no volume"
@@ -257,7 +271,7 @@ fn up(store: &Validated, applied: &Applied, facts: &Facts) -> (&'static str, &'s
             reasons::STORE_REFUSES_WRITES,
             format!(
                 "the server cannot write to its volume {}; raise spec.persistence.size",
-                store.names.volume()
+                volume_of(store, report)
             ),
         );
     }
@@ -267,7 +281,7 @@ fn up(store: &Validated, applied: &Applied, facts: &Facts) -> (&'static str, &'s
             reasons::VOLUME_CANNOT_GROW,
             format!(
                 "the server works, but its volume {} could not be changed to spec.persistence.size: {refused}",
-                store.names.volume()
+                volume_of(store, report)
             ),
         );
     }
@@ -278,169 +292,51 @@ fn up(store: &Validated, applied: &Applied, facts: &Facts) -> (&'static str, &'s
         store.names.host(),
         if store.tls { "with TLS" } else { "without TLS" }
     );
+    if let Some(report) = report {
+        return replicated(store, report, message);
+    }
     if store.volume.is_none() {
         message.push_str("; sessions are in memory only: a restart of the server loses them");
     }
     ("True", reasons::READY, message)
 }
 
-/// Why the pod does not serve, from what the cluster says of it. `refused` is why no pod could be made, if that is known.
-pub fn unready(found: &Dereferenced, refused: Option<String>) -> Unready {
-    let names = &found.names;
-    let unready = |reason: &'static str, message: String| Unready { reason, message };
-    let Some(pod) = found.pod.as_deref() else {
-        return match refused {
-            Some(text) if text.contains("quota") => unready(
-                reasons::QUOTA_EXCEEDED,
-                format!("no pod may be made: {text}; raise the quota of the namespace or lower spec.memory"),
-            ),
-            Some(text) => unready(reasons::POD_REFUSED, format!("no pod may be made: {text}")),
-            None => unready(
-                reasons::STORE_STARTING,
-                format!("pod {} is being made", names.pod()),
-            ),
-        };
-    };
-    if let Some(message) = unschedulable(pod) {
-        let pending = found
-            .volume
-            .as_deref()
-            .filter(|volume| phase(volume) == "Pending");
-        // The scheduler says whether it is the volume: "unbound immediate PersistentVolumeClaims", "didn't find available
-        // persistent volumes to bind".
-        if let (Some(volume), true) = (pending, message.to_lowercase().contains("volume")) {
-            return unbound(&names.volume(), volume, &message);
-        }
-        return unready(
-            reasons::POD_UNSCHEDULABLE,
-            format!(
-                "no node takes pod {}: {message}; add nodes or lower spec.memory",
-                names.pod()
-            ),
-        );
-    }
-    let mut statuses = pod.status.iter().flat_map(|status| {
-        status
-            .init_container_statuses
-            .iter()
-            .flatten()
-            .chain(status.container_statuses.iter().flatten())
-    });
-    statuses
-        .find_map(|container| container_trouble(container, &names.pod()))
-        .unwrap_or_else(|| {
-            unready(
-                reasons::STORE_STARTING,
-                format!("the server in pod {} is starting", names.pod()),
-            )
-        })
+/// The volume of the server that serves.
+fn volume_of(store: &Validated, report: Option<&Report>) -> String {
+    let primary = report.and_then(Report::primary);
+    primary
+        .and_then(|primary| store.names.ordinal(&primary.name))
+        .map_or_else(
+            || store.names.volume(),
+            |ordinal| store.names.member_volume(ordinal),
+        )
 }
 
-fn unbound(name: &str, volume: &PersistentVolumeClaim, said: &str) -> Unready {
-    let class = volume
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.storage_class_name.as_deref());
-    let class = class.map_or_else(
-        || "the default class".to_owned(),
-        |class| format!("class {class}"),
+/// What is to be said of several servers, one of which serves.
+fn replicated(
+    store: &Validated,
+    report: &Report,
+    mut message: String,
+) -> (&'static str, &'static str, String) {
+    let (synced, asked) = (report.synced(), store.servers.saturating_sub(1));
+    // Writing to a String cannot fail.
+    _ = write!(
+        message,
+        "; {} is the primary, and {synced} of {asked} replicas have everything",
+        report.primary().map_or("?", |primary| primary.name.as_str())
     );
-    Unready {
-        reason: reasons::VOLUME_PENDING,
-        message: format!(
-            "volume claim {name} is not bound: no volume of {class} has been made for it ({said}); check that the class \
-             exists and can make volumes (kubectl describe pvc {name})"
-        ),
+    if store.volume.is_none() {
+        message.push_str("; sessions are in memory only: a restart of all servers at once loses them");
     }
-}
-
-fn phase(volume: &PersistentVolumeClaim) -> &str {
-    volume
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref())
-        .unwrap_or("Pending")
-}
-
-/// Whether the pod's probes succeed, so that its Service leads to it.
-pub fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
-fn unschedulable(pod: &Pod) -> Option<String> {
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    conditions
-        .iter()
-        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
-        .map(|condition| condition.message.clone().unwrap_or_default())
-}
-
-fn container_trouble(container: &ContainerStatus, pod: &str) -> Option<Unready> {
-    let state = container.state.as_ref()?;
-    let ended = state
-        .terminated
-        .as_ref()
-        .or_else(|| container.last_state.as_ref()?.terminated.as_ref());
-    let waiting = state.waiting.as_ref();
-    let reason = waiting
-        .and_then(|waiting| waiting.reason.as_deref())
-        .unwrap_or_default();
-    let said = waiting
-        .and_then(|waiting| waiting.message.as_deref())
-        .unwrap_or_default();
-    if matches!(
-        reason,
-        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull"
-    ) {
-        return Some(Unready {
-            reason: reasons::IMAGE_PULL_FAILED,
-            message: format!(
-                "the image {} of pod {pod} cannot be pulled ({reason}): {said}; check the chart's values under stores, and \
-                 the pull Secrets that they name in this namespace",
-                container.image
-            ),
-        });
+    if let Some(waits) = &report.decision.waits {
+        return ("True", waits.reason, format!("{message}; {}", waits.message));
     }
-    if container.ready || (state.running.is_some() && container.started == Some(true)) {
-        return None;
-    }
-    if ended.is_some_and(|ended| ended.reason.as_deref() == Some("OOMKilled")) {
-        return Some(Unready {
-            reason: reasons::OUT_OF_MEMORY,
-            message: format!(
-                "the server in pod {pod} was killed because it used more than spec.memory; raise it"
-            ),
-        });
-    }
-    let failed = ended.filter(|ended| ended.exit_code != 0);
-    if reason == "CrashLoopBackOff" || (waiting.is_some() && failed.is_some()) {
-        return Some(Unready {
-            reason: reasons::SERVER_FAILING,
-            message: format!(
-                "container {} of pod {pod} ends again and again (status {}); see kubectl logs {pod} --container {} --previous",
-                container.name,
-                failed.map_or(0, |ended| ended.exit_code),
-                container.name
-            ),
-        });
-    }
-    if matches!(
-        reason,
-        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError"
-    ) {
-        return Some(Unready {
-            reason: reasons::SERVER_FAILING,
-            message: format!(
-                "container {} of pod {pod} cannot be started ({reason}): {said}",
-                container.name
-            ),
-        });
-    }
-    None
+    let reason = if synced < asked {
+        reasons::REPLICAS_MISSING
+    } else {
+        reasons::READY
+    };
+    ("True", reason, message)
 }
 
 /// Writes `status` if it differs from what stands; returns whether the summary is another one.

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use kube::ResourceExt;
 
 use super::dereference::Dereferenced;
-use super::names::Names;
+use super::names::{Names, PRIMARY, ROLE_LABEL};
 use super::quantity;
 use super::settings::StoreArgs;
 use crate::api::SessionStore;
 use crate::api::conditions::reasons;
-use crate::api::session_store::{DeletionPolicy, Engine, StoreTls};
+use crate::api::session_store::{DeletionPolicy, Engine, StoreTls, Topology};
 
 /// Least memory of a server: below it Valkey and a few hundred clients hardly fit.
 const LEAST_MEMORY: i64 = 64 << 20;
@@ -28,6 +28,12 @@ pub struct Validated {
     pub uid: String,
     /// The server.
     pub engine: Engine,
+    /// One server, or a primary and replicas.
+    pub topology: Topology,
+    /// Number of servers.
+    pub servers: usize,
+    /// Number of servers that the StatefulSet makes: more than `servers` while the primary is among those that are to go.
+    pub pods: usize,
     /// The image of the server.
     pub image: String,
     /// User and group id of the server.
@@ -38,8 +44,10 @@ pub struct Validated {
     pub memory: i64,
     /// Where the server refuses writes, in bytes.
     pub max_memory: i64,
-    /// The volume, if sessions are kept on one.
+    /// The volume of each server, if sessions are kept on one.
     pub volume: Option<Volume>,
+    /// Bytes of the volumes that the StatefulSet itself would make, which cannot be changed any more.
+    pub template_size: i64,
     /// Whether clients talk TLS.
     pub tls: bool,
     /// Key prefixes in use, each with its policies.
@@ -105,23 +113,29 @@ pub fn validate(
             class: persistence.storage_class_name.clone(),
         }),
     };
-    if let (Some(wanted), Some(there)) = (&volume, found.volume_size())
-        && wanted.size < there
-    {
-        return Err(Refusal {
-            reason: reasons::VOLUME_CANNOT_SHRINK,
-            message: format!(
-                "SessionStore {name}: spec.persistence.size is less than the {} that the volume {} has; volumes only \
-                     grow: set it to at least that",
-                quantity::text(there),
-                found.names.volume()
-            ),
-        });
+    let topology = store.spec.topology;
+    let servers = store.spec.servers();
+    for claim in claims(&found.names, topology, servers) {
+        if let (Some(wanted), Some(there)) = (&volume, found.volume_size(&claim))
+            && wanted.size < there
+        {
+            return Err(Refusal {
+                reason: reasons::VOLUME_CANNOT_SHRINK,
+                message: format!(
+                    "SessionStore {name}: spec.persistence.size is less than the {} that the volume {claim} has; volumes \
+                     only grow: set it to at least that",
+                    quantity::text(there),
+                ),
+            });
+        }
     }
     Ok(Validated {
         names: found.names.clone(),
         uid: store.uid().unwrap_or_default(),
         engine: store.spec.engine,
+        topology,
+        servers,
+        pods: pods(found, servers),
         image: settings.image(store.spec.engine).to_owned(),
         user: settings.store_user,
         pull_secrets: settings
@@ -132,8 +146,40 @@ pub fn validate(
             .collect(),
         memory,
         max_memory: memory / 4 * QUARTERS_FOR_SESSIONS,
+        template_size: template_size(found)
+            .or(volume.as_ref().map(|volume| volume.size))
+            .unwrap_or_default(),
         volume,
         tls: store.spec.tls == StoreTls::Required,
         prefixes: found.prefixes.clone(),
     })
+}
+
+/// Names of the volume claims of a store's servers.
+pub fn claims(names: &Names, topology: Topology, servers: usize) -> Vec<String> {
+    match topology {
+        Topology::Standalone => vec![names.volume()],
+        Topology::Replicated => (0..servers).map(|ordinal| names.member_volume(ordinal)).collect(),
+    }
+}
+
+/// How many pods there are to be. A StatefulSet removes those with the highest ordinals, and the primary is not removed
+/// before another server has taken over.
+fn pods(found: &Dereferenced, servers: usize) -> usize {
+    let primary = found.pods.iter().find(|(_, pod)| {
+        let labels = pod.metadata.labels.as_ref();
+        labels
+            .and_then(|labels| labels.get(ROLE_LABEL))
+            .map(String::as_str)
+            == Some(PRIMARY)
+    });
+    primary.map_or(servers, |(ordinal, _)| servers.max(ordinal + 1))
+}
+
+/// What the StatefulSet's own claim asks for.
+fn template_size(found: &Dereferenced) -> Option<i64> {
+    let spec = found.stateful_set.as_ref()?.spec.as_ref()?;
+    let claim = spec.volume_claim_templates.as_ref()?.first()?;
+    let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+    quantity::bytes(requests.get("storage")?)
 }

@@ -33,6 +33,8 @@ mod invalid;
 #[cfg(test)]
 mod ownership;
 #[cfg(test)]
+mod replicated_stores;
+#[cfg(test)]
 mod restores;
 #[cfg(test)]
 mod schema;

@@ -342,6 +342,14 @@ async fn strategy_shared_needs_exactly_one_place() {
             json!({"store": {"engine": "Mongo"}}),
             "supported values: \"Valkey\", \"Redis\"",
         ),
+        (
+            json!({"store": {"replicas": 2}}),
+            "set spec.topology to Replicated",
+        ),
+        (
+            json!({"store": {"topology": "Replicated", "replicas": 9}}),
+            "spec.shared.store.replicas",
+        ),
         (json!({"external": {}}), "secretRef: Required value"),
     ] {
         let status = refusal(&world, &sharing(&shared)).await;
@@ -349,6 +357,7 @@ async fn strategy_shared_needs_exactly_one_place() {
     }
     for shared in [
         json!({"store": {"memory": "64Mi"}}),
+        json!({"store": {"topology": "Replicated", "replicas": 1}}),
         json!({"storeRef": {"name": "sessions", "keyPrefix": "shop"}}),
         json!({"external": {"secretRef": {"name": "mine"}}}),
     ] {

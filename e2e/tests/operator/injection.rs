@@ -59,7 +59,7 @@ pub async fn nobody_lost(
     Ok(())
 }
 
-async fn scale_operator(cluster: &Cluster, replicas: u32) -> Result<()> {
+pub async fn scale_operator(cluster: &Cluster, replicas: u32) -> Result<()> {
     let replicas = format!("--replicas={replicas}");
     let arguments = [
         "kubectl",

@@ -10,6 +10,8 @@ mod long;
 #[cfg(test)]
 mod release;
 #[cfg(test)]
+mod stores;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod webhook;

@@ -201,6 +201,45 @@ fn a_store_keeps_its_engine_and_its_class_of_volumes() {
 }
 
 #[test]
+fn replicas_need_topology_replicated() {
+    let messages = broken(&sharing(&json!({"store": {"replicas": 2}})));
+    assert!(
+        messages.len() == 1 && messages[0].contains("set spec.topology to Replicated"),
+        "{messages:?}"
+    );
+    for store in [
+        json!({"topology": "Replicated"}),
+        json!({"topology": "Replicated", "replicas": 1}),
+    ] {
+        assert_eq!(broken(&sharing(&json!({"store": store}))), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn replicated_stores_keep_their_volumes_or_have_none() {
+    let store = |persistence: Value| {
+        let mut store = json!({"topology": "Replicated"});
+        if !persistence.is_null() {
+            store["persistence"] = persistence;
+        }
+        sharing(&json!({"store": store}))
+    };
+    let (memory, small, large) = (
+        store(Value::Null),
+        store(json!({"size": "1Gi"})),
+        store(json!({"size": "2Gi"})),
+    );
+    assert!(validate_cel_update(&large, &small).is_ok());
+    for (after, before) in [(&memory, &small), (&small, &memory)] {
+        let errors = validate_cel_update(after, before).unwrap_err().into_vec();
+        assert!(
+            errors.len() == 1 && errors[0].message.contains("can be neither added nor removed"),
+            "{errors:?}"
+        );
+    }
+}
+
+#[test]
 fn one_copy_alone_is_no_backup() {
     let with = |replicated: Value| {
         let mut policy = policy("shop", &Value::Null);
@@ -232,9 +271,9 @@ fn every_rule_has_a_message_and_a_test() {
         text.matches("\"message\":\"").count(),
         "a rule without a message"
     );
-    // name, target, two of sticky, three of cookie, strategy, replicated, shared, three of the store: the tests above.
+    // name, target, two of sticky, three of cookie, strategy, replicated, shared, five of the store: the tests above.
     assert_eq!(
-        rules, 13,
+        rules, 15,
         "a rule came or went: add or remove its tests here and in e2e/tests/api/schema.rs"
     );
 }

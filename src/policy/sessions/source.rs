@@ -13,7 +13,7 @@ use super::sidecar;
 use crate::api::SessionStore;
 use crate::api::conditions::{reasons, types};
 use crate::api::session_policy::{Acknowledge, Replicated, ReplicationMode, Shared};
-use crate::api::session_store::{Engine, SessionStoreStatus, StoreUser, Topology};
+use crate::api::session_store::{Engine, MemberRole, SessionStoreStatus, StoreUser, Topology};
 use crate::framework::Endpoint;
 
 /// Default port of Redis and Valkey.
@@ -54,11 +54,41 @@ pub enum Promise {
     Store {
         /// Its name.
         name: String,
-        /// Servers.
-        topology: Topology,
         /// Whether sessions are on a volume.
         persistent: bool,
+        /// What its replicas are good for, where it is to have any.
+        replicas: Option<Replicas>,
     },
+}
+
+/// Replicas of a store beside its primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replicas {
+    /// How many have everything.
+    pub synced: usize,
+    /// How many of these run on another node than the primary.
+    pub elsewhere: usize,
+}
+
+impl Replicas {
+    /// Replicas by what a store says of its servers; nothing for a store that is to have none.
+    pub fn of(store: &SessionStore) -> Option<Self> {
+        if store.spec.topology != Topology::Replicated {
+            return None;
+        }
+        let members = store.status.iter().flat_map(|status| &status.members);
+        let (primaries, replicas): (Vec<_>, Vec<_>) = members
+            .filter(|member| member.ready)
+            .partition(|member| member.role == MemberRole::Primary);
+        let node = primaries.first().and_then(|primary| primary.node.as_ref());
+        Some(Self {
+            synced: replicas.len(),
+            elsewhere: replicas
+                .iter()
+                .filter(|replica| replica.node.is_some() && replica.node.as_ref() != node)
+                .count(),
+        })
+    }
 }
 
 /// What a policy's wish for a store comes to.
@@ -200,8 +230,8 @@ pub fn of_store(
         ca,
         promise: Promise::Store {
             name: store.name_any(),
-            topology: store.spec.topology,
             persistent: store.spec.persistence.is_some(),
+            replicas: Replicas::of(store),
         },
     })
 }

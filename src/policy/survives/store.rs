@@ -102,6 +102,7 @@ fn row(facts: &StoreFacts<'_>, event: Event) -> Row {
             "every session is in the store: all are lost with it".to_owned(),
         ),
         Event::NodeLoss => node_loss(promise),
+        Event::OperatorDown if has_replicas(promise) => operator_down(facts.webhook),
         Event::OperatorDown if facts.webhook => (
             Outcome::Partly,
             reasons::WEBHOOK_NEEDED,
@@ -128,8 +129,48 @@ fn row(facts: &StoreFacts<'_>, event: Event) -> Row {
     }
 }
 
+fn has_replicas(promise: &Promise) -> bool {
+    matches!(
+        promise,
+        Promise::Store {
+            replicas: Some(_),
+            ..
+        }
+    )
+}
+
+/// Of a store with replicas, which the operator lets take over.
+fn operator_down(webhook: bool) -> Row {
+    (
+        Outcome::Partly,
+        reasons::FAILOVER_WAITS,
+        format!(
+            "sessions are kept and served, but a primary of the store that fails while no operator runs is replaced by none \
+             of its replicas: nobody reaches a session until the operator is back{}",
+            if webhook {
+                "; nor can pods that should use the store start meanwhile, as admission of them fails"
+            } else {
+                ""
+            }
+        ),
+    )
+}
+
 fn store_restart(promise: &Promise) -> Row {
     match promise {
+        Promise::Store {
+            name,
+            replicas: Some(replicas),
+            ..
+        } if replicas.synced > 0 => (
+            Outcome::Kept,
+            reasons::STORE_FAILS_OVER,
+            format!(
+                "SessionStore {name} restarts its replicas first, and its primary hands over to one that has everything \
+                 before it restarts; when the primary crashes, a replica takes over within seconds, and what was confirmed in \
+                 the last moment before may be missing"
+            ),
+        ),
         // Has rows of its own.
         Promise::Pods { .. } | Promise::External => (
             Outcome::Lost,
@@ -156,7 +197,12 @@ fn store_restart(promise: &Promise) -> Row {
             Outcome::Lost,
             reasons::STORE_IN_MEMORY,
             format!(
-                "SessionStore {name} has one server and keeps sessions in memory only; with persistence they outlive a restart"
+                "SessionStore {name} has {} and keeps sessions in memory only; with persistence they outlive a restart",
+                if has_replicas(promise) {
+                    "no replica with everything now"
+                } else {
+                    "one server"
+                }
             ),
         ),
     }
@@ -164,6 +210,18 @@ fn store_restart(promise: &Promise) -> Row {
 
 fn node_loss(promise: &Promise) -> Row {
     match promise {
+        Promise::Store {
+            name,
+            replicas: Some(replicas),
+            ..
+        } if replicas.elsewhere > 0 => (
+            Outcome::Kept,
+            reasons::STORE_FAILS_OVER,
+            format!(
+                "SessionStore {name} has replicas with everything on other nodes than its primary: when the primary's node is \
+                 lost, one of them takes over within seconds, and what was confirmed in the last moment before may be missing"
+            ),
+        ),
         // Has rows of its own.
         Promise::Pods { .. } | Promise::External => (
             Outcome::Kept,
@@ -176,8 +234,12 @@ fn node_loss(promise: &Promise) -> Row {
             Outcome::Partly,
             reasons::STORE_ON_ONE_NODE,
             format!(
-                "all are kept when the node carries the application only; when it carries the only server of SessionStore \
-                 {name}, {}",
+                "all are kept when the node carries the application only; when it carries the {} of SessionStore {name}, {}",
+                if has_replicas(promise) {
+                    "primary, and no other node has a replica with everything,"
+                } else {
+                    "only server"
+                },
                 if *persistent {
                     "nobody finds their session until the volume can be attached elsewhere"
                 } else {

@@ -1,9 +1,10 @@
 //! Prometheus metrics of the operator, in the OpenMetrics text format.
 //!
-//! Labels are bounded: names of objects and users never become labels.
+//! Labels are bounded: names of policies and users never become labels, and of stores only those with several servers.
 
 mod api_requests;
 mod reconcile;
+mod stores;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,6 +20,7 @@ use prometheus_client::registry::Registry;
 pub(crate) use api_requests::is_watch;
 pub use api_requests::{ApiRequest, ApiRequestsLayer, ApiRequestsService, classify};
 pub use reconcile::{InFlight, ReconcileMetrics, ReconcileResult};
+pub use stores::{MemberFacts, StoreMetrics};
 
 use reconcile::ReconcileFamilies;
 
@@ -37,6 +39,7 @@ struct Inner {
     api_requests: Family<ApiRequestLabels, Counter>,
     leader: Gauge,
     policies: Family<PolicyLabels, Gauge>,
+    stores: StoreMetrics,
     /// What `policies` shows.
     shown_policies: Mutex<HashMap<PolicyLabels, i64>>,
 }
@@ -92,6 +95,7 @@ impl Metrics {
             "SessionPolicies by strategy and by status of their Ready condition",
             policies.clone(),
         );
+        let stores = StoreMetrics::register(&mut registry);
         // An info metric gets the suffix _info.
         registry.register(
             "build",
@@ -105,6 +109,7 @@ impl Metrics {
                 api_requests,
                 leader,
                 policies,
+                stores,
                 shown_policies: Mutex::default(),
             }),
         }
@@ -113,6 +118,11 @@ impl Metrics {
     /// Metrics of the reconciles of one controller; `controller` is its name, such as `sessionpolicy`.
     pub fn reconcile(&self, controller: &'static str) -> ReconcileMetrics {
         self.inner.reconcile.of(controller)
+    }
+
+    /// Metrics of the servers of stores.
+    pub fn stores(&self) -> StoreMetrics {
+        self.inner.stores.clone()
     }
 
     /// Counts one request to the API server.
@@ -176,8 +186,23 @@ mod tests {
             3,
         )]);
 
+        let stores = metrics.stores();
+        let member = |role| MemberFacts {
+            member: "s-0".into(),
+            role,
+            offset: Some(14),
+            lag: Some(0),
+        };
+        stores.observe("web", "s", &[member("Replica")]);
+        stores.observe("web", "s", &[member("Primary")]);
+        stores.failed_over("web", "s", "PodLost");
+
         let text = metrics.encode(true).unwrap();
         for line in [
+            "session_operator_store_member_role{namespace=\"web\",store=\"s\",member=\"s-0\",role=\"Primary\"} 1",
+            "session_operator_store_member_offset_bytes{namespace=\"web\",store=\"s\",member=\"s-0\"} 14",
+            "session_operator_store_member_lag_bytes{namespace=\"web\",store=\"s\",member=\"s-0\"} 0",
+            "session_operator_store_failovers_total{namespace=\"web\",store=\"s\",cause=\"PodLost\"} 1",
             "session_operator_reconcile_total{controller=\"sessionpolicy\",result=\"done\"} 1",
             "session_operator_reconcile_total{controller=\"sessionpolicy\",result=\"error\"} 1",
             "session_operator_reconcile_errors_total{controller=\"sessionpolicy\",reason=\"ApiError\"} 1",
@@ -196,6 +221,9 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "no line {line} in:\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+        assert!(!text.contains("role=\"Replica\""), "it is that no more:\n{text}");
+        stores.forget("web", "s");
+        assert!(!metrics.encode(true).unwrap().contains("store=\"s\""));
     }
 
     #[test]

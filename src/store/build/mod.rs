@@ -3,12 +3,16 @@
 mod objects;
 mod workload;
 
+pub use workload::CONTAINER;
+
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+
+use crate::api::session_store::Topology;
 
 use super::material::Material;
 use super::names::Names;
@@ -22,10 +26,12 @@ pub const PORT: u16 = 6379;
 pub struct Desired {
     /// Secrets, in the order in which they are written.
     pub secrets: Vec<Value>,
-    /// The volume claim, if there is one.
-    pub volume: Option<Value>,
+    /// The volume claims.
+    pub volumes: Vec<Value>,
     /// The Service.
     pub service: Value,
+    /// The headless Service of several servers.
+    pub members_service: Option<Value>,
     /// The disruption budget.
     pub budget: Value,
     /// The StatefulSet.
@@ -38,8 +44,9 @@ pub struct Desired {
 pub fn build(store: &Validated, material: &Material) -> Desired {
     Desired {
         secrets: objects::secrets(store, material),
-        volume: store.volume.as_ref().map(|volume| objects::volume(store, volume)),
+        volumes: objects::volumes(store),
         service: objects::service(store),
+        members_service: (store.topology == Topology::Replicated).then(|| objects::members_service(store)),
         budget: objects::budget(store),
         stateful_set: workload::stateful_set(store),
         obsolete: material

@@ -3,10 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{PORT, metadata};
-use crate::store::acl::{ADMIN, user_name};
+use crate::api::session_store::Topology;
+use crate::store::acl::{ADMIN, REPLICATION, user_name};
 use crate::store::material::Material;
+use crate::store::names::{PRIMARY, ROLE_LABEL};
 use crate::store::quantity;
-use crate::store::validate::{Validated, Volume};
+use crate::store::validate::{Validated, Volume, claims};
 
 /// All Secrets.
 pub fn secrets(store: &Validated, material: &Material) -> Vec<Value> {
@@ -53,6 +55,12 @@ pub fn secrets(store: &Validated, material: &Material) -> Vec<Value> {
         names.admin_secret(),
         &[("username", ADMIN), ("password", material.admin.reveal())],
     ));
+    if let Some(password) = &material.replication {
+        secrets.push(secret(
+            names.replication_secret(),
+            &[("username", REPLICATION), ("password", password.reveal())],
+        ));
+    }
     for (prefix, password) in &material.passwords {
         secrets.push(secret(
             names.user_secret(prefix),
@@ -64,50 +72,100 @@ pub fn secrets(store: &Validated, material: &Material) -> Vec<Value> {
     secrets
 }
 
-/// The volume claim.
-pub fn volume(store: &Validated, volume: &Volume) -> Value {
+/// The volume claims, one for each server. The StatefulSet finds those of several servers under the names that it would give
+/// them itself; made here, they can grow.
+pub fn volumes(store: &Validated) -> Vec<Value> {
+    let Some(volume) = &store.volume else {
+        return Vec::new();
+    };
+    claims(&store.names, store.topology, store.servers)
+        .into_iter()
+        .map(|name| {
+            json!({
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "metadata": metadata(&store.names, &name, &store.uid),
+                "spec": claim(volume, volume.size),
+            })
+        })
+        .collect()
+}
+
+/// What a claim asks for.
+pub fn claim(volume: &Volume, size: i64) -> Value {
     let mut spec = json!({
         "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": quantity::text(volume.size)}},
+        "resources": {"requests": {"storage": quantity::text(size)}},
     });
     if let (Some(class), Some(spec)) = (&volume.class, spec.as_object_mut()) {
         spec.insert("storageClassName".into(), json!(class));
     }
-    json!({
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": metadata(&store.names, &store.names.volume(), &store.uid),
-        "spec": spec,
-    })
+    spec
 }
 
 /// The Service that clients use.
+///
+/// Of several servers it leads to the one that is labelled as primary, ready or not: who is labelled is about to serve, and
+/// the kubelet would notice seconds later. A server that is not the primary answers with an error itself.
 pub fn service(store: &Validated) -> Value {
+    let mut spec = json!({
+        "type": "ClusterIP",
+        "selector": store.names.selector(),
+        "ports": ports(),
+    });
+    if let (Topology::Replicated, Some(spec)) = (store.topology, spec.as_object_mut()) {
+        let mut selector = store.names.selector();
+        selector.insert(ROLE_LABEL.to_owned(), PRIMARY.to_owned());
+        spec.insert("selector".into(), json!(selector));
+        spec.insert("publishNotReadyAddresses".into(), json!(true));
+    }
     json!({
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata(&store.names, store.names.store(), &store.uid),
+        "spec": spec,
+    })
+}
+
+/// The headless Service that gives each of several servers a name, also before it is ready: it becomes so by following
+/// another one that it finds by name.
+pub fn members_service(store: &Validated) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(&store.names, &store.names.members(), &store.uid),
         "spec": {
             "type": "ClusterIP",
+            "clusterIP": "None",
+            "publishNotReadyAddresses": true,
             "selector": store.names.selector(),
-            "ports": [{"name": "tcp-redis", "port": PORT, "targetPort": "redis", "protocol": "TCP"}],
+            "ports": ports(),
         },
     })
+}
+
+fn ports() -> Value {
+    json!([{"name": "tcp-redis", "port": PORT, "targetPort": "redis", "protocol": "TCP"}])
 }
 
 /// The disruption budget over all pods of the store.
 ///
 /// With one pod it lets every drain go on: a budget that kept the only pod would block the node's drain for ever and
 /// save nothing, as the sessions move with the volume or are lost with the process either way. It is there for a pod
-/// that is not healthy, which must not block a drain either.
+/// that is not healthy, which must not block a drain either. Of several pods one that is not healthy may be the last that has
+/// the sessions, so it goes only while all others are well.
 pub fn budget(store: &Validated) -> Value {
+    let unhealthy = match store.topology {
+        Topology::Standalone => "AlwaysAllow",
+        Topology::Replicated => "IfHealthyBudget",
+    };
     json!({
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": metadata(&store.names, store.names.store(), &store.uid),
         "spec": {
             "maxUnavailable": 1,
-            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "unhealthyPodEvictionPolicy": unhealthy,
             "selector": {"matchLabels": store.names.selector()},
         },
     })

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+
 use super::*;
 use crate::certificates::Pair;
 use crate::store::client::Password;
@@ -26,6 +30,7 @@ fn material(store: &Validated) -> Material {
     Material {
         admin: Password::new("admin password"),
         former_admin: None,
+        replication: (store.servers > 1).then(|| Password::new("replication password")),
         passwords: store
             .prefixes
             .keys()
@@ -52,7 +57,7 @@ fn a_store_with_everything() {
     let store = validated(spec, &nothing_but(&["shop"]), &arguments);
     let desired = build(&store, &material(&store));
     insta::assert_yaml_snapshot!("everything_stateful_set", desired.stateful_set);
-    insta::assert_yaml_snapshot!("everything_volume", desired.volume);
+    insta::assert_yaml_snapshot!("everything_volume", desired.volumes);
     insta::assert_yaml_snapshot!("everything_service", desired.service);
     insta::assert_yaml_snapshot!("everything_budget", desired.budget);
     assert_eq!(desired.obsolete, ["larder-user-gone"]);
@@ -67,7 +72,8 @@ fn a_store_with_as_little_as_possible() {
     );
     let desired = build(&store, &material(&store));
     insta::assert_yaml_snapshot!("little_stateful_set", desired.stateful_set);
-    assert_eq!(desired.volume, None);
+    assert_eq!(desired.volumes, Vec::<Value>::new());
+    assert_eq!(desired.members_service, None);
     let names: Vec<_> = desired
         .secrets
         .iter()
@@ -119,4 +125,78 @@ fn a_store_that_takes_over_what_another_left_keeps_its_pod() {
     second.uid = "u-2".to_owned();
     let template = |store| build(store, &material(store)).stateful_set["spec"].clone();
     assert_eq!(template(&first), template(&second));
+}
+
+#[test]
+fn several_servers() {
+    let spec = "{engine: Redis, topology: Replicated, replicas: 3, persistence: {size: 2Gi}}";
+    let store = validated(spec, &nothing_but(&["shop"]), &["--redis-image=redis:test"]);
+    let desired = build(&store, &material(&store));
+    insta::assert_yaml_snapshot!("replicated_stateful_set", desired.stateful_set);
+    insta::assert_yaml_snapshot!("replicated_service", desired.service);
+    insta::assert_yaml_snapshot!("replicated_members_service", desired.members_service);
+    insta::assert_yaml_snapshot!("replicated_budget", desired.budget);
+    let claims: Vec<_> = desired
+        .volumes
+        .iter()
+        .map(|claim| claim["metadata"]["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        claims,
+        ["data-larder-0", "data-larder-1", "data-larder-2", "data-larder-3"]
+    );
+    let names: Vec<_> = desired
+        .secrets
+        .iter()
+        .map(|secret| secret["metadata"]["name"].as_str().unwrap())
+        .collect();
+    assert!(names.contains(&"larder-replication"), "{names:?}");
+    let workload = desired.stateful_set.to_string();
+    assert!(!workload.contains(" password"), "{workload}");
+}
+
+#[test]
+fn several_servers_in_memory_without_tls() {
+    let store = validated(
+        "{topology: Replicated, tls: Disabled, memory: 64Mi}",
+        &nothing_but(&[]),
+        &["--valkey-image=valkey:test"],
+    );
+    let desired = build(&store, &material(&store));
+    insta::assert_yaml_snapshot!("replicated_in_memory_stateful_set", desired.stateful_set);
+    assert_eq!(desired.volumes, Vec::<Value>::new());
+}
+
+/// The claim in the StatefulSet cannot be changed, so that it stays as it was when volumes grow.
+#[test]
+fn volumes_grow_beside_the_stateful_set() {
+    let before = validated(
+        "{topology: Replicated, persistence: {size: 1Gi}}",
+        &nothing_but(&[]),
+        &[],
+    );
+    let mut found = nothing_but(&[]);
+    let set = build(&before, &material(&before)).stateful_set;
+    found.stateful_set = Some(serde_json::from_value::<StatefulSet>(set).unwrap().into());
+    let after = validated("{topology: Replicated, persistence: {size: 2Gi}}", &found, &[]);
+    let desired = build(&after, &material(&after));
+    let size = "/spec/resources/requests/storage";
+    assert_eq!(desired.volumes[0].pointer(size).unwrap(), "2Gi");
+    let template = &desired.stateful_set["spec"]["volumeClaimTemplates"][0];
+    assert_eq!(template.pointer(size).unwrap(), "1Gi");
+}
+
+#[test]
+fn a_primary_that_is_to_go_stays_until_another_has_taken_over() {
+    let mut found = nothing_but(&[]);
+    let pod = json!({"metadata": {"name": "larder-3", "labels": {"session-operator.dev/role": "primary"}}});
+    found
+        .pods
+        .insert(3, serde_json::from_value::<Pod>(pod).unwrap().into());
+    let replicas = |found| {
+        let store = validated("{topology: Replicated, replicas: 1}", found, &[]);
+        build(&store, &material(&store)).stateful_set["spec"]["replicas"].clone()
+    };
+    assert_eq!(replicas(&found), 4);
+    assert_eq!(replicas(&nothing_but(&[])), 2);
 }

@@ -1,9 +1,11 @@
-//! The servers: a StatefulSet with one pod.
+//! The servers: a StatefulSet.
+//!
+//! The template of topology Standalone must stay as it is, byte for byte: another one replaces the pod of every store.
 
 use serde_json::{Value, json};
 
-use super::{PORT, metadata};
-use crate::api::session_store::Engine;
+use super::{PORT, metadata, objects};
+use crate::api::session_store::{Engine, Topology};
 use crate::store::acl::PROBE;
 use crate::store::dereference::USERS_FILE;
 use crate::store::quantity;
@@ -27,20 +29,38 @@ pub const CONTAINER: &str = "server";
 /// Seconds that a server has to end: it writes what is left of its append-only file.
 const GRACE_SECONDS: i64 = 30;
 
+/// Where a server of several looks for its primary until the operator tells it: nobody listens there, and no name has to be
+/// looked up. So a server that starts, or starts again inside its pod, refuses to serve.
+const NOBODY: [&str; 2] = ["127.0.0.1", "1"];
+
+/// Seconds that a pod that is to end goes on, so that another server takes over from a primary before it is told to end.
+const HAND_OVER_SECONDS: i64 = 5;
+
+/// The part of the memory limit that keeps changes for replicas that were away for a moment.
+const BACKLOG_PART: i64 = 16;
+
+/// Least and most bytes of it.
+const BACKLOG: std::ops::RangeInclusive<i64> = (2 << 20)..=(64 << 20);
+
 /// The StatefulSet.
 pub fn stateful_set(store: &Validated) -> Value {
     let names = &store.names;
-    json!({
+    let (service, update) = match store.topology {
+        Topology::Standalone => (names.store().to_owned(), "RollingUpdate"),
+        // The operator knows who may be restarted next.
+        Topology::Replicated => (names.members(), "OnDelete"),
+    };
+    let mut set = json!({
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
         "metadata": metadata(names, names.store(), &store.uid),
         "spec": {
-            "replicas": 1,
-            "serviceName": names.store(),
+            "replicas": store.pods,
+            "serviceName": service,
             // A pod that cannot start because of its template is replaced when the template is mended; ordered, it
             // would be waited for.
             "podManagementPolicy": "Parallel",
-            "updateStrategy": {"type": "RollingUpdate"},
+            "updateStrategy": {"type": update},
             "selector": {"matchLabels": names.selector()},
             "template": {
                 "metadata": {
@@ -50,7 +70,22 @@ pub fn stateful_set(store: &Validated) -> Value {
                 "spec": pod(store),
             },
         },
-    })
+    });
+    if let (Topology::Replicated, Some(volume), Some(spec)) = (
+        store.topology,
+        &store.volume,
+        set.get_mut("spec").and_then(Value::as_object_mut),
+    ) {
+        // The claims themselves are made beside it.
+        let template = json!({
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "data"},
+            "spec": objects::claim(volume, store.template_size),
+        });
+        spec.insert("volumeClaimTemplates".into(), json!([template]));
+    }
+    set
 }
 
 fn pod(store: &Validated) -> Value {
@@ -63,6 +98,9 @@ fn pod(store: &Validated) -> Value {
         "containers": [server_container(store)],
         "volumes": volumes(store),
     });
+    if let (Topology::Replicated, Some(pod)) = (store.topology, pod.as_object_mut()) {
+        pod.insert("topologySpreadConstraints".into(), json!(spread(store)));
+    }
     if let (false, Some(pod)) = (store.pull_secrets.is_empty(), pod.as_object_mut()) {
         let secrets: Vec<Value> = store
             .pull_secrets
@@ -72,6 +110,22 @@ fn pod(store: &Validated) -> Value {
         pod.insert("imagePullSecrets".into(), json!(secrets));
     }
     pod
+}
+
+/// Over nodes and zones as far as there are any. A rule that had to hold would keep servers from starting in a small cluster;
+/// `survives` says where they are.
+fn spread(store: &Validated) -> Vec<Value> {
+    ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+        .iter()
+        .map(|key| {
+            json!({
+                "maxSkew": 1,
+                "topologyKey": key,
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": store.names.selector()},
+            })
+        })
+        .collect()
 }
 
 fn security(user: Option<i64>) -> Value {
@@ -116,7 +170,7 @@ fn server_container(store: &Validated) -> Value {
     if store.tls {
         mounts.push(json!({"name": "tls", "mountPath": TLS, "readOnly": true}));
     }
-    json!({
+    let mut container = json!({
         "name": CONTAINER,
         "image": store.image,
         "imagePullPolicy": "IfNotPresent",
@@ -131,7 +185,17 @@ fn server_container(store: &Validated) -> Value {
         "readinessProbe": probe(store, 5, 3),
         // Killing a server loses what it holds in memory, so only one that has been silent for minutes is killed.
         "livenessProbe": probe(store, 15, 12),
-    })
+    });
+    if let (Topology::Replicated, Some(container)) = (store.topology, container.as_object_mut()) {
+        let name = json!([{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
+        container.insert("env".into(), name);
+        // A replica without its primary refuses a PING and is alive. Killing it could lose the last copy.
+        container.insert("startupProbe".into(), any_answer(store, 1, 3600));
+        container.insert("livenessProbe".into(), any_answer(store, 15, 12));
+        let pause = json!({"preStop": {"sleep": {"seconds": HAND_OVER_SECONDS}}});
+        container.insert("lifecycle".into(), pause);
+    }
+    container
 }
 
 fn container_security() -> Value {
@@ -190,16 +254,45 @@ fn arguments(store: &Validated) -> Vec<String> {
     set("--tcp-keepalive", &["60"]);
     // Spring Session's index hears of sessions that expire or are deleted.
     set("--notify-keyspace-events", &["Egx"]);
+    if store.topology == Topology::Replicated {
+        set("--replicaof", &NOBODY);
+        // What a replica without its primary has may be old or nothing.
+        set("--replica-serve-stale-data", &["no"]);
+        if store.tls {
+            set("--tls-replication", &["yes"]);
+        }
+        let announced = store.names.member_host("$(POD_NAME)");
+        set("--replica-announce-ip", &[&announced]);
+        let backlog = (store.memory / BACKLOG_PART).clamp(*BACKLOG.start(), *BACKLOG.end());
+        set("--repl-backlog-size", &[&backlog.to_string()]);
+        // A replica that comes is wanted at once.
+        set("--repl-diskless-sync-delay", &["0"]);
+        // How a primary that fell silent is told from an idle one.
+        set("--repl-ping-replica-period", &["1"]);
+        set("--repl-timeout", &["20"]);
+    }
     settings
         .into_iter()
         .flat_map(|(name, values)| std::iter::once(name.to_owned()).chain(values))
         .collect()
 }
 
+/// Succeeds when the server takes a PING: it serves, or follows a primary.
 fn probe(store: &Validated, period_seconds: i32, failures: i32) -> Value {
+    exec(store, &["-e"], period_seconds, failures)
+}
+
+/// Succeeds when the server answers anything, errors included.
+fn any_answer(store: &Validated, period_seconds: i32, failures: i32) -> Value {
+    exec(store, &[], period_seconds, failures)
+}
+
+fn exec(store: &Validated, options: &[&str], period_seconds: i32, failures: i32) -> Value {
     let (_, client) = programs(store.engine);
     let port = PORT.to_string();
-    let mut command = vec![client, "-e", "--no-auth-warning", "-p", &port];
+    let mut command = vec![client];
+    command.extend(options);
+    command.extend(["--no-auth-warning", "-p", &port]);
     let authority = format!("{TLS}/ca.crt");
     if store.tls {
         command.extend(["--tls", "--cacert", &authority]);
@@ -221,11 +314,21 @@ fn volumes(store: &Validated) -> Vec<Value> {
         json!({"name": "users-secret", "secret": {"secretName": names.users_secret(), "defaultMode": 0o440}}),
         json!({"name": "users", "emptyDir": {"sizeLimit": "16Mi"}}),
     ];
-    volumes.push(if store.volume.is_some() {
-        json!({"name": "data", "persistentVolumeClaim": {"claimName": names.volume()}})
-    } else {
-        json!({"name": "data", "emptyDir": {"sizeLimit": "64Mi"}})
-    });
+    match (store.topology, &store.volume) {
+        (Topology::Standalone, Some(_)) => {
+            volumes.push(json!({"name": "data", "persistentVolumeClaim": {"claimName": names.volume()}}));
+        }
+        (Topology::Standalone, None) => {
+            volumes.push(json!({"name": "data", "emptyDir": {"sizeLimit": "64Mi"}}));
+        }
+        // The StatefulSet's own claim.
+        (Topology::Replicated, Some(_)) => {}
+        // A replica writes down what it gets from its primary before it reads it.
+        (Topology::Replicated, None) => {
+            let size = quantity::text(store.memory.saturating_mul(2));
+            volumes.push(json!({"name": "data", "emptyDir": {"sizeLimit": size}}));
+        }
+    }
     if store.tls {
         volumes.push(
             json!({"name": "tls", "secret": {"secretName": names.server_secret(), "defaultMode": 0o440}}),

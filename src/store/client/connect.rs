@@ -109,8 +109,20 @@ impl Credentials {
     }
 }
 
-/// Connects and authenticates.
+/// Connects, authenticates, and sees that the server takes a PING. A replica without its primary refuses one, and is there.
 pub async fn connect(endpoint: &Endpoint, credentials: &Credentials) -> Result<Connection, Failure> {
+    let mut connection = open(endpoint, credentials).await?;
+    // Without credentials nothing has been said yet.
+    match redis::cmd("PING").query_async::<()>(&mut connection.inner).await {
+        Err(error) if !matches!(error.code(), Some("NOPERM" | "MASTERDOWN")) => {
+            Err(refused(endpoint, credentials, &error))
+        }
+        _ => Ok(connection),
+    }
+}
+
+/// Connects and authenticates, whatever the server can do beyond that.
+pub async fn open(endpoint: &Endpoint, credentials: &Credentials) -> Result<Connection, Failure> {
     let stream = tcp(endpoint).await?;
     let Some(authority) = &endpoint.tls else {
         return authenticate(endpoint, credentials, stream, None).await;
@@ -199,7 +211,22 @@ where
     }
     let config = AsyncConnectionConfig::new().set_response_timeout(Some(COMMAND_TIMEOUT));
     let opened = MultiplexedConnection::new_with_config(&info, stream, config);
-    let failed = |error: &RedisError| match (error.kind(), error.code()) {
+    let (inner, driver) = tokio::time::timeout(HANDSHAKE_TIMEOUT, opened)
+        .await
+        .map_err(|_| endpoint.unreachable(format!("no answer within {} s", HANDSHAKE_TIMEOUT.as_secs())))?
+        .map_err(|error| refused(endpoint, credentials, &error))?;
+    Ok(Connection {
+        server: endpoint.server(),
+        credentials: credentials.described(),
+        inner,
+        driver: tokio::spawn(driver).abort_handle(),
+        certificate,
+    })
+}
+
+/// Why the first words were not taken.
+fn refused(endpoint: &Endpoint, credentials: &Credentials, error: &RedisError) -> Failure {
+    match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "ERR")) => {
             Failure::Authentication {
                 server: endpoint.server(),
@@ -214,21 +241,5 @@ where
         _ if endpoint.tls.is_none() && error.is_connection_dropped() => endpoint
             .tls_failed("it closed the connection at the first word without TLS; it probably expects TLS"),
         _ => endpoint.unreachable(super::answer(error)),
-    };
-    let (mut inner, driver) = tokio::time::timeout(HANDSHAKE_TIMEOUT, opened)
-        .await
-        .map_err(|_| endpoint.unreachable(format!("no answer within {} s", HANDSHAKE_TIMEOUT.as_secs())))?
-        .map_err(|error| failed(&error))?;
-    let driver = tokio::spawn(driver).abort_handle();
-    // Without credentials nothing has been said yet.
-    match redis::cmd("PING").query_async::<()>(&mut inner).await {
-        Err(error) if error.code() != Some("NOPERM") => Err(failed(&error)),
-        _ => Ok(Connection {
-            server: endpoint.server(),
-            credentials: credentials.described(),
-            inner,
-            driver,
-            certificate,
-        }),
     }
 }

@@ -17,7 +17,7 @@ use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind};
 use tokio::task::AbortHandle;
 
 pub use check::{Reached, check};
-pub use connect::{Authority, Credentials, Endpoint, Password, connect};
+pub use connect::{Authority, Credentials, Endpoint, Password, connect, open};
 
 use crate::api::conditions::reasons;
 
@@ -190,6 +190,77 @@ impl Connection {
     /// `ACL SAVE`: writes the users to the server's file, from which it reads them when it starts again.
     pub async fn acl_save(&mut self) -> Result<(), Failure> {
         self.command(&["ACL", "SAVE"]).await
+    }
+
+    /// The failure of an answer that cannot be read.
+    pub fn nonsense(&self, command: &str) -> Failure {
+        Failure::Refused {
+            server: self.server.clone(),
+            command: command.to_owned(),
+            cause: "its answer cannot be read".to_owned(),
+        }
+    }
+
+    /// `REPLICAOF`: follow the server at `host`, as the user `credentials` of that one.
+    pub async fn follow(
+        &mut self,
+        host: &str,
+        port: u16,
+        user: &str,
+        password: &Password,
+    ) -> Result<(), Failure> {
+        self.know_as(user, password).await?;
+        self.command(&["REPLICAOF", host, &port.to_string()]).await
+    }
+
+    /// Tells a server as whom to follow others, now or later.
+    pub async fn know_as(&mut self, user: &str, password: &Password) -> Result<(), Failure> {
+        self.set_config("masteruser", user).await?;
+        self.set_config("masterauth", password.reveal()).await
+    }
+
+    /// `REPLICAOF NO ONE`: take writes, with all that it has.
+    pub async fn promote(&mut self) -> Result<(), Failure> {
+        self.command(&["REPLICAOF", "NO", "ONE"]).await
+    }
+
+    /// `FAILOVER`: hold writes until the replica has everything, then follow it. The server answers before it has happened.
+    pub async fn hand_over(&mut self, host: &str, port: u16, limit: Duration) -> Result<(), Failure> {
+        let limit = limit.as_millis().to_string();
+        let port = port.to_string();
+        self.command(&["FAILOVER", "TO", host, &port, "TIMEOUT", &limit])
+            .await
+    }
+
+    /// `ACL SETUSER … on|off`: whether users are let in. Those that are in stay.
+    pub async fn admit(&mut self, users: &[String], let_in: bool) -> Result<(), Failure> {
+        let word = if let_in { "on" } else { "off" };
+        for user in users {
+            self.command::<()>(&["ACL", "SETUSER", user, word]).await?;
+        }
+        Ok(())
+    }
+
+    /// `CLIENT LIST`: whether any of the users is connected.
+    pub async fn has_clients_of(&mut self, users: &[String]) -> Result<bool, Failure> {
+        let list: String = self.command(&["CLIENT", "LIST", "TYPE", "normal"]).await?;
+        let mut words = list.split_whitespace();
+        Ok(words.any(|word| {
+            word.strip_prefix("user=")
+                .is_some_and(|user| users.iter().any(|known| known == user))
+        }))
+    }
+
+    /// `CLIENT KILL USER`: closes connections of users, who connect again, wherever their Service leads by then.
+    pub async fn close_clients_of(&mut self, users: &[String]) -> Result<(), Failure> {
+        for user in users {
+            match self.command::<i64>(&["CLIENT", "KILL", "USER", user]).await {
+                // A server that was not told of a user yet has no clients of it.
+                Ok(_) | Err(Failure::Refused { .. }) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(())
     }
 
     async fn raw<T: FromRedisValue>(&mut self, words: &[&str]) -> Result<T, RedisError> {

@@ -1,7 +1,12 @@
 //! What status says, by what was found.
 
 use super::*;
+use crate::store::replication::info::Link;
+use crate::store::replication::{
+    Address, Decision, Member, Observation, Pod, Record, Role, Server, State, Waits,
+};
 use crate::store::testing::{nothing_but, store, validated};
+use crate::store::trouble::unready;
 
 const MIB: i64 = 1 << 20;
 
@@ -24,6 +29,7 @@ fn after(former: Option<SessionStoreStatus>, facts: Facts, applied: &Applied) ->
         store: &validated("{}", &nothing_but(&["shop"]), &[]),
         applied,
         server: Ok(facts),
+        report: None,
     };
     compute(&subject, &verdict, &Time(jiff::Timestamp::UNIX_EPOCH))
 }
@@ -57,6 +63,7 @@ fn users_are_listed_once_the_server_knows_them_and_stay_while_it_is_away() {
             store: &validated("{}", &nothing_but(&["shop"]), &[]),
             applied: &nothing,
             server: Err(unready(&nothing_but(&["shop"]), None)),
+            report: None,
         };
         compute(&subject, &verdict, &Time(jiff::Timestamp::UNIX_EPOCH))
     };
@@ -109,4 +116,103 @@ fn a_store_that_runs_and_takes_no_sessions_is_not_ready() {
         ..Applied::default()
     };
     assert_eq!(reason(facts(1, 0), &refused), pair("True", "VolumeCannotGrow"));
+}
+
+/// A server of a store with several, as the watch sees it.
+fn member(ordinal: usize, role: Role, offset: i64) -> Member {
+    Member {
+        name: format!("larder-{ordinal}"),
+        pod: Pod {
+            uid: Some("u".to_owned()),
+            node: Some(format!("node-{ordinal}")),
+            ..Pod::default()
+        },
+        address: Address {
+            host: format!("10.0.0.{ordinal}"),
+            port: 6379,
+            announced: String::new(),
+        },
+        server: Server::Answers(State {
+            role,
+            run: String::new(),
+            history: Default::default(),
+            offset,
+            keys: 1,
+            loading: false,
+            handing_over: false,
+            replicas: Vec::new(),
+        }),
+        leaving: false,
+        volume: false,
+    }
+}
+
+#[test]
+fn of_several_servers_it_is_told_who_serves_and_who_has_everything() {
+    let link = |up| {
+        Role::Replica(Link {
+            host: "10.0.0.0".to_owned(),
+            port: 6379,
+            up,
+            ..Link::default()
+        })
+    };
+    let report = |second: bool, waits: Option<Waits>| Report {
+        seen: Observation {
+            members: vec![
+                member(0, Role::Primary, 300_000),
+                member(1, link(true), 100_000),
+                member(2, link(second), 300_000),
+            ],
+            record: Record {
+                epoch: 2,
+                primary: Some("larder-0".to_owned()),
+                ..Record::default()
+            },
+            without_primary: std::time::Duration::ZERO,
+        },
+        decision: Decision {
+            primary: Some("larder-0".to_owned()),
+            waits,
+            ..Decision::default()
+        },
+    };
+    let status = |report: &Report| {
+        let spec = "{topology: Replicated}";
+        let verdict = Verdict::Applied {
+            store: &validated(spec, &nothing_but(&["shop"]), &[]),
+            applied: &Applied::default(),
+            server: Ok(facts(42, 10)),
+            report: Some(report),
+        };
+        compute(&store(spec), &verdict, &Time(jiff::Timestamp::UNIX_EPOCH))
+    };
+    let ready = |status: &SessionStoreStatus| {
+        let ready = &status.conditions[0];
+        (ready.status.clone(), ready.reason.clone())
+    };
+    let is = |reason: &str| ("True".to_owned(), reason.to_owned());
+
+    let whole = status(&report(true, None));
+    assert_eq!(ready(&whole), is(reasons::READY));
+    let message = &whole.conditions[0].message;
+    assert!(
+        message.contains("larder-0 is the primary, and 2 of 2 replicas have everything")
+            && message.contains("a restart of all servers at once loses them"),
+        "{message}"
+    );
+    insta::assert_yaml_snapshot!("members", (&whole.members, &whole.replication));
+
+    let missing = status(&report(false, None));
+    assert_eq!(ready(&missing), is(reasons::REPLICAS_MISSING));
+    assert!(!missing.members[2].ready);
+    let waits = Waits {
+        reason: reasons::RESTART_WAITS,
+        message: "it waits".to_owned(),
+    };
+    let waiting = status(&report(false, Some(waits)));
+    assert_eq!(ready(&waiting), is(reasons::RESTART_WAITS));
+    assert!(waiting.conditions[0].message.ends_with("; it waits"));
+    assert!(report(true, None).differs_from(&report(false, None)));
+    assert!(!report(true, None).differs_from(&report(true, None)));
 }

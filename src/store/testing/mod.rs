@@ -34,10 +34,11 @@ pub fn nothing_but(prefixes: &[&str]) -> Dereferenced {
             .map(|prefix| ((*prefix).to_owned(), policies(prefix)))
             .collect(),
         stateful_set: None,
-        pod: None,
+        pods: BTreeMap::new(),
         service: None,
+        members_service: None,
         budget: None,
-        volume: None,
+        volumes: BTreeMap::new(),
         secrets: BTreeMap::new(),
         users: Users::default(),
         holders: BTreeSet::new(),

@@ -1,6 +1,6 @@
 //! A redis-server on loopback, with a folder of its own. Both go when it is dropped.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
@@ -71,6 +71,16 @@ pub struct Server {
     pub folder: PathBuf,
     /// Its port.
     pub port: u16,
+    words: Vec<String>,
+}
+
+fn spawn(folder: &Path, words: &[String]) -> Child {
+    Command::new("redis-server")
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(std::fs::File::create(folder.join("log")).unwrap())
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start redis-server: {error}; install Debian's redis-server"))
 }
 
 impl Server {
@@ -99,28 +109,54 @@ impl Server {
     }
 
     fn start(arguments: &[&str], listen: impl Fn(&PathBuf, u16) -> Vec<String>) -> Self {
+        Self::with_words(|folder, port| {
+            let mut words = ["--bind", "127.0.0.1", "--save", "", "--dir"]
+                .map(str::to_owned)
+                .to_vec();
+            words.push(folder.display().to_string());
+            words.extend(listen(folder, port));
+            words.extend(arguments.iter().map(|word| (*word).to_owned()));
+            words
+        })
+    }
+
+    /// With the words that are made for its folder and port.
+    pub fn with_words(words: impl Fn(&PathBuf, u16) -> Vec<String>) -> Self {
         let port = free_port();
         let folder = std::env::temp_dir().join(format!("session-operator-{:016x}", fastrand::u64(..)));
         std::fs::create_dir(&folder).unwrap();
-        let child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--dir"])
-            .arg(&folder)
-            .args(listen(&folder, port))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(std::fs::File::create(folder.join("log")).unwrap())
-            .spawn()
-            .unwrap_or_else(|error| {
-                panic!("cannot start redis-server: {error}; install Debian's redis-server")
-            });
-        let server = Self { child, folder, port };
+        let words = words(&folder, port);
+        let child = spawn(&folder, &words);
+        let server = Self {
+            child,
+            folder,
+            port,
+            words,
+        };
+        server.until_started();
+        server
+    }
+
+    /// SIGKILL, and the same again at once, at the same port and in the same folder.
+    pub fn kill_and_start(&mut self) {
+        self.kill();
+        self.child = spawn(&self.folder, &self.words);
+        self.until_started();
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn until_started(&self) {
         let deadline = Instant::now() + Duration::from_secs(20);
         // It listens before it has read its users' file, so that a connection alone tells nothing.
-        while !server.log().contains("Ready to accept connections") {
-            assert!(Instant::now() < deadline, "redis-server: {}", server.log());
+        while !self.log().contains("Ready to accept connections") {
+            assert!(Instant::now() < deadline, "redis-server: {}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
-        server
     }
 
     /// How clients reach it, without TLS.

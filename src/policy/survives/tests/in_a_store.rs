@@ -1,15 +1,22 @@
 //! Sessions in a store.
 
 use super::*;
-use crate::api::session_store::Topology;
-use crate::policy::sessions::source::Promise;
+use crate::policy::sessions::source::{Promise, Replicas};
 use crate::policy::survives::StoreFacts;
 
 fn standalone(persistent: bool) -> Promise {
     Promise::Store {
         name: "sessions".to_owned(),
-        topology: Topology::Standalone,
         persistent,
+        replicas: None,
+    }
+}
+
+fn replicated(persistent: bool, synced: usize, elsewhere: usize) -> Promise {
+    Promise::Store {
+        name: "sessions".to_owned(),
+        persistent,
+        replicas: Some(Replicas { synced, elsewhere }),
     }
 }
 
@@ -45,6 +52,7 @@ fn outcome(store: StoreFacts<'_>, event: Event) -> (Outcome, String) {
 fn snapshots_of_whole_tables() {
     assert_yaml_snapshot!("standalone_in_memory", table(facts(&standalone(false))));
     assert_yaml_snapshot!("standalone_persistent", table(facts(&standalone(true))));
+    assert_yaml_snapshot!("replicated", table(facts(&replicated(false, 2, 2))));
     assert_yaml_snapshot!("external", table(facts(&Promise::External)));
 }
 
@@ -84,6 +92,59 @@ fn each_row_flips_with_the_fact_it_stands_on() {
         outcome(facts(&memory), Event::OperatorDown),
         is(Outcome::Kept, reasons::IN_STORE)
     );
+}
+
+#[test]
+fn a_store_with_replicas_promises_as_much_as_they_are_good_for() {
+    let kept = is(Outcome::Kept, reasons::STORE_FAILS_OVER);
+    let (whole, near, none) = (
+        replicated(false, 2, 1),
+        replicated(false, 2, 0),
+        replicated(false, 0, 0),
+    );
+    let on_volumes = replicated(true, 0, 0);
+    for (promise, event, expected) in [
+        (&whole, Event::StoreRestart, &kept),
+        (&whole, Event::NodeLoss, &kept),
+        (&near, Event::StoreRestart, &kept),
+        (
+            &near,
+            Event::NodeLoss,
+            &is(Outcome::Partly, reasons::STORE_ON_ONE_NODE),
+        ),
+        (
+            &none,
+            Event::StoreRestart,
+            &is(Outcome::Lost, reasons::STORE_IN_MEMORY),
+        ),
+        (
+            &on_volumes,
+            Event::StoreRestart,
+            &is(Outcome::Partly, reasons::STORE_PERSISTS),
+        ),
+        (
+            &whole,
+            Event::StoreLoss,
+            &is(Outcome::Lost, reasons::STORE_HAS_ALL),
+        ),
+        (
+            &whole,
+            Event::OperatorDown,
+            &is(Outcome::Partly, reasons::FAILOVER_WAITS),
+        ),
+        (&whole, Event::PodLoss, &is(Outcome::Kept, reasons::IN_STORE)),
+    ] {
+        assert_eq!(&outcome(facts(promise), event), expected, "{promise:?} {event:?}");
+    }
+    let webhook = StoreFacts {
+        webhook: true,
+        ..facts(&whole)
+    };
+    let row = table(webhook)
+        .into_iter()
+        .find(|row| row.event == Event::OperatorDown)
+        .unwrap();
+    assert!(row.message.contains("admission of them fails"), "{}", row.message);
 }
 
 #[test]

@@ -1,0 +1,242 @@
+//! A store with topology Replicated and the shop that keeps its sessions there, for tests in which servers fail.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams};
+use serde_json::{Value, json};
+use session_operator::api::SessionStore;
+use session_operator::api::session_store::{FailoverCause, MemberRole, StoreReplication};
+use session_operator::drill::{Class, Options, Report};
+
+use crate::Cluster;
+use crate::app::{Running, SHOP};
+use crate::policy::{Policies, in_store};
+use crate::store;
+use crate::users::users;
+use crate::wait::eventually;
+
+/// Name of the store.
+pub const STORE: &str = "sessions";
+
+/// Label of its pods.
+const SERVERS: &str = "session-operator.dev/store=sessions";
+
+/// Label of the pod to which the Service leads.
+const IS_PRIMARY: &str = "session-operator.dev/store=sessions,session-operator.dev/role=primary";
+
+/// How long a store may take to be whole again: a pod is made, started, and gets everything.
+pub const WHOLE_LIMIT: Duration = Duration::from_mins(2);
+
+/// How long all servers may take to be replaced one by one.
+const ROLLED_LIMIT: Duration = Duration::from_mins(5);
+
+/// A store and the shop that keeps its sessions there.
+pub struct Scene<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// The namespace.
+    pub namespace: &'a str,
+    /// The shop.
+    pub shop: Running,
+    /// Where users come in.
+    pub entry: SocketAddr,
+}
+
+impl<'a> Scene<'a> {
+    /// Makes store, shop and policy, and waits until every server does its part and every pod uses the store.
+    ///
+    /// # Errors
+    /// When that does not come about in time.
+    pub async fn set_up(cluster: &'a Cluster, namespace: &'a str, store: Value) -> Result<Self> {
+        let (made, shop) = tokio::join!(store::create(cluster, namespace, STORE, store), async {
+            SHOP.manifests(namespace)?.behind_traefik(cluster).await
+        });
+        made?;
+        let (shop, entry) = shop?;
+        let scene = Self {
+            cluster,
+            namespace,
+            shop,
+            entry,
+        };
+        scene.whole().await?;
+        let policies = Policies::new(&cluster.client, namespace);
+        policies
+            .shared(in_store(SHOP, &json!({"storeRef": {"name": STORE}})))
+            .await?;
+        Ok(scene)
+    }
+
+    /// Pods of the namespace.
+    pub fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.cluster.client.clone(), self.namespace)
+    }
+
+    /// Stores of the namespace.
+    pub fn stores(&self) -> Api<SessionStore> {
+        Api::namespaced(self.cluster.client.clone(), self.namespace)
+    }
+
+    /// Waits until one server is primary and all others have everything.
+    ///
+    /// # Errors
+    /// When that does not come about in time.
+    pub async fn whole(&self) -> Result<StoreReplication> {
+        let what = format!("every server of {}/{STORE} does its part", self.namespace);
+        eventually(&what, WHOLE_LIMIT, || async {
+            let store = self.stores().get(STORE).await?;
+            let status = store.status.clone().unwrap_or_default();
+            let primaries = status
+                .members
+                .iter()
+                .filter(|member| member.role == MemberRole::Primary)
+                .count();
+            let ready = status.conditions.first().map(|ready| ready.reason.as_str());
+            let is_whole = primaries == 1
+                && status.members.len() == store.spec.servers()
+                && status.members.iter().all(|member| member.ready)
+                && status.observed_generation == store.metadata.generation
+                && ready == Some("Ready");
+            Ok(match (is_whole, status.replication.clone()) {
+                (true, Some(replication)) => Ok(replication),
+                _ => Err(status),
+            })
+        })
+        .await
+    }
+
+    /// The pod to which the Service leads.
+    ///
+    /// # Errors
+    /// When there is not exactly one.
+    pub async fn primary(&self) -> Result<Pod> {
+        let labelled = ListParams::default().labels(IS_PRIMARY);
+        let mut pods = self.pods().list(&labelled).await?.items;
+        ensure!(pods.len() == 1, "{} pods are labelled as primary", pods.len());
+        pods.pop().context("a pod")
+    }
+
+    /// Waits until another server is primary, and gives what is told of the change.
+    ///
+    /// # Errors
+    /// When that does not come about in time.
+    pub async fn another_than(&self, former: &StoreReplication) -> Result<StoreReplication> {
+        eventually("another primary", WHOLE_LIMIT, || async {
+            let status = self.stores().get(STORE).await?.status.unwrap_or_default();
+            let replication = status.replication.clone().unwrap_or_default();
+            let is_other = replication.epoch > former.epoch;
+            Ok(if is_other { Ok(replication) } else { Err(status) })
+        })
+        .await
+    }
+
+    /// Drills the shop around something that a test does, and prints what users saw of it.
+    ///
+    /// # Errors
+    /// When the event or the drill fails.
+    pub async fn drill<F>(&self, options: Options, name: &str, event: F) -> Result<Report>
+    where
+        F: AsyncFnOnce() -> Result<()>,
+    {
+        let report = self.shop.drill_with(self.entry, options, name, event).await?;
+        eprintln!(
+            "{name}: {} of {} requests failed, over {} ms for the user who had it worst; {} users lost",
+            report.failed(),
+            report.requests,
+            longest_gap(&report).as_millis(),
+            report.count(Class::Lost)
+        );
+        Ok(report)
+    }
+
+    /// Uids of the servers' pods.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub async fn uids(&self) -> Result<Vec<String>> {
+        let pods = self.pods().list(&ListParams::default().labels(SERVERS)).await?;
+        Ok(pods.iter().filter_map(ResourceExt::uid).collect())
+    }
+
+    /// Waits until no pod of `former` is left and all is well.
+    ///
+    /// # Errors
+    /// When that does not come about in time.
+    pub async fn rolled(&self, former: &[String]) -> Result<()> {
+        eventually("every server to be replaced", ROLLED_LIMIT, || async {
+            let now = self.uids().await?;
+            let left: Vec<&String> = now.iter().filter(|uid| former.contains(uid)).collect();
+            Ok(if left.is_empty() && now.len() == former.len() {
+                Ok(())
+            } else {
+                Err(format!("{left:?} of {now:?} are left"))
+            })
+        })
+        .await?;
+        self.whole().await.map(|_| ())
+    }
+
+    /// Deletes the pods of all servers at once, without time to end.
+    ///
+    /// # Errors
+    /// When they cannot be deleted.
+    pub async fn delete_all(&self) -> Result<()> {
+        let at_once = DeleteParams::default().grace_period(0);
+        self.pods()
+            .delete_collection(&at_once, &ListParams::default().labels(SERVERS))
+            .await?;
+        Ok(())
+    }
+
+    /// SIGKILL to the process of a server; its container is back, empty, within a second or so.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub async fn kill(&self, pod: &str) -> Result<()> {
+        let arguments = ["kill", "-n", self.namespace, pod, "server"];
+        self.cluster.run(arguments).await.map(|_| ())
+    }
+}
+
+/// From the first to the last failed request, for the user for whom that was longest.
+pub fn longest_gap(report: &Report) -> Duration {
+    let worst = report.people.iter().filter_map(|person| {
+        let first = person.failures.first()?.at_ms;
+        let last = person.failures.last()?.at_ms;
+        Some(last.saturating_sub(first))
+    });
+    Duration::from_millis(worst.max().unwrap_or_default())
+}
+
+/// Why the primary last changed.
+pub fn cause(replication: &StoreReplication) -> Option<FailoverCause> {
+    replication.last_failover.as_ref().map(|failover| failover.cause)
+}
+
+/// Users who often ask, and write all the while.
+pub fn busy_users() -> Options {
+    Options {
+        period: Duration::from_millis(250),
+        write_every: 3,
+        timeout: Duration::from_secs(5),
+        event_limit: 2 * ROLLED_LIMIT,
+        ..users()
+    }
+}
+
+/// Users who have written all that they have before a crash: replication is asynchronous.
+pub fn calm_users() -> Options {
+    Options {
+        write_every: 0,
+        ..busy_users()
+    }
+}
+
+/// A store in memory. Redis: the Valkey that the test cluster can get speaks no TLS.
+pub fn in_memory() -> Value {
+    json!({"engine": "Redis", "topology": "Replicated", "memory": "64Mi", "deletionPolicy": "Delete"})
+}

@@ -1,0 +1,175 @@
+//! Metrics of the servers of stores with topology Replicated. Names of stores and of their servers are labels here: there are
+//! a few of each, and an alert has to say which.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MemberLabels {
+    namespace: String,
+    store: String,
+    member: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RoleLabels {
+    namespace: String,
+    store: String,
+    member: String,
+    role: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailoverLabels {
+    namespace: String,
+    store: String,
+    cause: String,
+}
+
+/// One server as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberFacts {
+    /// Its pod.
+    pub member: String,
+    /// What it is: Primary, Replica or Unknown.
+    pub role: &'static str,
+    /// How far it is, in bytes, if it answers.
+    pub offset: Option<i64>,
+    /// Bytes that a connected replica lacks.
+    pub lag: Option<i64>,
+}
+
+/// The registered families. Clones share the same values.
+#[derive(Clone, Debug, Default)]
+pub struct StoreMetrics {
+    roles: Family<RoleLabels, Gauge>,
+    offsets: Family<MemberLabels, Gauge>,
+    lags: Family<MemberLabels, Gauge>,
+    failovers: Family<FailoverLabels, Counter>,
+    shown: Arc<Mutex<HashMap<String, Shown>>>,
+}
+
+/// What is shown of one store.
+#[derive(Debug, Default)]
+struct Shown {
+    roles: HashSet<RoleLabels>,
+    offsets: HashSet<MemberLabels>,
+    lags: HashSet<MemberLabels>,
+    failovers: HashSet<FailoverLabels>,
+}
+
+impl StoreMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let families = Self::default();
+        registry.register(
+            "store_member_role",
+            "1 for what each server of a replicated store is: Primary, Replica or Unknown",
+            families.roles.clone(),
+        );
+        registry.register(
+            "store_member_offset_bytes",
+            "How far a server of a replicated store is in the history of changes",
+            families.offsets.clone(),
+        );
+        registry.register(
+            "store_member_lag_bytes",
+            "Bytes of the primary's changes that a connected replica does not have yet",
+            families.lags.clone(),
+        );
+        registry.register(
+            "store_failovers",
+            "Changes of the primary of a replicated store, by cause",
+            families.failovers.clone(),
+        );
+        families
+    }
+
+    fn with<T>(&self, store: &str, work: impl FnOnce(&mut Shown) -> T) -> T {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        work(shown.entry(store.to_owned()).or_default())
+    }
+
+    /// Shows the servers of a store as they are.
+    pub fn observe(&self, namespace: &str, store: &str, members: &[MemberFacts]) {
+        let labels = |facts: &MemberFacts| MemberLabels {
+            namespace: namespace.to_owned(),
+            store: store.to_owned(),
+            member: facts.member.clone(),
+        };
+        let mut now = Shown::default();
+        for facts in members {
+            let role = RoleLabels {
+                namespace: namespace.to_owned(),
+                store: store.to_owned(),
+                member: facts.member.clone(),
+                role: facts.role,
+            };
+            self.roles.get_or_create(&role).set(1);
+            now.roles.insert(role);
+            if let Some(offset) = facts.offset {
+                self.offsets.get_or_create(&labels(facts)).set(offset);
+                now.offsets.insert(labels(facts));
+            }
+            if let Some(lag) = facts.lag {
+                self.lags.get_or_create(&labels(facts)).set(lag);
+                now.lags.insert(labels(facts));
+            }
+        }
+        self.with(&key(namespace, store), |shown| {
+            now.failovers = std::mem::take(&mut shown.failovers);
+            for gone in shown.roles.difference(&now.roles) {
+                self.roles.remove(gone);
+            }
+            for gone in shown.offsets.difference(&now.offsets) {
+                self.offsets.remove(gone);
+            }
+            for gone in shown.lags.difference(&now.lags) {
+                self.lags.remove(gone);
+            }
+            *shown = now;
+        });
+    }
+
+    /// Counts a change of the primary.
+    pub fn failed_over(&self, namespace: &str, store: &str, cause: &str) {
+        let labels = FailoverLabels {
+            namespace: namespace.to_owned(),
+            store: store.to_owned(),
+            cause: cause.to_owned(),
+        };
+        self.failovers.get_or_create(&labels).inc();
+        self.with(&key(namespace, store), |shown| shown.failovers.insert(labels));
+    }
+
+    /// Shows nothing of a store any more.
+    pub fn forget(&self, namespace: &str, store: &str) {
+        let shown = self
+            .shown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key(namespace, store));
+        let Some(shown) = shown else { return };
+        for labels in &shown.roles {
+            self.roles.remove(labels);
+        }
+        for labels in &shown.offsets {
+            self.offsets.remove(labels);
+        }
+        for labels in &shown.lags {
+            self.lags.remove(labels);
+        }
+        for labels in &shown.failovers {
+            self.failovers.remove(labels);
+        }
+    }
+}
+
+fn key(namespace: &str, store: &str) -> String {
+    format!("{namespace}/{store}")
+}

@@ -1,0 +1,395 @@
+//! Does what was decided.
+//!
+//! A promotion is recorded and the labels are changed before the server is told: clients are on their way to it by then, and
+//! an operator that ends in between leaves a store that has no primary, which the next one finds, rather than two.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::observe::Access;
+use super::{Action, Member, Observation, Record, Role, State};
+use crate::api::session_store::{Failover, FailoverCause};
+use crate::runtime::writer::WriteError;
+use crate::store::client::{Connection, Failure};
+use crate::store::names::{PRIMARY, REPLICA};
+
+/// How long a primary holds writes until a replica has everything, before it goes on as primary.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the replica may take to be primary after that.
+const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long clients of the primary are waited for before it hands over. Those that connect anew for each request are done in
+/// milliseconds; those that stay connected are served for so long, and connect again.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Pause between looks whether they are done.
+const DRAIN_PAUSE: Duration = Duration::from_millis(25);
+
+/// Pause between looks whether it is.
+const TAKE_OVER_PAUSE: Duration = Duration::from_millis(20);
+
+/// When connections to a server that is not the primary any more are closed: those that are open, and those that came in before
+/// the door was shut.
+const CLOSE_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(300), Duration::from_secs(1)];
+
+/// How long the door of such a server is shut: nodes go on leading clients there for a moment, seconds on a busy machine.
+const CLOSED_FOR: Duration = Duration::from_secs(5);
+
+/// How long one that takes part in a hand-over is taken for shut, should nobody say how it ended.
+const HAND_OVER_CLOSED_FOR: Duration = Duration::from_secs(15);
+
+/// Servers whose users are shut out for now, by name, each until when. Who tells servers of their users leaves these alone.
+#[derive(Clone, Debug, Default)]
+pub struct Doors(Arc<Mutex<HashMap<String, Instant>>>);
+
+impl Doors {
+    fn with<T>(&self, work: impl FnOnce(&mut HashMap<String, Instant>) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn shut(&self, member: &Member, time: Duration) {
+        self.with(|doors| doors.insert(member.name.clone(), Instant::now() + time));
+    }
+
+    fn open(&self, name: &str) {
+        self.with(|doors| doors.remove(name));
+    }
+
+    /// Those that are shut now.
+    pub fn shut_now(&self) -> BTreeSet<String> {
+        let now = Instant::now();
+        self.with(|doors| {
+            doors.retain(|_, until| *until > now);
+            doors.keys().cloned().collect()
+        })
+    }
+}
+
+/// Where the servers are: what has to be written beside what they are told.
+pub trait Surroundings {
+    /// Keeps the record.
+    fn record(&self, record: &Record) -> impl Future<Output = Result<(), WriteError>> + Send;
+    /// Labels a pod.
+    fn label(&self, member: &Member, role: &str) -> impl Future<Output = Result<(), WriteError>> + Send;
+    /// Deletes a pod; another one is made.
+    fn restart(&self, member: &Member) -> impl Future<Output = Result<(), WriteError>> + Send;
+}
+
+/// Why something could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A write to the API server failed.
+    #[error("{}", .0.explain())]
+    Write(#[from] WriteError),
+    /// A server refused, or did not answer.
+    #[error("{}", .0.explain())]
+    Server(#[from] Failure),
+    /// The primary does not know the replica that is to take over.
+    #[error("primary {from} does not list replica {to} as one that has everything")]
+    NotListed {
+        /// The primary.
+        from: String,
+        /// The replica.
+        to: String,
+    },
+    /// The replica did not become primary in time.
+    #[error("replica {to} did not take over within {} s", TAKE_OVER_TIMEOUT.as_secs())]
+    NotTaken {
+        /// The replica.
+        to: String,
+    },
+}
+
+/// Does what was decided, with what was seen.
+pub struct Actor<'a, S> {
+    /// Where the servers are.
+    pub surroundings: &'a S,
+    /// How they are reached.
+    pub access: &'a Access,
+    /// What was seen.
+    pub seen: &'a Observation,
+    /// Servers whose users are shut out.
+    pub doors: &'a Doors,
+}
+
+impl<S: Surroundings> Actor<'_, S> {
+    /// Does one thing. Returns the record, if it is another one afterwards.
+    pub async fn act(&self, action: &Action, now: jiff::Timestamp) -> Result<Option<Record>, Error> {
+        match action {
+            Action::Promote { member, cause } => self.promote(member, *cause, now).await.map(Some),
+            Action::HandOver { from, to } => self.hand_over(from, to, now).await.map(Some),
+            Action::Follow { member, primary } => {
+                if let (Some(member), Some(primary)) = (self.member(member), self.member(primary)) {
+                    self.follow(member, primary).await?;
+                }
+                Ok(None)
+            }
+            Action::Label { member, role } => {
+                if let Some(member) = self.member(member) {
+                    self.label(member, role).await?;
+                }
+                Ok(None)
+            }
+            Action::Note { member } => {
+                let Some(member) = self.member(member) else {
+                    return Ok(None);
+                };
+                let record = noted(&self.seen.record, member);
+                self.surroundings.record(&record).await?;
+                Ok(Some(record))
+            }
+            Action::Restart { member } => {
+                if let Some(member) = self.member(member) {
+                    self.surroundings.restart(member).await?;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn member(&self, name: &str) -> Option<&Member> {
+        self.seen.members.iter().find(|member| member.name == name)
+    }
+
+    async fn label(&self, member: &Member, role: &str) -> Result<(), Error> {
+        match self.surroundings.label(member, role).await {
+            // A pod that is gone leads nobody anywhere.
+            Ok(()) | Err(WriteError::Gone) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Records who is about to be primary, and leads clients there.
+    async fn announce(
+        &self,
+        member: &Member,
+        cause: FailoverCause,
+        now: jiff::Timestamp,
+    ) -> Result<Record, Error> {
+        let record = promoted(&self.seen.record, member, cause, now);
+        let labels = self.seen.members.iter().filter(|other| other.pod.uid.is_some());
+        let labels = labels.map(|other| {
+            let role = if other.name == member.name {
+                PRIMARY
+            } else {
+                REPLICA
+            };
+            async move {
+                if other.pod.label.as_deref() == Some(role) {
+                    return Ok(());
+                }
+                self.label(other, role).await
+            }
+        });
+        let recording = async { self.surroundings.record(&record).await.map_err(Error::from) };
+        futures::future::try_join(recording, futures::future::try_join_all(labels)).await?;
+        Ok(record)
+    }
+
+    async fn promote(&self, name: &str, cause: FailoverCause, now: jiff::Timestamp) -> Result<Record, Error> {
+        let Some(member) = self.member(name) else {
+            return Ok(self.seen.record.clone());
+        };
+        let record = self.announce(member, cause, now).await?;
+        let mut connection = self.access.connect(&member.address).await?;
+        self.doors.open(name);
+        connection.promote().await?;
+        // An operator that ended while it handed over may have left them shut out.
+        connection.admit(&self.access.users, true).await?;
+        self.gather(member).await;
+        Ok(record)
+    }
+
+    /// While the primary is changed, nobody new is let in at either server: a client that reads its session here and may not
+    /// write it a moment later has often told its user already that all is well (PHP writes after it has answered). Those that
+    /// are in go on, and are waited for.
+    async fn hand_over(&self, from: &str, to: &str, now: jiff::Timestamp) -> Result<Record, Error> {
+        let (Some(primary), Some(replica)) = (self.member(from), self.member(to)) else {
+            return Ok(self.seen.record.clone());
+        };
+        let known = primary.state().and_then(|state| listed(state, replica));
+        let (host, port) = known.ok_or_else(|| Error::NotListed {
+            from: from.to_owned(),
+            to: to.to_owned(),
+        })?;
+        let (mut former, mut next) = futures::future::try_join(
+            self.access.connect(&primary.address),
+            self.access.connect(&replica.address),
+        )
+        .await?;
+        let users = &self.access.users;
+        self.doors.shut(primary, HAND_OVER_CLOSED_FOR);
+        self.doors.shut(replica, HAND_OVER_CLOSED_FOR);
+        let outcome = async {
+            futures::future::try_join(former.admit(users, false), next.admit(users, false)).await?;
+            // It follows the replica by itself afterwards.
+            former
+                .know_as(&self.access.follower, &self.access.password)
+                .await?;
+            let record = self.announce(replica, FailoverCause::Planned, now).await?;
+            let begun = Instant::now();
+            while former.has_clients_of(users).await? && begun.elapsed() < DRAIN_TIMEOUT {
+                tokio::time::sleep(DRAIN_PAUSE).await;
+            }
+            former.hand_over(&host, port, HAND_OVER_TIMEOUT).await?;
+            taken_over(&mut next, to).await?;
+            Ok::<_, Error>(record)
+        }
+        .await;
+        // Where this fails, users are let in when the servers are told of them.
+        self.doors.open(&replica.name);
+        let admitted = next.admit(users, true).await;
+        if outcome.is_err() {
+            // It still is primary, or will be found not to be.
+            self.doors.open(&primary.name);
+            former.admit(users, true).await?;
+        } else {
+            self.close_clients(primary);
+            self.gather(replica).await;
+        }
+        admitted?;
+        outcome
+    }
+
+    /// Lets all others follow a new primary. What fails here is found and done at the next look.
+    async fn gather(&self, primary: &Member) {
+        let others = self.seen.members.iter().filter(|member| {
+            member.name != primary.name
+                && !member.pod.terminating
+                && member
+                    .state()
+                    .is_some_and(|state| !state.loading && !state.handing_over)
+        });
+        let told = others.map(|member| async move {
+            // The former primary is on its way by itself.
+            if member.is_primary() {
+                return;
+            }
+            if let Err(error) = self.follow(member, primary).await {
+                tracing::info!(server = member.name, %error, "not told of the new primary yet");
+            }
+        });
+        futures::future::join_all(told).await;
+    }
+
+    async fn follow(&self, member: &Member, primary: &Member) -> Result<(), Error> {
+        let mut connection = self.access.connect(&member.address).await?;
+        connection
+            .follow(
+                &primary.address.host,
+                primary.address.port,
+                &self.access.follower,
+                &self.access.password,
+            )
+            .await?;
+        if !member.follows(primary) {
+            self.close_clients(member);
+        }
+        Ok(())
+    }
+
+    /// Shuts applications out of a server that is not the primary, for a while: a client that reads its session there cannot write
+    /// it. Then they are let in again, as it may be primary some day.
+    fn close_clients(&self, member: &Member) {
+        let (access, address, name) = (self.access.clone(), member.address.clone(), member.name.clone());
+        let doors = self.doors.clone();
+        doors.shut(member, CLOSED_FOR);
+        tokio::spawn(async move {
+            let begun = Instant::now();
+            for after in CLOSE_AFTER {
+                tokio::time::sleep(after.saturating_sub(begun.elapsed())).await;
+                if let Err(error) = close(&access, &address).await {
+                    tracing::debug!(server = name, %error, "connections not closed");
+                }
+            }
+            tokio::time::sleep(CLOSED_FOR.saturating_sub(begun.elapsed())).await;
+            doors.open(&name);
+            let admitted = async { access.connect(&address).await?.admit(&access.users, true).await };
+            if let Err(error) = admitted.await {
+                tracing::info!(server = name, %error, "users are let in when it is told of them again");
+            }
+        });
+    }
+}
+
+/// Waits until a server is primary.
+async fn taken_over(next: &mut Connection, name: &str) -> Result<(), Error> {
+    let begun = Instant::now();
+    loop {
+        let info = next.info().await?;
+        if State::from_info(&info).is_some_and(|state| state.role == Role::Primary) {
+            return Ok(());
+        }
+        if begun.elapsed() > TAKE_OVER_TIMEOUT {
+            return Err(Error::NotTaken { to: name.to_owned() });
+        }
+        tokio::time::sleep(TAKE_OVER_PAUSE).await;
+    }
+}
+
+/// Shuts applications out of a server and closes their connections, unless it is primary by now. It is shut first: it may be
+/// made primary, and opened, between a look and what follows from it.
+async fn close(access: &Access, address: &super::Address) -> Result<(), Failure> {
+    let mut connection = access.connect(address).await?;
+    connection.admit(&access.users, false).await?;
+    let info = connection.info().await?;
+    if State::from_info(&info).is_some_and(|state| state.role == Role::Primary) {
+        return connection.admit(&access.users, true).await;
+    }
+    connection.close_clients_of(&access.users).await
+}
+
+/// How the primary calls a replica that has everything.
+fn listed(primary: &State, replica: &Member) -> Option<(String, u16)> {
+    primary
+        .replicas
+        .iter()
+        .find(|(host, port)| {
+            (*host == replica.address.announced || *host == replica.address.host)
+                && *port == replica.address.port
+        })
+        .cloned()
+}
+
+/// The record once a server is made primary. Its history keeps the former name until it is seen: replicas that have not heard
+/// of the change have that one.
+fn promoted(former: &Record, member: &Member, cause: FailoverCause, now: jiff::Timestamp) -> Record {
+    Record {
+        epoch: former.epoch + 1,
+        primary: Some(member.name.clone()),
+        uid: member.pod.uid.clone(),
+        history: former.history.clone(),
+        last_failover: if cause == FailoverCause::Created {
+            None
+        } else {
+            Some(Failover {
+                time: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+                from: former.primary.clone(),
+                to: member.name.clone(),
+                cause,
+            })
+        },
+    }
+}
+
+/// The record once a server is seen to be primary.
+fn noted(former: &Record, member: &Member) -> Record {
+    let same = former.primary.as_deref() == Some(member.name.as_str());
+    Record {
+        epoch: if same && former.epoch > 0 {
+            former.epoch
+        } else {
+            former.epoch + 1
+        },
+        primary: Some(member.name.clone()),
+        uid: member.pod.uid.clone(),
+        history: member.state().and_then(|state| state.history.first().cloned()),
+        // One that was recorded and did not come about is none.
+        last_failover: former
+            .last_failover
+            .clone()
+            .filter(|failover| failover.to == member.name),
+    }
+}
