@@ -265,7 +265,7 @@ mod tests {
         let old = || {
             pod(|pod| {
                 pod["metadata"]["labels"] =
-                    json!({"controller-revision-hash": "larder-a", "session-operator.dev/role": "primary"})
+                    json!({"controller-revision-hash": "larder-a", "session-operator.dev/role": "primary"});
             })
         };
         let member = member_of(old(), &set(2));
