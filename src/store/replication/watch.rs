@@ -310,11 +310,8 @@ impl Watcher {
                         promoted = Some(to.clone());
                     }
                     if let Some(record) = record {
-                        let changed = record.primary != self.record.primary;
                         self.record = record;
-                        if changed {
-                            self.announce(plan, action).await;
-                        }
+                        self.announce(plan, action).await;
                     }
                 }
                 // What was not done is found again at the next look.
