@@ -180,12 +180,13 @@ impl<'a> Scene<'a> {
         self.whole().await.map(|_| ())
     }
 
-    /// Deletes the pods of all servers at once, without time to end.
+    /// Deletes the pods of all servers at once, with hardly any time to end. With none at all, a pod's successor might start
+    /// beside it, on the same volume.
     ///
     /// # Errors
     /// When they cannot be deleted.
     pub async fn delete_all(&self) -> Result<()> {
-        let at_once = DeleteParams::default().grace_period(0);
+        let at_once = DeleteParams::default().grace_period(1);
         self.pods()
             .delete_collection(&at_once, &ListParams::default().labels(SERVERS))
             .await?;

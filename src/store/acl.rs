@@ -32,7 +32,7 @@ const APPLICATION_COMMANDS: &str = "-@all +@read +@write +@connection +@transact
 const ADMIN_COMMANDS: &str = "-@all +ping +hello +info +acl +config +client +set +del +exists";
 
 /// What the operator may do besides where servers follow each other.
-const ADMIN_REPLICATION_COMMANDS: &str = "+replicaof +failover";
+const ADMIN_REPLICATION_COMMANDS: &str = "+replicaof";
 
 /// What a replica may do at its primary.
 const REPLICATION_COMMANDS: &str = "-@all +psync +replconf +ping";

@@ -267,10 +267,14 @@ async fn ask_all(
             // What keeps a pod from running is nearer to the cause than that nobody is primary.
             let waits = report.and_then(|report| report.decision.waits.clone());
             Ok(Err(match waits {
-                Some(waits) if trouble.reason == reasons::STORE_STARTING => Unready {
-                    reason: waits.reason,
-                    message: waits.message,
-                },
+                Some(waits)
+                    if trouble.reason == reasons::STORE_STARTING && waits.reason != trouble.reason =>
+                {
+                    Unready {
+                        reason: waits.reason,
+                        message: waits.message,
+                    }
+                }
                 _ => trouble,
             }))
         }

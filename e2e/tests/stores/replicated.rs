@@ -121,6 +121,17 @@ async fn with_volumes_all_servers_may_be_deleted_at_once() -> Result<()> {
                 scene.rolled(&uids).await
             })
             .await?;
+        nobody_lost(&report)?;
+
+        let uids = scene.uids().await?;
+        let report = scene
+            .drill(busy_users(), "rollout restart", async || {
+                let set = format!("statefulset/{STORE}");
+                let restart = ["kubectl", "--namespace", namespace, "rollout", "restart", &set];
+                cluster.run(restart).await?;
+                scene.rolled(&uids).await
+            })
+            .await?;
         nobody_lost(&report)
     })
     .await

@@ -201,7 +201,7 @@ impl Connection {
         }
     }
 
-    /// `REPLICAOF`: follow the server at `host`, as the user `credentials` of that one.
+    /// `REPLICAOF`: follow the server at `host`, as the user `user` of that one.
     pub async fn follow(
         &mut self,
         host: &str,
@@ -209,14 +209,9 @@ impl Connection {
         user: &str,
         password: &Password,
     ) -> Result<(), Failure> {
-        self.know_as(user, password).await?;
-        self.command(&["REPLICAOF", host, &port.to_string()]).await
-    }
-
-    /// Tells a server as whom to follow others, now or later.
-    pub async fn know_as(&mut self, user: &str, password: &Password) -> Result<(), Failure> {
         self.set_config("masteruser", user).await?;
-        self.set_config("masterauth", password.reveal()).await
+        self.set_config("masterauth", password.reveal()).await?;
+        self.command(&["REPLICAOF", host, &port.to_string()]).await
     }
 
     /// `REPLICAOF NO ONE`: take writes, with all that it has.
@@ -224,12 +219,15 @@ impl Connection {
         self.command(&["REPLICAOF", "NO", "ONE"]).await
     }
 
-    /// `FAILOVER`: hold writes until the replica has everything, then follow it. The server answers before it has happened.
-    pub async fn hand_over(&mut self, host: &str, port: u16, limit: Duration) -> Result<(), Failure> {
+    /// `CLIENT PAUSE`: let writes wait, and change nothing by itself, for as long as `limit` at most.
+    pub async fn hold_writes(&mut self, limit: Duration) -> Result<(), Failure> {
         let limit = limit.as_millis().to_string();
-        let port = port.to_string();
-        self.command(&["FAILOVER", "TO", host, &port, "TIMEOUT", &limit])
-            .await
+        self.command(&["CLIENT", "PAUSE", &limit, "WRITE"]).await
+    }
+
+    /// `CLIENT UNPAUSE`.
+    pub async fn release_writes(&mut self) -> Result<(), Failure> {
+        self.command(&["CLIENT", "UNPAUSE"]).await
     }
 
     /// `ACL SETUSER … on|off`: whether users are let in. Those that are in stay.

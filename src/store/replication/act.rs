@@ -7,18 +7,19 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::observe::Access;
-use super::{Action, Member, Observation, Record, Role, State};
+use super::observe::{Access, state};
+use super::{Action, Member, Observation, Record, Role};
 use crate::api::session_store::{Failover, FailoverCause};
 use crate::runtime::writer::WriteError;
 use crate::store::client::{Connection, Failure};
 use crate::store::names::{PRIMARY, REPLICA};
 
-/// How long a primary holds writes until a replica has everything, before it goes on as primary.
-const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a primary holds writes for a hand-over. Should the operator end meanwhile, it goes on after that.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the replica may take to be primary after that.
-const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the replica may take to get everything meanwhile; so much shorter that the primary has not gone on when the replica
+/// has been told to take over, or has not answered.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long clients of the primary are waited for before it hands over. Those that connect anew for each request are done in
 /// milliseconds; those that stay connected are served for so long, and connect again.
@@ -27,8 +28,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Pause between looks whether they are done.
 const DRAIN_PAUSE: Duration = Duration::from_millis(25);
 
-/// Pause between looks whether it is.
-const TAKE_OVER_PAUSE: Duration = Duration::from_millis(20);
+/// Pause between looks whether it has.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
 
 /// When connections to a server that is not the primary any more are closed: those that are open, and those that came in before
 /// the door was shut.
@@ -86,17 +87,9 @@ pub enum Error {
     /// A server refused, or did not answer.
     #[error("{}", .0.explain())]
     Server(#[from] Failure),
-    /// The primary does not know the replica that is to take over.
-    #[error("primary {from} does not list replica {to} as one that has everything")]
-    NotListed {
-        /// The primary.
-        from: String,
-        /// The replica.
-        to: String,
-    },
-    /// The replica did not become primary in time.
-    #[error("replica {to} did not take over within {} s", TAKE_OVER_TIMEOUT.as_secs())]
-    NotTaken {
+    /// The replica did not get everything in time.
+    #[error("replica {to} did not have everything within {} s", CATCH_UP_TIMEOUT.as_secs())]
+    Behind {
         /// The replica.
         to: String,
     },
@@ -209,11 +202,6 @@ impl<S: Surroundings> Actor<'_, S> {
         let (Some(primary), Some(replica)) = (self.member(from), self.member(to)) else {
             return Ok(self.seen.record.clone());
         };
-        let known = primary.state().and_then(|state| listed(state, replica));
-        let (host, port) = known.ok_or_else(|| Error::NotListed {
-            from: from.to_owned(),
-            to: to.to_owned(),
-        })?;
         let (mut former, mut next) = futures::future::try_join(
             self.access.connect(&primary.address),
             self.access.connect(&replica.address),
@@ -224,33 +212,55 @@ impl<S: Surroundings> Actor<'_, S> {
         self.doors.shut(replica, HAND_OVER_CLOSED_FOR);
         let outcome = async {
             futures::future::try_join(former.admit(users, false), next.admit(users, false)).await?;
-            // It follows the replica by itself afterwards.
-            former
-                .know_as(&self.access.follower, &self.access.password)
-                .await?;
             let record = self.announce(replica, FailoverCause::Planned, now).await?;
             let begun = Instant::now();
             while former.has_clients_of(users).await? && begun.elapsed() < DRAIN_TIMEOUT {
                 tokio::time::sleep(DRAIN_PAUSE).await;
             }
-            former.hand_over(&host, port, HAND_OVER_TIMEOUT).await?;
-            taken_over(&mut next, to).await?;
+            self.switch(&mut former, &mut next, replica).await?;
             Ok::<_, Error>(record)
         }
         .await;
         // Where this fails, users are let in when the servers are told of them.
         self.doors.open(&replica.name);
         let admitted = next.admit(users, true).await;
-        if outcome.is_err() {
-            // It still is primary, or will be found not to be.
-            self.doors.open(&primary.name);
-            former.admit(users, true).await?;
-        } else {
+        // An answer that did not come leaves open whether it was done.
+        if outcome.is_ok() || is_primary(&mut next).await? {
             self.close_clients(primary);
             self.gather(replica).await;
+        } else {
+            self.doors.open(&primary.name);
+            former.admit(users, true).await?;
         }
         admitted?;
         outcome
+    }
+
+    /// From one primary to the next. The servers' own `FAILOVER` does the same, but hears of a replica's offset only once a second,
+    /// and lets writes wait for as long.
+    async fn switch(
+        &self,
+        former: &mut Connection,
+        next: &mut Connection,
+        replica: &Member,
+    ) -> Result<(), Error> {
+        former.hold_writes(HOLD_TIMEOUT).await?;
+        if let Err(error) = caught_up(former, next, &replica.name).await {
+            former.release_writes().await?;
+            return Err(error);
+        }
+        next.promote().await?;
+        // If this fails there are two primaries; the former one is found and demoted at the next look, by the record.
+        let address = &replica.address;
+        former
+            .follow(
+                &address.host,
+                address.port,
+                &self.access.follower,
+                &self.access.password,
+            )
+            .await?;
+        Ok(former.release_writes().await?)
     }
 
     /// Lets all others follow a new primary. What fails here is found and done at the next look.
@@ -263,7 +273,7 @@ impl<S: Surroundings> Actor<'_, S> {
                     .is_some_and(|state| !state.loading && !state.handing_over)
         });
         let told = others.map(|member| async move {
-            // The former primary is on its way by itself.
+            // The former primary has been told.
             if member.is_primary() {
                 return;
             }
@@ -314,43 +324,32 @@ impl<S: Surroundings> Actor<'_, S> {
     }
 }
 
-/// Waits until a server is primary.
-async fn taken_over(next: &mut Connection, name: &str) -> Result<(), Error> {
-    let begun = Instant::now();
-    loop {
-        let info = next.info().await?;
-        if State::from_info(&info).is_some_and(|state| state.role == Role::Primary) {
-            return Ok(());
-        }
-        if begun.elapsed() > TAKE_OVER_TIMEOUT {
-            return Err(Error::NotTaken { to: name.to_owned() });
-        }
-        tokio::time::sleep(TAKE_OVER_PAUSE).await;
-    }
-}
-
 /// Shuts applications out of a server and closes their connections, unless it is primary by now. It is shut first: it may be
 /// made primary, and opened, between a look and what follows from it.
 async fn close(access: &Access, address: &super::Address) -> Result<(), Failure> {
     let mut connection = access.connect(address).await?;
     connection.admit(&access.users, false).await?;
-    let info = connection.info().await?;
-    if State::from_info(&info).is_some_and(|state| state.role == Role::Primary) {
+    if is_primary(&mut connection).await? {
         return connection.admit(&access.users, true).await;
     }
     connection.close_clients_of(&access.users).await
 }
 
-/// How the primary calls a replica that has everything.
-fn listed(primary: &State, replica: &Member) -> Option<(String, u16)> {
-    primary
-        .replicas
-        .iter()
-        .find(|(host, port)| {
-            (*host == replica.address.announced || *host == replica.address.host)
-                && *port == replica.address.port
-        })
-        .cloned()
+/// Waits until a replica has everything that its primary, which holds writes, has.
+async fn caught_up(former: &mut Connection, next: &mut Connection, name: &str) -> Result<(), Error> {
+    let begun = Instant::now();
+    let everything = state(former).await?.offset;
+    while state(next).await?.offset < everything {
+        if begun.elapsed() > CATCH_UP_TIMEOUT {
+            return Err(Error::Behind { to: name.to_owned() });
+        }
+        tokio::time::sleep(CATCH_UP_PAUSE).await;
+    }
+    Ok(())
+}
+
+async fn is_primary(connection: &mut Connection) -> Result<bool, Failure> {
+    Ok(state(connection).await?.role == Role::Primary)
 }
 
 /// The record once a server is made primary. Its history keeps the former name until it is seen: replicas that have not heard

@@ -210,9 +210,20 @@ fn hand_over<'a>(seen: &'a Observation, primary: &Member) -> Option<Result<&'a M
     } else if primary.leaving {
         "fewer replicas are asked for"
     } else if primary.pod.outdated {
+        let staying = || others().filter(|member| !member.leaving);
         // Replicas come first.
-        if others().any(|member| !member.leaving && member.pod.outdated) {
+        if staying().any(|member| member.pod.outdated) {
             return None;
+        }
+        if staying().any(|member| !member.is_synced(primary) || member.pod.terminating) {
+            return Some(Err(Waits {
+                reason: reasons::RESTART_WAITS,
+                message: format!(
+                    "primary {} has an older template and is replaced last, once all replicas have everything{}",
+                    primary.name,
+                    apart(seen, primary)
+                ),
+            }));
         }
         "its pod has an older template"
     } else {

@@ -9,6 +9,7 @@
 //! to only when that one is the primary.
 
 pub mod act;
+mod cluster;
 pub mod decide;
 pub mod info;
 pub mod observe;

@@ -123,7 +123,8 @@ async fn ask(access: &Access, address: &Address, kept: Option<Connection>) -> (S
     }
 }
 
-async fn state(connection: &mut Connection) -> Result<State, Failure> {
+/// What a server says of itself.
+pub async fn state(connection: &mut Connection) -> Result<State, Failure> {
     let info = connection.info().await?;
     State::from_info(&info).ok_or_else(|| connection.nonsense("INFO"))
 }

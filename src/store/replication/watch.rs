@@ -5,29 +5,25 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Pod as CorePod;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Client, Resource};
-use serde_json::json;
+use kube::{Client, Resource};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
-use super::act::{Actor, Doors, Error, Surroundings};
+use super::act::{Actor, Doors, Error};
+use super::cluster::Cluster;
 use super::observe::{Access, Connections, members};
-use super::record::RECORD_ANNOTATION;
 use super::report::Report;
-use super::{Action, Decision, Member, Observation, Record, Waits, decide};
+use super::{Action, Decision, Observation, Record, Waits, decide};
 use crate::api::conditions::reasons;
 use crate::api::session_store::FailoverCause;
 use crate::runtime::events::Events;
 use crate::runtime::leader::Leadership;
 use crate::runtime::metrics::StoreMetrics;
-use crate::runtime::writer::{WriteError, classify};
+use crate::runtime::writer::WriteError;
 use crate::store::caches::{Caches, Trigger};
-use crate::store::names::{Names, ROLE_LABEL};
+use crate::store::names::Names;
 
 /// Pause between looks at a store that is well.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -40,9 +36,6 @@ const LEAST_PERIOD: Duration = Duration::from_millis(50);
 
 /// How long a primary that could not hand over is left in peace.
 const HAND_OVER_PAUSE: Duration = Duration::from_secs(10);
-
-/// Field manager of labels and record.
-const MANAGER: &str = "session-operator/replication";
 
 /// What a store is watched by.
 #[derive(Clone, Debug)]
@@ -291,7 +284,7 @@ impl Watcher {
     /// Does what was decided. Returns the server that is primary since, if another one is.
     async fn carry_out(&mut self, plan: &Plan, seen: &Observation, decision: &Decision) -> Option<String> {
         let mut promoted = None;
-        let surroundings = Kubernetes {
+        let surroundings = Cluster {
             client: &self.tools.client,
             names: &plan.names,
         };
@@ -317,11 +310,8 @@ impl Watcher {
                         promoted = Some(to.clone());
                     }
                     if let Some(record) = record {
-                        let changed = record.primary != self.record.primary;
                         self.record = record;
-                        if changed {
-                            self.announce(plan, action).await;
-                        }
+                        self.announce(plan, action).await;
                     }
                 }
                 // What was not done is found again at the next look.
@@ -403,60 +393,5 @@ fn log(plan: &Plan, action: &Action, took: Duration) {
             tracing::debug!(namespace, name, ?action, took_ms, "done");
         }
         _ => tracing::info!(namespace, name, ?action, took_ms, "done"),
-    }
-}
-
-/// The cluster.
-struct Kubernetes<'a> {
-    client: &'a Client,
-    names: &'a Names,
-}
-
-impl Kubernetes<'_> {
-    fn params() -> PatchParams {
-        PatchParams {
-            field_manager: Some(MANAGER.to_owned()),
-            ..PatchParams::default()
-        }
-    }
-}
-
-impl Surroundings for Kubernetes<'_> {
-    async fn record(&self, record: &Record) -> Result<(), WriteError> {
-        let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), self.names.namespace());
-        let text =
-            serde_json::to_string(record).map_err(|error| WriteError::Api(kube::Error::SerdeError(error)))?;
-        let patch = json!({"metadata": {"annotations": {RECORD_ANNOTATION: text}}});
-        api.patch_metadata(self.names.store(), &Self::params(), &Patch::Merge(&patch))
-            .await
-            .map(|_| ())
-            .map_err(classify)
-    }
-
-    async fn label(&self, member: &Member, role: &str) -> Result<(), WriteError> {
-        let api: Api<CorePod> = Api::namespaced(self.client.clone(), self.names.namespace());
-        // The uid keeps another pod of that name from being labelled.
-        let patch = json!({"metadata": {"uid": member.pod.uid, "labels": {ROLE_LABEL: role}}});
-        match api
-            .patch_metadata(&member.name, &Self::params(), &Patch::Merge(&patch))
-            .await
-            .map_err(classify)
-        {
-            Ok(_) => Ok(()),
-            Err(WriteError::Conflict(_) | WriteError::Changed) => Err(WriteError::Gone),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn restart(&self, member: &Member) -> Result<(), WriteError> {
-        let api: Api<CorePod> = Api::namespaced(self.client.clone(), self.names.namespace());
-        let params = DeleteParams::default().preconditions(Preconditions {
-            uid: member.pod.uid.clone(),
-            resource_version: None,
-        });
-        match api.delete(&member.name, &params).await.map_err(classify) {
-            Ok(_) | Err(WriteError::Gone | WriteError::Changed) => Ok(()),
-            Err(error) => Err(error),
-        }
     }
 }

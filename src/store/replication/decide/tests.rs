@@ -431,6 +431,12 @@ fn a_planned_restart_takes_replicas_first_one_by_one_and_the_primary_last() {
         assert_eq!(actions(&waiting), []);
     }
     assert_eq!(all(primary(), one(), outdated(two())), [restart_of(2)]);
+    // Nor does the primary go before the last replica is back.
+    for not_back in [absent(2), member(2, Server::Down), cut(two())] {
+        let waiting = seen(vec![primary(), one(), not_back]);
+        assert_eq!(waits(&waiting).0, reasons::RESTART_WAITS);
+        assert_eq!(actions(&waiting), []);
+    }
     assert_eq!(all(primary(), one(), two()), [hand_over_to(0, 2)]);
     // It has handed over.
     let mut after = seen(vec![
@@ -449,7 +455,6 @@ fn a_primary_that_is_to_go_hands_over_only_to_a_replica_that_has_everything() {
     for change in [
         (|member: &mut Member| member.pod.terminating = true) as fn(&mut Member),
         |member: &mut Member| member.leaving = true,
-        |member: &mut Member| member.pod.outdated = true,
     ] {
         let one = seen(vec![
             going(change),
@@ -503,6 +508,7 @@ fn servers_that_are_to_go_are_not_chosen_and_not_waited_for() {
         replica(1, 0, 100, 5),
         with(cut(replica(2, 0, 500, 5)), |member| member.leaving = true),
     ]);
+    // Which has everything, and all that stay have.
     assert_eq!(actions(&fewer), [hand_over_to(0, 1)]);
     fewer.members[0] = absent(0);
     fewer.members[1] = cut(replica(1, 0, 90, 5));

@@ -1,0 +1,73 @@
+//! Where servers are: labels and pods, and the record on the StatefulSet.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod as CorePod;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, Client};
+use serde_json::json;
+
+use super::act::Surroundings;
+use super::record::RECORD_ANNOTATION;
+use super::{Member, Record};
+use crate::runtime::writer::{WriteError, classify};
+use crate::store::names::{Names, ROLE_LABEL};
+
+/// Field manager of labels and record.
+const MANAGER: &str = "session-operator/replication";
+
+/// The cluster around one store.
+pub struct Cluster<'a> {
+    /// Write side.
+    pub client: &'a Client,
+    /// Names of the store.
+    pub names: &'a Names,
+}
+
+impl Cluster<'_> {
+    fn params() -> PatchParams {
+        PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        }
+    }
+}
+
+impl Surroundings for Cluster<'_> {
+    async fn record(&self, record: &Record) -> Result<(), WriteError> {
+        let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), self.names.namespace());
+        let text =
+            serde_json::to_string(record).map_err(|error| WriteError::Api(kube::Error::SerdeError(error)))?;
+        let patch = json!({"metadata": {"annotations": {RECORD_ANNOTATION: text}}});
+        api.patch_metadata(self.names.store(), &Self::params(), &Patch::Merge(&patch))
+            .await
+            .map(|_| ())
+            .map_err(classify)
+    }
+
+    async fn label(&self, member: &Member, role: &str) -> Result<(), WriteError> {
+        let api: Api<CorePod> = Api::namespaced(self.client.clone(), self.names.namespace());
+        // The uid keeps another pod of that name from being labelled.
+        let patch = json!({"metadata": {"uid": member.pod.uid, "labels": {ROLE_LABEL: role}}});
+        match api
+            .patch_metadata(&member.name, &Self::params(), &Patch::Merge(&patch))
+            .await
+            .map_err(classify)
+        {
+            Ok(_) => Ok(()),
+            Err(WriteError::Conflict(_) | WriteError::Changed) => Err(WriteError::Gone),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn restart(&self, member: &Member) -> Result<(), WriteError> {
+        let api: Api<CorePod> = Api::namespaced(self.client.clone(), self.names.namespace());
+        let params = DeleteParams::default().preconditions(Preconditions {
+            uid: member.pod.uid.clone(),
+            resource_version: None,
+        });
+        match api.delete(&member.name, &params).await.map_err(classify) {
+            Ok(_) | Err(WriteError::Gone | WriteError::Changed) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
