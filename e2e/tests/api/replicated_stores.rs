@@ -8,7 +8,7 @@ use crate::audit::assert_none;
 use crate::operator::Operator;
 use crate::own::{Own, peace};
 use crate::stores::{store, until_reason};
-use crate::world::{World, version};
+use crate::world::{World, condition, version};
 
 /// What belongs to a store with one replica and volumes.
 const CHILDREN: [(&str, &str); 11] = [
@@ -61,8 +61,15 @@ async fn clients_are_led_to_the_primary_and_everything_goes_with_the_store() {
         "primary"
     );
     assert_eq!(members["spec"]["clusterIP"], "None");
-    let message = until_reason(&world, "StoreStarting").await;
-    assert!(message.contains("sessions-0"), "{message}");
+    // The first look may come before anybody has said which pods there are to be.
+    world
+        .until("SessionStore", "sessions", "told which pod is missing", |store| {
+            condition(store, "Ready").is_some_and(|ready| {
+                let message = ready["message"].as_str().unwrap_or_default();
+                ready["reason"] == "StoreStarting" && message.contains("sessions-0")
+            })
+        })
+        .await;
 
     world.delete("SessionStore", "sessions").await;
     world.until_gone("SessionStore", "sessions").await;
