@@ -30,11 +30,7 @@ pub fn prefixes<'a>(
 
 fn prefix(policy: &SessionPolicy, store: &str) -> Option<String> {
     use crate::api::Strategy;
-    let bound = policy
-        .status
-        .as_ref()
-        .is_some_and(|status| status.binding.is_some());
-    if policy.spec.strategy != Strategy::Shared && !bound {
+    if policy.spec.strategy != Strategy::Shared && !is_bound(policy) {
         return None;
     }
     let shared = policy.spec.shared.as_ref()?;
@@ -46,11 +42,20 @@ fn prefix(policy: &SessionPolicy, store: &str) -> Option<String> {
     }
 }
 
-/// Whether the store may not be removed because of this policy. A suspended one that has the store to itself does not hold
-/// it: detaching suspends a policy and then removes its store.
+/// Whether the policy has told pods of a store.
+fn is_bound(policy: &SessionPolicy) -> bool {
+    policy
+        .status
+        .as_ref()
+        .is_some_and(|status| status.binding.is_some())
+}
+
+/// Whether the store may not be removed because of this policy. Of those that have the store to themselves a suspended one does
+/// not hold it, as detaching suspends a policy and then removes its store; nor does one without a binding: the store is that of
+/// a former policy of this name, and has to go before another one can be made.
 pub fn holds(policy: &SessionPolicy, store: &str) -> bool {
     let is_inline = inline_store(&policy.name_any()) == store;
-    prefix(policy, store).is_some() && !(policy.spec.suspend && is_inline)
+    prefix(policy, store).is_some() && (!is_inline || (is_bound(policy) && !policy.spec.suspend))
 }
 
 /// Whether pods of the policy's target are still to be replaced: they use what they were started with.
@@ -119,12 +124,23 @@ mod tests {
 
     #[test]
     fn a_suspended_policy_holds_a_store_only_if_it_may_not_be_alone_in_it() {
-        let suspended = |spec: &Value| {
+        let bound = |spec: &Value| {
             let mut policy = policy("shop", spec);
+            policy.status =
+                Some(serde_json::from_value(json!({"binding": {"name": "shop-session"}})).unwrap());
+            policy
+        };
+        let suspended = |spec: &Value| {
+            let mut policy = bound(spec);
             policy.spec.suspend = true;
             policy
         };
-        assert!(holds(&policy("shop", &inline()), "shop-sessions"));
+        assert!(holds(&bound(&inline()), "shop-sessions"));
+        assert!(
+            !holds(&policy("shop", &inline()), "shop-sessions"),
+            "that of a former policy"
+        );
+        assert!(holds(&policy("shop", &named("sessions", None)), "sessions"));
         assert!(!holds(&suspended(&inline()), "shop-sessions"));
         assert!(holds(&suspended(&named("sessions", None)), "sessions"));
         assert_eq!(
