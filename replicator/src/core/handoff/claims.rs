@@ -7,6 +7,9 @@ use crate::core::node::Core;
 use crate::core::version::NodeId;
 use crate::core::wire::PeerMessage;
 
+/// Pause between two contests with one member, milliseconds.
+const CONTEST_MS: u64 = 20;
+
 impl Homes {
     /// Keeps what is known of a partition's home, to go back to it when the isolation is over.
     fn remember(&mut self, isolated: bool, partition: u16) {
@@ -92,6 +95,19 @@ impl Core {
         }
     }
 
+    /// Sends the claims to a member that claims what is held here; if it was just told, it is told again a little later.
+    fn contest(&mut self, now: Now, id: NodeId, out: &mut Vec<Output>) {
+        let just_told = self
+            .members
+            .get(&id)
+            .is_some_and(|member| now.mono_ms < member.claims_sent_ms + CONTEST_MS);
+        if !just_told {
+            self.claims_for(now, id, out);
+        } else if let Some(member) = self.members.get_mut(&id) {
+            member.unconfirmed_claims = Some(self.homes.claims_number);
+        }
+    }
+
     /// Sends the claims to a member that has been out of reach, or that is new.
     pub(in crate::core) fn claims_for(&mut self, now: Now, id: NodeId, out: &mut Vec<Output>) {
         let number = self.homes.claims_number;
@@ -135,8 +151,11 @@ impl Core {
             self.learn_active(now, from, out);
         }
         let isolated = self.settling.is_isolated();
+        let apart = self.members.get(&from).is_some_and(|member| member.apart);
         for (partition, epoch) in claims {
             self.homes.remember(isolated, *partition);
+            // What it is not told of (see `send_claims`) it cannot give up: to contest it would go to and fro for ever.
+            let told = !apart || !self.homes.before_isolation.contains_key(partition);
             let Some(home) = self.homes.get_mut(*partition) else {
                 continue;
             };
@@ -148,12 +167,12 @@ impl Core {
                     claimed_by: from,
                 };
             } else if home.token == Token::Acting {
-                contested = true;
+                contested |= told;
             }
         }
         self.send(from, &PeerMessage::ClaimsAck { number }, out);
         if contested {
-            self.claims_for(now, from, out);
+            self.contest(now, from, out);
         }
         self.retry_asked(now, out);
     }
