@@ -15,7 +15,7 @@ use session_operator::drill::table::{self, Cell};
 use crate::process::resident;
 use crate::strategies::keep;
 
-/// Sessions, all written by the application's own session handler.
+/// Sessions.
 const COUNTS: [u32; 2] = [10_000, 100_000];
 
 /// Bytes in each.
@@ -24,12 +24,28 @@ const BYTES: u32 = 2_048;
 /// How long replicas may take to have what one of them got.
 const COPIED: Duration = Duration::from_mins(2);
 
-/// Writes the sessions `from` to `to` - 1.
+/// A connection to where the pod's session handler keeps sessions; through the handler each session would need one of its own,
+/// which takes longer than everything that is measured.
+const CONNECT: &str = r#"
+    $url = parse_url(ini_get("session.save_path"));
+    parse_str($url["query"], $query);
+    $redis = new Redis;
+    $host = ($url["scheme"] === "tls" ? "tls://" : "") . $url["host"];
+    $stream = isset($query["stream"]) ? ["stream" => $query["stream"]] : [];
+    $redis->connect($host, $url["port"], 5, null, 0, 30, $stream);
+    if (isset($query["auth"])) { $redis->auth(array_values((array) $query["auth"])); }
+    $key = fn($i) => $query["prefix"] . "sizes" . $i;
+"#;
+
+/// Writes the sessions `from` to `to` - 1, encoded as PHP does it.
 fn fill(from: u32, to: u32) -> String {
     format!(
-        r#"for ($i = {from}; $i < {to}; $i++) {{
-            session_id("sizes{{$i}}"); session_start();
-            $_SESSION["basket"] = str_repeat("x", {BYTES}); session_write_close();
+        r#"{CONNECT}
+        $session = 'basket|s:{BYTES}:"' . str_repeat("x", {BYTES}) . '";';
+        for ($i = {from}; $i < {to};) {{
+            $some = $redis->multi(Redis::PIPELINE);
+            for ($n = 0; $n < 100 && $i < {to}; $n++, $i++) {{ $some->setex($key($i), 1440, $session); }}
+            foreach ($some->exec() as $written) {{ if ($written !== true) {{ exit(1); }} }}
         }}"#
     )
 }
@@ -37,9 +53,11 @@ fn fill(from: u32, to: u32) -> String {
 /// Prints how many of the first `count` sessions are there.
 fn counted(count: u32) -> String {
     format!(
-        r#"for ($found = $i = 0; $i < {count}; $i++) {{
-            session_id("sizes{{$i}}"); session_start(["read_and_close" => true]);
-            $found += isset($_SESSION["basket"]); $_SESSION = [];
+        r#"{CONNECT}
+        for ($found = $i = 0; $i < {count};) {{
+            $some = $redis->multi(Redis::PIPELINE);
+            for ($n = 0; $n < 100 && $i < {count}; $n++, $i++) {{ $some->strlen($key($i)); }}
+            foreach ($some->exec() as $length) {{ $found += $length > {BYTES}; }}
         }}
         echo $found;"#
     )
@@ -48,24 +66,8 @@ fn counted(count: u32) -> String {
 /// Runs a script by PHP on the command line in a pod of the shop, with the configuration that the pod has.
 async fn php(cluster: &Cluster, namespace: &str, script: &str) -> Result<String> {
     let target = format!("deployment/{}", SHOP.name);
-    let mut command = vec![
-        "kubectl",
-        "exec",
-        "--namespace",
-        namespace,
-        &target,
-        "--container",
-        "web",
-    ];
-    command.extend([
-        "--",
-        "php",
-        "-d",
-        "session.use_cookies=0",
-        "-d",
-        "session.use_strict_mode=0",
-    ]);
-    command.extend(["-d", "session.cache_limiter=", "-r", script]);
+    let mut command = vec!["kubectl", "exec", "--namespace", namespace, &target];
+    command.extend(["--container", "web", "--", "php", "-r", script]);
     cluster.run(command).await
 }
 
