@@ -53,13 +53,13 @@ fn fill(from: u32, to: u32) -> String {
 /// Prints how many of the first `count` sessions are there.
 fn counted(count: u32) -> String {
     format!(
-        r#"{CONNECT}
+        r"{CONNECT}
         for ($found = $i = 0; $i < {count};) {{
             $some = $redis->multi(Redis::PIPELINE);
             for ($n = 0; $n < 100 && $i < {count}; $n++, $i++) {{ $some->strlen($key($i)); }}
             foreach ($some->exec() as $length) {{ $found += $length > {BYTES}; }}
         }}
-        echo $found;"#
+        echo $found;"
     )
 }
 
