@@ -1,5 +1,7 @@
 //! An operator with other images comes; too long for CI's budget.
 
+mod stores;
+
 use anyhow::{Context, Result, ensure};
 use e2e::app::{ROLLOUT_LIMIT, Running};
 use e2e::policy::{Policies, condition_of};

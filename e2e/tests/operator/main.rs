@@ -10,7 +10,6 @@ mod long;
 #[cfg(test)]
 mod release;
 #[cfg(test)]
-mod stores;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -10,8 +10,8 @@ use e2e::{Cluster, with_temp_namespace};
 use kube::ResourceExt;
 use session_operator::api::session_store::FailoverCause;
 
-use super::injection::scale_operator;
-use super::support::{RECOVERY_LIMIT, pods, whole};
+use super::super::injection::scale_operator;
+use super::super::support::{RECOVERY_LIMIT, pods, whole};
 
 /// How long an empty server gets to do harm: replicas try each second to follow it.
 const TEMPTATION: Duration = Duration::from_secs(8);
