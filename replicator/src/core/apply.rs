@@ -354,9 +354,11 @@ impl Apply<'_> {
             return Ok(Reply::Int(0));
         }
         // A session that began after its deletion. In doubt it ends: a logout has to hold, whatever clocks say.
-        let began = self.entry().map(|entry| entry.incarnation().at.ms());
-        let after = self.given.map(|given| given.ms() + CLOCKS_AGREE_MS);
-        if condition == Condition::Always && began > after && after.is_some() {
+        let began_since = self
+            .given
+            .zip(self.entry())
+            .is_some_and(|(given, entry)| entry.incarnation().at.ms() > given.ms() + CLOCKS_AGREE_MS);
+        if condition == Condition::Always && began_since {
             self.confirm();
             return Ok(Reply::Int(1));
         }

@@ -186,7 +186,7 @@ impl Core {
         place: Located,
     ) -> Reply {
         match command {
-            Command::Key { key, op } => self.apply_again(now, base, retry, key, place, op),
+            Command::Key { key, op } => self.apply(now, base, retry, key, place, op),
             Command::Transaction { watches, steps } => {
                 let changed = watches
                     .iter()
@@ -197,7 +197,7 @@ impl Core {
                 Reply::Array(
                     steps
                         .iter()
-                        .map(|(key, op)| self.apply(now, Base::Unknown, key, self.locate(key), op))
+                        .map(|(key, op)| self.apply(now, Base::Unknown, None, key, self.locate(key), op))
                         .collect(),
                 )
             }
@@ -205,13 +205,8 @@ impl Core {
         }
     }
 
-    /// Carries out an operation on the store.
-    pub(super) fn apply(&mut self, now: Now, base: Base, key: &[u8], place: Located, op: &Op<'_>) -> Reply {
-        self.apply_again(now, base, None, key, place, op)
-    }
-
-    /// Carries out an operation that may have been carried out before.
-    fn apply_again(
+    /// Carries out an operation on the store. `retry` as in [`Asking`].
+    pub(super) fn apply(
         &mut self,
         now: Now,
         base: Base,

@@ -65,6 +65,7 @@ impl Core {
         self.apply(
             now,
             Base::Unknown,
+            None,
             &key,
             place,
             &Op::Delete {

@@ -22,15 +22,19 @@ impl Apply<'_> {
         fresh.dedup();
         let added = length(fresh.len());
         let differs = |name: &[u8], value: &[u8]| entry.and_then(|entry| entry.field(name)) != Some(value);
+        if !only_absent && self.is_dead_since() {
+            self.confirm();
+            return Ok(Reply::Int(added));
+        }
         let stands = |name: &[u8]| entry.is_some_and(|entry| self.is_overtaken_by(entry.field_at(name)));
-        let overtaken = !only_absent && (fields.iter().any(|(name, _)| stands(name)) || self.is_dead_since());
+        let overtaken = !only_absent && fields.iter().any(|(name, _)| stands(name));
         let wanted: Vec<_> = fields
             .iter()
             .filter(|(name, value)| {
                 if only_absent {
                     is_new(name)
                 } else {
-                    differs(name, value) && !stands(name) && !self.is_dead_since()
+                    differs(name, value) && !stands(name)
                 }
             })
             .copied()

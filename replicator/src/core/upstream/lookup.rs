@@ -151,7 +151,7 @@ impl Core {
             only_absent: true,
         };
         self.changes.clear();
-        self.apply(now, Base::Unknown, key, self.locate(key), &op);
+        self.apply(now, Base::Unknown, None, key, self.locate(key), &op);
         self.set_quiet(true);
         self.publish();
         self.set_quiet(false);
