@@ -4,11 +4,9 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 use session_operator::api::STORE_LABEL;
 
-use crate::audit::assert_none;
-use crate::operator::Operator;
 use crate::own::{Own, peace};
-use crate::stores::{store, until_reason};
-use crate::world::{World, condition, version};
+use crate::stores::{store, until_reason, writes_nothing};
+use crate::world::{World, condition};
 
 /// What belongs to a store with one replica and volumes.
 const CHILDREN: [(&str, &str); 11] = [
@@ -93,30 +91,9 @@ async fn a_store_that_waits_for_its_servers_writes_nothing() {
     let world = &own.world;
     let operator = own.start_leader().await;
     world.create(&replicated()).await;
-    let children = until_made(world).await;
+    until_made(world).await;
     until_reason(world, "StoreStarting").await;
-    let store = world.get("SessionStore", "sessions").await;
-
-    let of_stores = |operator: &Operator| {
-        let mut writes = operator.writes();
-        writes.retain(|write| write.name.contains("sessions") && !write.resource.contains("policies"));
-        writes
-    };
-    let (before, reconciles) = (of_stores(&operator).len(), operator.reconciles().await);
-    operator.until_reconciled(reconciles, 4.0).await;
-    let writes = of_stores(&operator);
-    assert_none("written although nothing changed", &writes[before..]);
-    for (child, (kind, name)) in children.iter().zip(CHILDREN) {
-        assert_eq!(
-            version(&world.get(kind, name).await),
-            version(child),
-            "{kind} {name}"
-        );
-    }
-    assert_eq!(
-        version(&world.get("SessionStore", "sessions").await),
-        version(&store)
-    );
+    writes_nothing(world, &operator, &CHILDREN).await;
 }
 
 #[tokio::test]

@@ -109,6 +109,30 @@ async fn everything_carries_the_store_and_nothing_an_owner() {
     );
 }
 
+/// Fails if the operator writes anything of the store, or what it is made of changes, while nobody does anything.
+pub async fn writes_nothing(world: &World, operator: &Operator, made: &[(&str, &str)]) {
+    let of_stores = || {
+        let mut writes = operator.writes();
+        writes.retain(|write| {
+            !write.resource.starts_with("sessionpolicies") && write.name.contains("sessions")
+        });
+        writes
+    };
+    let mut versions = Vec::new();
+    for (kind, name) in made.iter().chain(&[("SessionStore", "sessions")]) {
+        versions.push((kind, name, version(&world.get(kind, name).await)));
+    }
+    let (before, reconciles) = (of_stores().len(), operator.reconciles().await);
+    assert!(before >= made.len(), "the audit log shows {before} writes");
+    // A server that starts is looked for again and again.
+    operator.until_reconciled(reconciles, 4.0).await;
+    let writes = of_stores();
+    assert_none("written although nothing changed", &writes[before..]);
+    for (kind, name, former) in versions {
+        assert_eq!(version(&world.get(kind, name).await), former, "{kind} {name}");
+    }
+}
+
 #[tokio::test]
 async fn a_store_that_waits_for_its_server_writes_nothing_and_lists_no_secrets() {
     let _peace = peace().await;
@@ -124,32 +148,7 @@ async fn a_store_that_waits_for_its_server_writes_nothing_and_lists_no_secrets()
         .await;
     until_reason(world, "StoreStarting").await;
 
-    let of_stores = |operator: &Operator| {
-        let mut writes = operator.writes();
-        writes.retain(|write| {
-            !write.resource.starts_with("sessionpolicies") && write.name.starts_with("sessions")
-        });
-        writes
-    };
-    let children = until_made(world).await;
-    let store = world.get("SessionStore", "sessions").await;
-    let (before, reconciles) = (of_stores(&operator).len(), operator.reconciles().await);
-    assert!(before >= CHILDREN.len(), "the audit log shows {before} writes");
-    // A server that starts is looked for again and again.
-    operator.until_reconciled(reconciles, 4.0).await;
-    let writes = of_stores(&operator);
-    assert_none("written although nothing changed", &writes[before..]);
-    for (child, (kind, name)) in children.iter().zip(CHILDREN) {
-        assert_eq!(
-            version(&world.get(kind, name).await),
-            version(child),
-            "{kind} {name}"
-        );
-    }
-    assert_eq!(
-        version(&world.get("SessionStore", "sessions").await),
-        version(&store)
-    );
+    writes_nothing(world, &operator, &CHILDREN).await;
 
     let mut secrets = operator.requests();
     secrets.retain(|request| request.resource == "secrets");

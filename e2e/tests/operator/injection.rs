@@ -12,7 +12,7 @@ use serde_json::json;
 use session_operator::api::SessionInjection;
 use session_operator::drill::{Class, Options};
 
-use super::support::{RECOVERY_LIMIT, RELEASE, manifests, pods, whole};
+use super::support::{RECOVERY_LIMIT, manifests, whole, without_operator};
 
 /// The agents image of the chart, without its tag.
 pub const AGENTS: &str = "session-operator.dev/session-agents";
@@ -59,20 +59,6 @@ pub async fn nobody_lost(
     Ok(())
 }
 
-pub async fn scale_operator(cluster: &Cluster, replicas: u32) -> Result<()> {
-    let replicas = format!("--replicas={replicas}");
-    let arguments = [
-        "kubectl",
-        "--namespace",
-        RELEASE,
-        "scale",
-        "deployment",
-        RELEASE,
-        &replicas,
-    ];
-    cluster.run(arguments).await.map(|_| ())
-}
-
 /// Images of the agents in the pods of the shop, each with how many have it.
 pub async fn agents(cluster: &Cluster, namespace: &str) -> Result<Vec<String>> {
     let api: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
@@ -102,13 +88,7 @@ async fn a_rollout_without_an_operator_is_injected() -> Result<()> {
         whole(cluster).await?;
         let (shop, _, policies) = shared(cluster, namespace).await?;
         let before = shop.workload.pods().await?;
-        scale_operator(cluster, 0).await?;
-        let ended = async {
-            eventually("no operator runs", RECOVERY_LIMIT, || async {
-                let left = pods(cluster).await?;
-                Ok(if left.is_empty() { Ok(()) } else { Err(left.len()) })
-            })
-            .await?;
+        without_operator(cluster, async || {
             nobody_lost(cluster, namespace, "rollout without an operator", async || {
                 let restart = [
                     "kubectl",
@@ -129,11 +109,8 @@ async fn a_rollout_without_an_operator_is_injected() -> Result<()> {
             );
             ensure!(agents(cluster, namespace).await?.len() == after.len());
             Ok(())
-        }
-        .await;
-        scale_operator(cluster, 2).await?;
-        whole(cluster).await?;
-        ended?;
+        })
+        .await?;
         policies.ready("shop").await?;
         a_lost_revision_is_made_anew(cluster, namespace, &shop).await?;
         policies.remove_within("shop", ROLLOUT_LIMIT * 2).await

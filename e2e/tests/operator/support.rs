@@ -180,3 +180,37 @@ pub async fn session(cluster: &Cluster, namespace: &str, arguments: &[&str]) -> 
     );
     Ok(())
 }
+
+async fn scale_operator(cluster: &Cluster, replicas: u32) -> Result<()> {
+    let replicas = format!("--replicas={replicas}");
+    let arguments = [
+        "kubectl",
+        "--namespace",
+        RELEASE,
+        "scale",
+        "deployment",
+        RELEASE,
+        &replicas,
+    ];
+    cluster.run(arguments).await.map(|_| ())
+}
+
+/// Does something while no operator runs, and brings it back whatever comes of it.
+pub async fn without_operator<F>(cluster: &Cluster, event: F) -> Result<()>
+where
+    F: AsyncFnOnce() -> Result<()>,
+{
+    scale_operator(cluster, 0).await?;
+    let ended = async {
+        eventually("no operator runs", RECOVERY_LIMIT, || async {
+            let left = pods(cluster).await?;
+            Ok(if left.is_empty() { Ok(()) } else { Err(left.len()) })
+        })
+        .await?;
+        event().await
+    }
+    .await;
+    scale_operator(cluster, 2).await?;
+    whole(cluster).await?;
+    ended
+}

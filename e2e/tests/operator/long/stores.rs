@@ -5,13 +5,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use e2e::replicated::{Scene, calm_users, cause, in_memory};
 use e2e::users::nobody_lost;
-use e2e::wait::eventually;
-use e2e::{Cluster, with_temp_namespace};
+use e2e::with_temp_namespace;
 use kube::ResourceExt;
 use session_operator::api::session_store::FailoverCause;
 
-use super::super::injection::scale_operator;
-use super::super::support::{RECOVERY_LIMIT, pods, whole};
+use super::super::support::{whole, without_operator};
 
 /// How long an empty server gets to do harm: replicas try each second to follow it.
 const TEMPTATION: Duration = Duration::from_secs(8);
@@ -48,24 +46,4 @@ async fn an_empty_primary_wipes_nothing_while_no_operator_runs() -> Result<()> {
         Ok(())
     })
     .await
-}
-
-/// Does something while no operator runs, and brings it back whatever comes of it.
-async fn without_operator<F>(cluster: &Cluster, event: F) -> Result<()>
-where
-    F: AsyncFnOnce() -> Result<()>,
-{
-    scale_operator(cluster, 0).await?;
-    let ended = async {
-        eventually("no operator runs", RECOVERY_LIMIT, || async {
-            let left = pods(cluster).await?;
-            Ok(if left.is_empty() { Ok(()) } else { Err(left.len()) })
-        })
-        .await?;
-        event().await
-    }
-    .await;
-    scale_operator(cluster, 2).await?;
-    whole(cluster).await?;
-    ended
 }
