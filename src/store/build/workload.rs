@@ -99,7 +99,7 @@ fn pod(store: &Validated) -> Value {
         "volumes": volumes(store),
     });
     if let (Topology::Replicated, Some(pod)) = (store.topology, pod.as_object_mut()) {
-        pod.insert("topologySpreadConstraints".into(), json!(spread(store)));
+        pod.insert("affinity".into(), apart(store));
     }
     if let (false, Some(pod)) = (store.pull_secrets.is_empty(), pod.as_object_mut()) {
         let secrets: Vec<Value> = store
@@ -112,20 +112,23 @@ fn pod(store: &Validated) -> Value {
     pod
 }
 
-/// Over nodes and zones as far as there are any. A rule that had to hold would keep servers from starting in a small cluster;
-/// `survives` says where they are.
-fn spread(store: &Validated) -> Vec<Value> {
-    ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+/// On nodes and in zones of their own as far as there are any. A rule that had to hold would keep servers from starting in a
+/// small cluster; `survives` says where they are. Not by topologySpreadConstraints: the scheduler scores no node that lacks the
+/// label of one of them, so where nodes name no zone, that of nodes would go for nothing as well.
+fn apart(store: &Validated) -> Value {
+    let terms: Vec<Value> = ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
         .iter()
         .map(|key| {
             json!({
-                "maxSkew": 1,
-                "topologyKey": key,
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": store.names.selector()},
+                "weight": 100,
+                "podAffinityTerm": {
+                    "topologyKey": key,
+                    "labelSelector": {"matchLabels": store.names.selector()},
+                },
             })
         })
-        .collect()
+        .collect();
+    json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}})
 }
 
 fn security(user: Option<i64>) -> Value {
