@@ -144,7 +144,8 @@ impl<'a> Scene<'a> {
     {
         let report = self.shop.drill_with(self.entry, options, name, event).await?;
         eprintln!(
-            "{name}: {} of {} requests failed, over {} ms for the user who had it worst; {} users lost",
+            "{}{name}: {} of {} requests failed, over {} ms for the user who had it worst; {} users lost",
+            report.table(),
             report.failed(),
             report.requests,
             longest_gap(&report).as_millis(),

@@ -17,6 +17,9 @@ use session_operator::api::{Event as Promise, Outcome};
 /// Longest time after all servers were deleted at once until the store serves again (issue: stores that stay up).
 const HEAL_LIMIT: Duration = Duration::from_mins(1);
 
+/// What status calls "within seconds" for a replica that takes over from a primary that crashed.
+const TAKEN_OVER: Duration = Duration::from_secs(10);
+
 /// Time between the last write and a crash, so that nothing is under way.
 const AT_REST: Duration = Duration::from_millis(1500);
 
@@ -55,8 +58,11 @@ async fn users_keep_their_sessions_when_the_primary_is_deleted_killed_or_replace
             .drill(calm_users(), "primary's process killed", async || {
                 tokio::time::sleep(AT_REST).await;
                 let primary = scene.primary().await?.name_any();
+                let begun = Instant::now();
                 scene.kill(&primary).await?;
                 let next = scene.another_than(&after).await?;
+                eprintln!("a primary again after {:?}", begun.elapsed());
+                ensure!(begun.elapsed() < TAKEN_OVER, "{:?}", begun.elapsed());
                 ensure!(next.primary.as_ref() != Some(&primary), "{next:?}");
                 scene.whole().await.map(|_| ())
             })
