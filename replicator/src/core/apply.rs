@@ -163,7 +163,12 @@ impl Apply<'_> {
 
     /// Puts a whole entry in a new incarnation.
     fn restore(&mut self, content: &Restored<'_>, expires_ms: u64, only_absent: bool) -> Reply {
-        if only_absent && self.live().is_some() {
+        let begun = self.live().map(|entry| entry.incarnation().at);
+        if begun.is_some_and(|at| self.is_overtaken_by(at)) {
+            self.confirm();
+            return Reply::Int(1);
+        }
+        if only_absent && begun.is_some() {
             return Reply::Int(0);
         }
         let version = self.stamp();

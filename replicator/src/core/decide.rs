@@ -111,22 +111,21 @@ impl Core {
             only_if_absent,
         } = command
         {
-            return self.rename(now, asker, from, to, *only_if_absent, out);
+            return self.rename(now, (asker, retry), from, to, *only_if_absent, out);
         }
         if let Command::Key { key, op } = command
             && !op.is_read()
             && let Some(name) = self.new_name(base, key)
         {
-            self.ask(
-                now,
-                asker,
-                Base::Unknown,
-                &Command::Key {
-                    key: &name,
-                    op: op.clone(),
-                },
-                out,
-            );
+            let asking = Asking {
+                base: Base::Unknown,
+                ..asking
+            };
+            let command = Command::Key {
+                key: &name,
+                op: op.clone(),
+            };
+            self.ask(now, asking, &command, out);
             return Verdict::Waiting;
         }
         if command.grows() && !self.make_room(now, partition) {

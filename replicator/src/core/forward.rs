@@ -72,17 +72,11 @@ const PAUSE_MS: u64 = 20;
 
 impl Core {
     /// Has a command decided by the key's home.
-    pub(super) fn ask(
-        &mut self,
-        now: Now,
-        asker: Asker,
-        base: Base,
-        command: &Command<'_>,
-        out: &mut Vec<Output>,
-    ) {
+    pub(super) fn ask(&mut self, now: Now, asking: Asking, command: &Command<'_>, out: &mut Vec<Output>) {
+        let Asking { asker, base, retry } = asking;
         let key = command.key().unwrap_or_default();
         let id = self.next_ticket();
-        let given = self.clock.reading(now.wall_ms);
+        let given = retry.unwrap_or_else(|| self.clock.reading(now.wall_ms));
         let asked = Asked {
             asker,
             given,
@@ -95,7 +89,7 @@ impl Core {
             next_ms: now.mono_ms,
             to: None,
             hops: 0,
-            tries: 0,
+            tries: u32::from(retry.is_some()),
         };
         self.asked.insert(id, asked);
         self.deadlines.insert((now.mono_ms, id));

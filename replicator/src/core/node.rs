@@ -272,7 +272,7 @@ impl Core {
         if self.asked.len() >= self.config.max_pending {
             return Executed::Done(Reply::Error(CommandError::Busy));
         }
-        self.ask(now, asker, base, command, out);
+        self.ask(now, asking, command, out);
         Executed::Pending(ticket)
     }
 

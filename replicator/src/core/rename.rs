@@ -3,10 +3,11 @@
 //! old name any more.
 
 use super::acknowledge::{Asker, Outcome};
+use super::apply::{Change, What};
 use super::client::Base;
-use super::clock::Now;
+use super::clock::{Hlc, Now};
 use super::command::{Command, CommandError, Kind, Op, Reply, Restored};
-use super::decide::Verdict;
+use super::decide::{Asking, Verdict};
 use super::io::{Output, TicketId};
 use super::node::Core;
 use super::read;
@@ -17,6 +18,8 @@ use crate::store::{Entry, key_hash};
 #[derive(Debug)]
 pub(super) struct Renaming {
     asker: Asker,
+    /// See [`Asking::retry`].
+    retry: Option<Hlc>,
     from: Box<[u8]>,
     to: Box<[u8]>,
     only_if_absent: bool,
@@ -34,13 +37,23 @@ impl Core {
     pub(super) fn rename(
         &mut self,
         now: Now,
-        asker: Asker,
+        (asker, retry): (Asker, Option<Hlc>),
         from: &[u8],
         to: &[u8],
         only_if_absent: bool,
         out: &mut Vec<Output>,
     ) -> Verdict {
         if self.store.live(from, now.wall_ms).is_none() {
+            if let Some(done) = self.renamed_before(retry, from, to) {
+                let reply = renamed_reply(only_if_absent);
+                let partition = self.partition(from);
+                self.changes.clear();
+                self.changes.push(done);
+                return match self.conclude(now, asker, partition, false, outcome(from, reply)) {
+                    Some(outcome) => Verdict::Done(outcome),
+                    None => Verdict::Waiting,
+                };
+            }
             return Verdict::Done(outcome(from, Reply::Error(CommandError::NoSuchKey)));
         }
         if from == to {
@@ -49,6 +62,7 @@ impl Core {
         }
         let renaming = Renaming {
             asker,
+            retry,
             from: from.into(),
             to: to.into(),
             only_if_absent,
@@ -58,6 +72,19 @@ impl Core {
         };
         self.copy_renamed(now, renaming, out);
         Verdict::Waiting
+    }
+
+    /// What a RENAME that may have been carried out before did to the old name, if it has been: the answer to that was lost.
+    fn renamed_before(&self, retry: Option<Hlc>, from: &[u8], to: &[u8]) -> Option<Change> {
+        let given = retry?;
+        let id = self.store.find(from)?;
+        let entry = self.store.entry(id)?;
+        let done = entry.is_dead() && entry.value() == to && entry.version().at > given;
+        done.then_some(Change {
+            id,
+            what: What::Whole,
+            since: given,
+        })
     }
 
     /// Has the new name's home put a copy of the old entry there.
@@ -89,9 +116,16 @@ impl Core {
                 only_absent,
             },
         };
+        // A copy made again because the old entry changed has to replace the first one.
+        let retry = renaming.retry.filter(|_| renaming.tries == 1);
         let ticket = self.next_ticket();
         self.renaming.insert(ticket, renaming);
-        self.ask(now, Asker::Own(ticket), Base::Unknown, &command, out);
+        let asking = Asking {
+            asker: Asker::Own(ticket),
+            base: Base::Unknown,
+            retry,
+        };
+        self.ask(now, asking, &command, out);
     }
 
     /// A home has answered: that of the new name, or afterwards that of the old one.
@@ -110,20 +144,15 @@ impl Core {
                 let ticket = self.next_ticket();
                 self.renaming.insert(ticket, renaming);
                 // Not simply here: the old name's home may have changed meanwhile.
-                self.ask(
-                    now,
-                    Asker::Own(ticket),
-                    Base::Unknown,
-                    &Command::Key { key: &from, op },
-                    out,
-                );
+                let asking = Asking {
+                    asker: Asker::Own(ticket),
+                    base: Base::Unknown,
+                    retry: None,
+                };
+                self.ask(now, asking, &Command::Key { key: &from, op }, out);
             }
             (true, Reply::Int(1)) => {
-                let reply = if renaming.only_if_absent {
-                    Reply::Int(1)
-                } else {
-                    Reply::Ok
-                };
+                let reply = renamed_reply(renaming.only_if_absent);
                 self.deliver(now, renaming.asker, outcome(&renaming.from, reply), out);
             }
             // The old entry changed after it was copied.
@@ -150,6 +179,10 @@ impl Core {
             .filter(|name| !name.is_empty())
             .map(Into::into)
     }
+}
+
+fn renamed_reply(only_if_absent: bool) -> Reply {
+    if only_if_absent { Reply::Int(1) } else { Reply::Ok }
 }
 
 fn outcome(key: &[u8], reply: Reply) -> Outcome {

@@ -172,15 +172,16 @@ impl Core {
             return self.deliver(now, asker, refusal(CommandError::Malformed, &[]), out);
         };
         let place = self.locate(command.key().unwrap_or_default());
+        let asking = Asking { asker, base, retry };
         if self.homes.acts(place.partition) {
-            match self.decide(now, Asking { asker, base, retry }, &command, place, out) {
+            match self.decide(now, asking, &command, place, out) {
                 Verdict::Done(outcome) => return self.deliver(now, asker, outcome, out),
                 Verdict::Waiting => return,
                 Verdict::NotYet => {}
             }
         }
         // Another member has become the home meanwhile, or this one has to wait for its say.
-        self.ask(now, asker, base, &command, out);
+        self.ask(now, asking, &command, out);
     }
 
     /// Gives up look-ups that take too long.
