@@ -39,6 +39,13 @@ struct Home {
     claimed_by: NodeId,
 }
 
+impl Home {
+    /// Whether it is known, and none of these.
+    fn is_of_another_than(&self, nodes: &[NodeId]) -> bool {
+        self.claimed_by != NodeId::default() && !nodes.contains(&self.claimed_by)
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Homes {

@@ -25,7 +25,8 @@ impl Core {
         }
     }
 
-    fn beat_to(&mut self, now: Now, id: NodeId, out: &mut Vec<Output>) {
+    /// Sends a heartbeat to one member.
+    pub(super) fn beat_to(&mut self, now: Now, id: NodeId, out: &mut Vec<Output>) {
         let as_of = self.clock.reading(now.wall_ms);
         let (view, memory, settled) = (self.view_hash(), self.memory(), self.settling.settled);
         let longest_ttl_ms = self.store.longest_ttl_ms();

@@ -88,6 +88,8 @@ pub(super) struct Member {
     pub(super) lease_from_ms: u64,
     /// Number of the claims that it has to confirm before its heartbeats carry leases again.
     pub(super) unconfirmed_claims: Option<u64>,
+    /// It may have missed what others claimed, and is told of that as well.
+    pub(super) missed_claims: bool,
     /// When claims were last sent to it, `mono_ms`.
     pub(super) claims_sent_ms: u64,
 }
@@ -120,6 +122,7 @@ impl Member {
             their_ms: 0,
             lease_from_ms: 0,
             unconfirmed_claims: None,
+            missed_claims: false,
             claims_sent_ms: 0,
         }
     }

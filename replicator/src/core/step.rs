@@ -332,7 +332,14 @@ impl Core {
                 };
                 self.on_handoff_reply(now, from, round, &answer, out);
             }
-            PeerMessage::Claims { number, claims } => self.on_claims(now, from, number, &claims, out),
+            PeerMessage::Claims {
+                number,
+                claims,
+                others,
+            } => {
+                self.learn_homes(&others);
+                self.on_claims(now, from, number, &claims, out);
+            }
             PeerMessage::ClaimsAck { number } => self.on_claims_ack(from, number),
             PeerMessage::Gather { id, command } => self.on_gather(now, from, id, command, out),
             PeerMessage::Gathered { id, reply } => self.on_gathered(now, from, id, reply, out),

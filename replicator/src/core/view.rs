@@ -327,6 +327,8 @@ impl Core {
             member.apart = false;
         }
         self.claims_for(now, id, out);
+        // It may have suspected this member as well, and routes around it until it is told otherwise.
+        self.beat_to(now, id, out);
         self.comparisons
             .queue(id, super::antientropy::Purpose::Repair, Vec::new());
         self.view_changed();

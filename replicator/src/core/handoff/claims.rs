@@ -113,12 +113,14 @@ impl Core {
         let number = self.homes.claims_number;
         if let Some(member) = self.members.get_mut(&id) {
             member.unconfirmed_claims = Some(number);
+            member.missed_claims = true;
         }
         self.send_claims(now, id, out);
     }
 
     /// Sends the claims if they are not confirmed.
     pub(in crate::core) fn send_claims(&mut self, now: Now, id: NodeId, out: &mut Vec<Output>) {
+        let me = self.me.id;
         let Some(member) = self.members.get_mut(&id).filter(|m| m.link.is_some()) else {
             return;
         };
@@ -128,13 +130,27 @@ impl Core {
         member.claims_sent_ms = now.mono_ms;
         // Who was not there when they were taken over may belong to a majority that has other homes.
         let all = !member.apart;
-        let claims = self
-            .homes
+        let missed = member.missed_claims;
+        let homes = &self.homes;
+        let told = |p: &u16| all || !homes.before_isolation.contains_key(p);
+        let claims = homes
             .acting()
-            .filter(|p| all || !self.homes.before_isolation.contains_key(p))
-            .map(|p| (p, self.homes.get(p).epoch))
+            .filter(told)
+            .map(|p| (p, homes.get(p).epoch))
             .collect();
-        self.send(id, &PeerMessage::Claims { number, claims }, out);
+        // The leases of a majority let a member decide, and not every member of it need be a home: it has to learn from each
+        // what passed to others.
+        let others = (0u16..)
+            .zip(&homes.by_partition)
+            .filter(|(p, home)| missed && told(p) && home.is_of_another_than(&[me, id]))
+            .map(|(p, home)| (p, home.epoch, home.claimed_by))
+            .collect();
+        let message = PeerMessage::Claims {
+            number,
+            claims,
+            others,
+        };
+        self.send(id, &message, out);
     }
 
     /// A member says which partitions it acts for.
@@ -177,11 +193,27 @@ impl Core {
         self.retry_asked(now, out);
     }
 
+    /// A member says which homes others have, as this one may have missed it.
+    pub(in crate::core) fn learn_homes(&mut self, others: &[(u16, u64, NodeId)]) {
+        let isolated = self.settling.is_isolated();
+        for (partition, epoch, node) in others.iter().filter(|(_, _, node)| *node != self.me.id) {
+            self.homes.remember(isolated, *partition);
+            if let Some(home) = self.homes.get_mut(*partition).filter(|home| home.epoch < *epoch) {
+                *home = Home {
+                    token: Token::None,
+                    epoch: *epoch,
+                    claimed_by: *node,
+                };
+            }
+        }
+    }
+
     pub(in crate::core) fn on_claims_ack(&mut self, from: NodeId, number: u64) {
         if let Some(member) = self.members.get_mut(&from)
             && member.unconfirmed_claims.is_some_and(|wanted| wanted <= number)
         {
             member.unconfirmed_claims = None;
+            member.missed_claims = false;
         }
     }
 }

@@ -114,6 +114,7 @@ impl<'a> PeerMessage<'a> {
             12 => Self::Claims {
                 number: r.number()?,
                 claims: r.epochs()?,
+                others: r.list(|r| Ok((r.u16()?, r.number()?, r.node()?)))?,
             },
             13 => Self::ClaimsAck { number: r.number()? },
             tag => return Err(WireError::Tag(tag)),

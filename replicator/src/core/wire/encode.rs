@@ -156,10 +156,19 @@ impl PeerMessage<'_> {
                 });
                 w.epochs(refused);
             }
-            Self::Claims { number, claims } => {
+            Self::Claims {
+                number,
+                claims,
+                others,
+            } => {
                 w.u8(12);
                 w.number(*number);
                 w.epochs(claims);
+                w.list(others, |w, (partition, epoch, node)| {
+                    w.number(u64::from(*partition));
+                    w.number(*epoch);
+                    w.node(*node);
+                });
             }
             Self::ClaimsAck { number } => {
                 w.u8(13);

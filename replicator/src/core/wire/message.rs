@@ -117,6 +117,8 @@ pub(in crate::core) enum PeerMessage<'a> {
     Claims {
         number: u64,
         claims: Vec<(u16, u64)>,
+        /// What the sender knows of the homes of other partitions, with their epochs: for who may have missed it.
+        others: Vec<(u16, u64, NodeId)>,
     },
     ClaimsAck {
         number: u64,
