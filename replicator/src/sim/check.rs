@@ -166,7 +166,13 @@ impl World {
             Some((entry.incarnation(), entry.version()))
         };
         let settled_ms = now.wall_ms.saturating_sub(1_500 + self.scenario.skew_ms);
+        // Who has not heard of the last touches lets it go up to this much earlier.
+        let ends_ms = now.wall_ms + TTL_MS / 20 + self.scenario.skew_ms;
         let missing = left.iter().find_map(|(key, holders)| {
+            let entry = self.processes.get(process)?.core.peek_any(key)?;
+            if entry.expires_ms().is_some_and(|at_ms| at_ms < ends_ms) {
+                return None;
+            }
             let (_, written) = version(process, key)?;
             if written.node != id && written.at.ms() > settled_ms {
                 return None;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::scenario::{Fault, TTL_MS};
+use super::scenario::{DEAD_AFTER_MS, Fault, TTL_MS};
 use super::world::{Event, Healing, Leaving, World};
-use crate::core::Input;
+use crate::core::{Input, Mode};
 
 /// How long a terminating pod may take, µs.
 const GRACE_US: u64 = 30_000_000;
@@ -62,16 +62,23 @@ impl World {
             }
             Fault::Pause { ms } => {
                 self.met.pauses += 1;
-                self.disturb(true);
                 if let Some(process) = self.processes.get_mut(victim) {
                     process.paused = true;
                 }
-                self.after(
-                    ms * 1_000,
-                    Event::Heal {
-                        what: Healing::Resume { process: victim },
-                    },
-                );
+                // For the others a process that stands still for long is dead, and with it goes what it alone had.
+                let paused = self.processes.iter().filter(|p| p.alive && p.paused).count();
+                let dead = ms > DEAD_AFTER_MS
+                    && matches!(self.scenario.mode, Mode::Backup(backups) if paused > usize::from(backups));
+                if dead {
+                    self.lose(true);
+                } else {
+                    self.disturb(true);
+                }
+                let what = Healing::Resume {
+                    process: victim,
+                    dead,
+                };
+                self.after(ms * 1_000, Event::Heal { what });
             }
             Fault::Roll => {
                 if self.rolling.is_empty() && self.surge.is_none() {
@@ -182,9 +189,13 @@ impl World {
                 self.start_pod();
                 self.lose(false);
             }
-            Healing::Resume { process } => {
+            Healing::Resume { process, dead } => {
                 self.resume(process);
-                self.disturb(false);
+                if dead {
+                    self.lose(false);
+                } else {
+                    self.disturb(false);
+                }
             }
         }
     }

@@ -59,6 +59,8 @@ pub(super) struct Scenario {
 
 /// The life of a session without touch, ms.
 pub(super) const TTL_MS: u64 = 20_000;
+/// Silence after which members count another one as dead, ms.
+pub(super) const DEAD_AFTER_MS: u64 = 6_000;
 
 impl Scenario {
     /// The run of a seed.
@@ -203,7 +205,7 @@ impl Scenario {
             resend_ms: 100,
             heartbeat_ms: 500,
             suspect_after_ms: 2_500,
-            dead_after_ms: 6_000,
+            dead_after_ms: DEAD_AFTER_MS,
             discovery_ms: 1_000,
             join_timeout_ms: 30_000,
             antientropy_ms: 5_000,

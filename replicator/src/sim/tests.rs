@@ -38,7 +38,10 @@ fn properties_hold_in_all_runs() {
 /// Seeds that have broken a property before.
 #[test]
 fn what_once_failed_holds() {
-    for seed in [4_774, 9_091, 9_358, 10_553, 35_262, 100_885, 101_838, 102_591] {
+    for seed in [
+        4_774, 9_091, 9_358, 10_553, 35_262, 39_890, 44_140, 63_474, 74_785, 77_281, 100_885, 101_838,
+        102_591,
+    ] {
         if let Err(failure) = run(seed) {
             panic!("seed {seed}: {}\n{}", failure.property, failure.report);
         }

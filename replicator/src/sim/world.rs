@@ -38,7 +38,7 @@ pub(super) enum Healing {
     Cut(BTreeSet<(usize, usize)>),
     Restart { pod: usize },
     Replace,
-    Resume { process: usize },
+    Resume { process: usize, dead: bool },
 }
 
 /// A replicator process.
