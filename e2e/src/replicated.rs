@@ -1,5 +1,6 @@
 //! A store with topology Replicated and the shop that keeps its sessions there, for tests in which servers fail.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -33,6 +34,9 @@ pub const WHOLE_LIMIT: Duration = Duration::from_mins(2);
 
 /// How long all servers may take to be replaced one by one.
 const ROLLED_LIMIT: Duration = Duration::from_mins(5);
+
+/// Failed requests of one user that are further apart have others between them that did not fail: longer than one may take.
+const APART_MS: u64 = 5_500;
 
 /// A store and the shop that keeps its sessions there.
 pub struct Scene<'a> {
@@ -144,12 +148,14 @@ impl<'a> Scene<'a> {
     {
         let report = self.shop.drill_with(self.entry, options, name, event).await?;
         eprintln!(
-            "{}{name}: {} of {} requests failed, over {} ms for the user who had it worst; {} users lost",
+            "{}{name}: {} of {} requests failed, for {} ms on end for the user who had it worst; {} users lost; \
+             failed in each second: {:?}",
             report.table(),
             report.failed(),
             report.requests,
             longest_gap(&report).as_millis(),
-            report.count(Class::Lost)
+            report.count(Class::Lost),
+            failed_by_second(&report)
         );
         Ok(report)
     }
@@ -204,14 +210,28 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// From the first to the last failed request, for the user for whom that was longest.
+/// The longest row of failed requests of one user without a pause of [`APART_MS`], from the first to the last.
 pub fn longest_gap(report: &Report) -> Duration {
-    let worst = report.people.iter().filter_map(|person| {
-        let first = person.failures.first()?.at_ms;
-        let last = person.failures.last()?.at_ms;
-        Some(last.saturating_sub(first))
+    let rows = report.people.iter().flat_map(|person| {
+        let (mut begun, mut last) = (None, 0);
+        person.failures.iter().map(move |failure| {
+            if begun.is_none() || failure.at_ms > last + APART_MS {
+                begun = Some(failure.at_ms);
+            }
+            last = failure.at_ms;
+            last - begun.unwrap_or(last)
+        })
     });
-    Duration::from_millis(worst.max().unwrap_or_default())
+    Duration::from_millis(rows.max().unwrap_or_default())
+}
+
+/// Failed requests by the second of the drill.
+fn failed_by_second(report: &Report) -> BTreeMap<u64, usize> {
+    let mut seconds = BTreeMap::new();
+    for failure in report.people.iter().flat_map(|person| &person.failures) {
+        *seconds.entry(failure.at_ms / 1_000).or_default() += 1;
+    }
+    seconds
 }
 
 /// Why the primary last changed.
