@@ -155,9 +155,12 @@ async fn without_volumes_a_store_whose_servers_were_all_deleted_serves_again() -
         ensure!(uids.len() == 2, "{uids:?}");
         let begun = Instant::now();
         scene.delete_all().await?;
-        // The operator may see one of them go before the other, and hand over for as long as that one is there.
+        // The operator may see one of them go before the other, which takes over for as long as it is there.
         let mut after = scene.another_than(&before).await?;
-        while cause(&after) == Some(FailoverCause::Planned) {
+        while matches!(
+            cause(&after),
+            Some(FailoverCause::Planned | FailoverCause::PodLost)
+        ) {
             after = scene.another_than(&after).await?;
         }
         eprintln!("a primary again after {:?}", begun.elapsed());
