@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::build::Desired;
 use super::dereference::Dereferenced;
-use super::names::{APPLIED_ANNOTATION, Names};
+use super::names::{APPLIED_ANNOTATION, Names, POD_NAME_LABEL, ROLE_LABEL};
 use super::quantity;
 use crate::api::FIELD_MANAGER;
 use crate::runtime::writer::{WriteError, classify};
@@ -168,6 +168,7 @@ async fn ensure<K: Resource + Serialize>(
         if !found.names.are_ours(serde_json::from_value(labels).ok().as_ref()) {
             return Err(taken());
         }
+        keep_lead(&found.names, &mut wanted, &live);
         if is_within(&wanted, &live) {
             return Ok(());
         }
@@ -191,6 +192,19 @@ async fn ensure<K: Resource + Serialize>(
         // Not forced: somebody made one of that name since it was looked for.
         Err(WriteError::Conflict(_)) if !params.force => Err(taken()),
         Err(error) => Err(write(error)),
+    }
+}
+
+/// Where the Service of several servers leads is decided by who watches them.
+fn keep_lead(names: &Names, wanted: &mut Value, live: &Value) {
+    const SELECTOR: &str = "/spec/selector";
+    let is_by_role = |selector: &&mut Value| selector.get(ROLE_LABEL).is_some();
+    let Some(selector) = wanted.pointer_mut(SELECTOR).filter(is_by_role) else {
+        return;
+    };
+    let server = live.pointer(SELECTOR).and_then(|live| live.get(POD_NAME_LABEL));
+    if let Some(server) = server.and_then(Value::as_str) {
+        *selector = json!(names.led_to(server));
     }
 }
 

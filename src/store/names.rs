@@ -14,8 +14,14 @@ pub const STORE_UID_LABEL: &str = "session-operator.dev/store-uid";
 /// Annotation of children: a hash of what was applied, which finds fields that are no longer wanted.
 pub const APPLIED_ANNOTATION: &str = "session-operator.dev/applied";
 
-/// Label of a server's pod: what the server is, or is about to be. Under topology Replicated it decides where the Service leads.
+/// Label of a server's pod: what the server is, or is about to be. The Service of a store with topology Replicated leads to the
+/// primary by it until there has been one.
 pub const ROLE_LABEL: &str = "session-operator.dev/role";
+
+/// Label that a StatefulSet gives each of its pods. From the first primary on the Service leads to a pod by its name: that is
+/// changed in one write, and nodes follow it in one step. Two labels are two, and a node may take a second between them in which
+/// it leads nowhere.
+pub const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 
 /// Value of [`ROLE_LABEL`] for the server that takes writes.
 pub const PRIMARY: &str = "primary";
@@ -144,6 +150,13 @@ impl Names {
             }
         }
         hosts
+    }
+
+    /// What the Service selects when it leads to one server.
+    pub fn led_to(&self, server: &str) -> BTreeMap<String, String> {
+        let mut selector = self.selector();
+        selector.insert(POD_NAME_LABEL.to_owned(), server.to_owned());
+        selector
     }
 
     /// What selects the pods. Never changes: a StatefulSet's selector cannot.

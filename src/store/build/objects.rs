@@ -105,8 +105,8 @@ pub fn claim(volume: &Volume, size: i64) -> Value {
 
 /// The Service that clients use.
 ///
-/// Of several servers it leads to the one that is labelled as primary, ready or not: who is labelled is about to serve, and
-/// the kubelet would notice seconds later. A server that is not the primary answers with an error itself.
+/// Of several servers it leads to the one that is labelled as primary, later to the one that is by its name, ready or not: who is
+/// made primary is about to serve, and the kubelet would notice seconds later. A server that is not the primary answers with an error itself.
 pub fn service(store: &Validated) -> Value {
     let mut spec = json!({
         "type": "ClusterIP",

@@ -239,6 +239,16 @@ impl Connection {
         Ok(())
     }
 
+    /// `INFO`: how many clients have come so far. Where the server counts those that it did not let in, only these.
+    pub async fn arrivals(&mut self) -> Result<u64, Failure> {
+        let info = self.info().await?;
+        let refused = info.get("acl_access_denied_auth");
+        let count = refused.or_else(|| info.get("total_connections_received"));
+        count
+            .and_then(|count| count.parse().ok())
+            .ok_or_else(|| self.nonsense("INFO"))
+    }
+
     /// `CLIENT LIST`: whether any of the users is connected.
     pub async fn has_clients_of(&mut self, users: &[String]) -> Result<bool, Failure> {
         let list: String = self.command(&["CLIENT", "LIST", "TYPE", "normal"]).await?;

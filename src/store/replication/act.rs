@@ -1,7 +1,7 @@
 //! Does what was decided.
 //!
-//! A promotion is recorded and the labels are changed before the server is told: clients are on their way to it by then, and
-//! an operator that ends in between leaves a store that has no primary, which the next one finds, rather than two.
+//! A promotion is recorded, the labels are changed and the Service leads to it before the server is told: clients are on their way
+//! to it by then, and an operator that ends in between leaves a store that has no primary, which the next one finds, rather than two.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +20,14 @@ const HOLD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the replica may take to get everything meanwhile; so much shorter that the primary has not gone on when the replica
 /// has been told to take over, or has not answered.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the first client is waited for that the Service leads to the server that is to be primary. Clients that stay connected
+/// do not come there; those that connect anew for each request do as soon as a node has followed the labels, within half a second
+/// where nothing is overloaded.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// Pause between looks whether it has come: for so long clients are refused that come before the change.
+const ARRIVAL_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long clients of the primary are waited for before it hands over. Those that connect anew for each request are done in
 /// milliseconds; those that stay connected are served for so long, and connect again.
@@ -74,6 +82,8 @@ pub trait Surroundings {
     fn record(&self, record: &Record) -> impl Future<Output = Result<(), WriteError>> + Send;
     /// Labels a pod.
     fn label(&self, member: &Member, role: &str) -> impl Future<Output = Result<(), WriteError>> + Send;
+    /// Has the Service lead to a server.
+    fn lead(&self, member: &Member) -> impl Future<Output = Result<(), WriteError>> + Send;
     /// Deletes a pod; another one is made.
     fn restart(&self, member: &Member) -> impl Future<Output = Result<(), WriteError>> + Send;
 }
@@ -122,6 +132,12 @@ impl<S: Surroundings> Actor<'_, S> {
             Action::Label { member, role } => {
                 if let Some(member) = self.member(member) {
                     self.label(member, role).await?;
+                }
+                Ok(None)
+            }
+            Action::Lead { member } => {
+                if let Some(member) = self.member(member) {
+                    self.surroundings.lead(member).await?;
                 }
                 Ok(None)
             }
@@ -177,7 +193,8 @@ impl<S: Surroundings> Actor<'_, S> {
             }
         });
         let recording = async { self.surroundings.record(&record).await.map_err(Error::from) };
-        futures::future::try_join(recording, futures::future::try_join_all(labels)).await?;
+        let leading = async { self.surroundings.lead(member).await.map_err(Error::from) };
+        futures::future::try_join3(recording, leading, futures::future::try_join_all(labels)).await?;
         Ok(record)
     }
 
@@ -195,9 +212,10 @@ impl<S: Surroundings> Actor<'_, S> {
         Ok(record)
     }
 
-    /// While the primary is changed, nobody new is let in at either server: a client that reads its session here and may not
-    /// write it a moment later has often told its user already that all is well (PHP writes after it has answered). Those that
-    /// are in go on, and are waited for.
+    /// The primary serves on until the first client is led to its successor; so only those are refused that come between then and
+    /// the change, or that other nodes lead to the former one for a moment longer. While the primary is changed, nobody new is let
+    /// in at either server: a client that reads its session here and may not write it a moment later has often told its user
+    /// already that all is well (PHP writes after it has answered). Those that are in go on, and are waited for.
     async fn hand_over(&self, from: &str, to: &str, now: jiff::Timestamp) -> Result<Record, Error> {
         let (Some(primary), Some(replica)) = (self.member(from), self.member(to)) else {
             return Ok(self.seen.record.clone());
@@ -208,11 +226,17 @@ impl<S: Surroundings> Actor<'_, S> {
         )
         .await?;
         let users = &self.access.users;
-        self.doors.shut(primary, HAND_OVER_CLOSED_FOR);
         self.doors.shut(replica, HAND_OVER_CLOSED_FOR);
         let outcome = async {
-            futures::future::try_join(former.admit(users, false), next.admit(users, false)).await?;
+            next.admit(users, false).await?;
+            let before = next.arrivals().await?;
             let record = self.announce(replica, FailoverCause::Planned, now).await?;
+            let begun = Instant::now();
+            while next.arrivals().await? == before && begun.elapsed() < ARRIVAL_TIMEOUT {
+                tokio::time::sleep(ARRIVAL_PAUSE).await;
+            }
+            self.doors.shut(primary, HAND_OVER_CLOSED_FOR);
+            former.admit(users, false).await?;
             let begun = Instant::now();
             while former.has_clients_of(users).await? && begun.elapsed() < DRAIN_TIMEOUT {
                 tokio::time::sleep(DRAIN_PAUSE).await;

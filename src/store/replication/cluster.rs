@@ -1,7 +1,7 @@
-//! Where servers are: labels and pods, and the record on the StatefulSet.
+//! Where servers are: labels and pods, where the Service leads, and the record on the StatefulSet.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Pod as CorePod;
+use k8s_openapi::api::core::v1::{Pod as CorePod, Service};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::json;
@@ -21,6 +21,8 @@ pub struct Cluster<'a> {
     pub client: &'a Client,
     /// Names of the store.
     pub names: &'a Names,
+    /// Uid of the store's Service, if there is one.
+    pub service: Option<&'a str>,
 }
 
 impl Cluster<'_> {
@@ -55,6 +57,25 @@ impl Surroundings for Cluster<'_> {
         {
             Ok(_) => Ok(()),
             Err(WriteError::Conflict(_) | WriteError::Changed) => Err(WriteError::Gone),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn lead(&self, member: &Member) -> Result<(), WriteError> {
+        // It is made with the store; the next look finds it.
+        let Some(uid) = self.service else { return Ok(()) };
+        let api: Api<Service> = Api::namespaced(self.client.clone(), self.names.namespace());
+        let mut selector = json!(self.names.led_to(&member.name));
+        if let Some(selector) = selector.as_object_mut() {
+            selector.insert(ROLE_LABEL.to_owned(), serde_json::Value::Null);
+        }
+        let patch = json!({"metadata": {"uid": uid}, "spec": {"selector": selector}});
+        match api
+            .patch(self.names.store(), &Self::params(), &Patch::Merge(&patch))
+            .await
+            .map_err(classify)
+        {
+            Ok(_) | Err(WriteError::Conflict(_) | WriteError::Changed | WriteError::Gone) => Ok(()),
             Err(error) => Err(error),
         }
     }

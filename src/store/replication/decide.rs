@@ -49,6 +49,11 @@ pub enum Action {
         /// The label's value.
         role: &'static str,
     },
+    /// Lead clients to the primary.
+    Lead {
+        /// The primary.
+        member: String,
+    },
     /// Record that a server is primary, and the name of its history.
     Note {
         /// The server.
@@ -129,6 +134,11 @@ fn with_primary(seen: &Observation, primary: &Member) -> Decision {
         return decision;
     }
     label(seen, primary, &mut decision.actions);
+    if seen.led_to.as_ref() != Some(&primary.name) {
+        decision.actions.push(Action::Lead {
+            member: primary.name.clone(),
+        });
+    }
     let history = state.history.first().map(String::as_str);
     let record = &seen.record;
     if record.primary.as_ref() != Some(&primary.name)
@@ -163,7 +173,7 @@ fn with_primary(seen: &Observation, primary: &Member) -> Decision {
     decision
 }
 
-/// Corrects labels: exactly the primary has the one that clients are led to.
+/// Corrects labels: exactly the primary has its.
 fn label(seen: &Observation, primary: &Member, actions: &mut Vec<Action>) {
     for member in seen.members.iter().filter(|member| member.pod.uid.is_some()) {
         let role = if member.name == primary.name {

@@ -34,6 +34,8 @@ pub struct Observation {
     pub members: Vec<Member>,
     /// What was recorded.
     pub record: Record,
+    /// The server that the Service leads to, if it leads to one.
+    pub led_to: Option<String>,
     /// How long there has been no primary.
     pub without_primary: Duration,
 }

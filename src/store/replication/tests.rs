@@ -24,6 +24,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct Played {
     labels: Mutex<BTreeMap<String, String>>,
+    led_to: Mutex<Option<String>>,
     record: Mutex<Record>,
     restarted: Mutex<BTreeSet<String>>,
 }
@@ -37,6 +38,11 @@ impl Surroundings for Played {
     async fn label(&self, member: &Member, role: &str) -> Result<(), WriteError> {
         let mut labels = self.labels.lock().unwrap();
         labels.insert(member.name.clone(), role.to_owned());
+        Ok(())
+    }
+
+    async fn lead(&self, member: &Member) -> Result<(), WriteError> {
+        *self.led_to.lock().unwrap() = Some(member.name.clone());
         Ok(())
     }
 
@@ -140,6 +146,7 @@ impl Servers {
         Observation {
             members: members.collect(),
             record: self.played.record.lock().unwrap().clone(),
+            led_to: self.played.led_to.lock().unwrap().clone(),
             without_primary: self.primary_seen.elapsed(),
         }
     }

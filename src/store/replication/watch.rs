@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Service;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource};
@@ -23,7 +24,7 @@ use crate::runtime::leader::Leadership;
 use crate::runtime::metrics::StoreMetrics;
 use crate::runtime::writer::WriteError;
 use crate::store::caches::{Caches, Trigger};
-use crate::store::names::Names;
+use crate::store::names::{Names, POD_NAME_LABEL};
 
 /// Pause between looks at a store that is well.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -235,6 +236,9 @@ impl Watcher {
         {
             self.record = recorded;
         }
+        let service = caches
+            .services
+            .get(&ObjectRef::new(names.store()).within(names.namespace()));
         let volumes: BTreeSet<String> = caches.claims(names).into_keys().collect();
         let mut members = members(
             names,
@@ -256,6 +260,7 @@ impl Watcher {
         Observation {
             members,
             record: self.record.clone(),
+            led_to: service.as_deref().and_then(led_to),
             without_primary: self.primary_seen.elapsed(),
         }
     }
@@ -284,9 +289,14 @@ impl Watcher {
     /// Does what was decided. Returns the server that is primary since, if another one is.
     async fn carry_out(&mut self, plan: &Plan, seen: &Observation, decision: &Decision) -> Option<String> {
         let mut promoted = None;
+        let service = ObjectRef::new(plan.names.store()).within(plan.names.namespace());
+        let service = self.tools.caches.services.get(&service);
         let surroundings = Cluster {
             client: &self.tools.client,
             names: &plan.names,
+            service: service
+                .as_deref()
+                .and_then(|service| service.metadata.uid.as_deref()),
         };
         let actor = Actor {
             surroundings: &surroundings,
@@ -386,10 +396,21 @@ impl Watcher {
     }
 }
 
+/// The server that a Service leads to by its name.
+fn led_to(service: &Service) -> Option<String> {
+    service
+        .spec
+        .as_ref()?
+        .selector
+        .as_ref()?
+        .get(POD_NAME_LABEL)
+        .cloned()
+}
+
 fn log(plan: &Plan, action: &Action, took: Duration) {
     let (namespace, name, took_ms) = (plan.names.namespace(), plan.names.store(), took.as_millis());
     match action {
-        Action::Label { .. } | Action::Note { .. } => {
+        Action::Label { .. } | Action::Lead { .. } | Action::Note { .. } => {
             tracing::debug!(namespace, name, ?action, took_ms, "done");
         }
         _ => tracing::info!(namespace, name, ?action, took_ms, "done"),

@@ -164,6 +164,7 @@ fn of_several_servers_it_is_told_who_serves_and_who_has_everything() {
                 member(1, link(true), 100_000),
                 member(2, link(second), 300_000),
             ],
+            led_to: None,
             record: Record {
                 epoch: 2,
                 primary: Some("larder-0".to_owned()),

@@ -105,7 +105,11 @@ fn with(mut member: Member, change: impl FnOnce(&mut Member)) -> Member {
 
 /// What is seen of a store whose primary was `s-0`.
 fn seen(members: Vec<Member>) -> Observation {
+    let led_to = members
+        .iter()
+        .find(|member| member.pod.label.as_deref() == Some(PRIMARY));
     Observation {
+        led_to: led_to.map(|member| member.name.clone()),
         members,
         record: Record {
             epoch: 3,
@@ -383,6 +387,7 @@ fn an_empty_server_that_somebody_made_primary_is_not_followed() {
     then.record.primary = Some("s-1".to_owned());
     then.record.uid = Some("u-1".to_owned());
     then.members[0].pod.label = Some("replica".to_owned());
+    then.led_to = Some("s-1".to_owned());
     assert_eq!(actions(&then), [follow(0, 1)]);
 }
 
@@ -395,6 +400,7 @@ fn labels_and_record_are_corrected() {
     ]);
     seen.members[0].pod.label = None;
     seen.members[1].pod.label = Some("primary".to_owned());
+    seen.led_to = Some("s-1".to_owned());
     seen.record.history = None;
     assert_eq!(
         actions(&seen),
@@ -406,6 +412,9 @@ fn labels_and_record_are_corrected() {
             Action::Label {
                 member: "s-1".to_owned(),
                 role: REPLICA
+            },
+            Action::Lead {
+                member: "s-0".to_owned()
             },
             Action::Note {
                 member: "s-0".to_owned()
