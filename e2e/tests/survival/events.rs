@@ -29,6 +29,9 @@ const APPLICATION: &str = "web";
 /// Container that keeps sessions beside it.
 const SIDECAR: &str = session_operator::policy::sessions::sidecar::CONTAINER;
 
+/// How long the operator is away where nothing else happens.
+const OPERATOR_AWAY: Duration = Duration::from_secs(30);
+
 /// How long one step of an event may take.
 const LIMIT: Duration = Duration::from_mins(3);
 
@@ -56,7 +59,10 @@ enum Cause {
     KillServer,
     DeleteServer,
     LoseVolume,
-    StopOperator,
+    /// And, where sessions outlive pods, delete one of each application meanwhile.
+    StopOperator {
+        delete_pods: bool,
+    },
 }
 
 const fn case(event: Promise, what: &'static str, says: Option<Outcome>, cause: Cause) -> Case {
@@ -68,7 +74,7 @@ const fn case(event: Promise, what: &'static str, says: Option<Outcome>, cause: 
     }
 }
 
-/// What happens to pods and to the operator.
+/// What happens to pods.
 fn of_pods() -> Vec<Case> {
     use Cause as C;
     use Promise as P;
@@ -84,13 +90,22 @@ fn of_pods() -> Vec<Case> {
             None,
             C::Scale(&[0, REPLICAS]),
         ),
-        case(
-            P::OperatorDown,
-            "operator stopped, a pod deleted",
-            None,
-            C::StopOperator,
-        ),
     ]
+}
+
+/// What is done while no operator runs: the pod that takes the place of another one has to be as all others. Where a session is
+/// lost with its pod, that would measure the pod's loss.
+const fn of_the_operator(place: Place) -> Case {
+    let (what, delete_pods) = match place {
+        Place::OwnPod => ("operator stopped for half a minute", false),
+        _ => ("operator stopped, a pod deleted", true),
+    };
+    case(
+        Promise::OperatorDown,
+        what,
+        None,
+        Cause::StopOperator { delete_pods },
+    )
 }
 
 /// The cases of a place. What happens to pods and to the operator is the same with every store.
@@ -102,7 +117,7 @@ pub fn cases(place: Place) -> Vec<Case> {
     let mut cases = if place == Place::Volume {
         Vec::new()
     } else {
-        of_pods()
+        of_pods().into_iter().chain([of_the_operator(place)]).collect()
     };
     let others = match place {
         Place::OwnPod => vec![case(P::NodeLoss, "a node cut off", None, C::LoseOtherNode)],
@@ -161,7 +176,7 @@ impl Case {
             Cause::KillServer => kill_server(scene, place).await,
             Cause::DeleteServer => delete_server(scene, place).await,
             Cause::LoseVolume => lose_volume(scene, place).await,
-            Cause::StopOperator => stop_operator(scene).await,
+            Cause::StopOperator { delete_pods } => stop_operator(scene, delete_pods).await,
         }
     }
 }
@@ -277,8 +292,8 @@ async fn lose_volume(scene: &Scene<'_>, place: Place) -> Result<()> {
     delete_server(scene, place).await
 }
 
-/// Pods that come while the operator is away have to be as all others.
-async fn stop_operator(scene: &Scene<'_>) -> Result<()> {
+/// Stops the operator, and starts it again.
+async fn stop_operator(scene: &Scene<'_>, delete_pods: bool) -> Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(scene.cluster.client.clone(), OPERATOR);
     let before = deployments
         .get(OPERATOR)
@@ -303,7 +318,12 @@ async fn stop_operator(scene: &Scene<'_>) -> Result<()> {
         .await
     };
     scale(Some(0)).await?;
-    let replaced = all(scene, |running| happen(running, Event::DeletePod(None))).await;
+    let replaced = if delete_pods {
+        all(scene, |running| happen(running, Event::DeletePod(None))).await
+    } else {
+        tokio::time::sleep(OPERATOR_AWAY).await;
+        Ok(())
+    };
     scale(before).await?;
     replaced
 }
