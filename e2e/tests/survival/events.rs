@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use e2e::app::Running;
+use e2e::node;
 use e2e::wait::eventually;
-use e2e::{node, store};
 use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use session_operator::api::{Event as Promise, Outcome};
 use session_operator::drill::Marks;
 use session_operator::drill::event::Event;
 
-use crate::{Place, Scene};
+use crate::{Place, Scene, servers};
 
 /// Replicas of every application.
 const REPLICAS: i32 = 3;
@@ -33,7 +33,7 @@ const SIDECAR: &str = session_operator::policy::sessions::sidecar::CONTAINER;
 const OPERATOR_AWAY: Duration = Duration::from_secs(30);
 
 /// How long one step of an event may take.
-const LIMIT: Duration = Duration::from_mins(3);
+pub const LIMIT: Duration = Duration::from_mins(3);
 
 /// One way in which an event comes about.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +58,7 @@ enum Cause {
     LoseStoresNode,
     KillServer,
     DeleteServer,
+    DeleteServers,
     LoseVolume,
     /// And, where sessions outlive pods, delete one of each application meanwhile.
     StopOperator {
@@ -114,7 +115,7 @@ pub fn cases(place: Place) -> Vec<Case> {
     use Promise as P;
     let kept = Some(Outcome::Kept);
     let lost = Some(Outcome::Lost);
-    let mut cases = if place == Place::Volume {
+    let mut cases = if matches!(place, Place::Volume | Place::Servers) {
         Vec::new()
     } else {
         of_pods().into_iter().chain([of_the_operator(place)]).collect()
@@ -148,6 +149,22 @@ pub fn cases(place: Place) -> Vec<Case> {
             case(P::StoreRestart, "SIGKILL to the server", None, C::KillServer),
             case(P::StoreLoss, "volume and pod deleted", None, C::LoseVolume),
         ],
+        Place::Servers => vec![
+            case(
+                P::NodeLoss,
+                "the primary's node cut off, then back",
+                None,
+                C::LoseStoresNode,
+            ),
+            case(
+                P::StoreRestart,
+                "the primary's pod deleted",
+                None,
+                C::DeleteServer,
+            ),
+            case(P::StoreRestart, "SIGKILL to the primary", None, C::KillServer),
+            case(P::StoreLoss, "all servers' pods deleted", None, C::DeleteServers),
+        ],
         Place::AllPods | Place::TwoPods => vec![
             case(P::ContainerRestart, "SIGKILL to a sidecar", None, C::KillSidecar),
             case(P::NodeLoss, "a node cut off", None, C::LoseOtherNode),
@@ -172,10 +189,11 @@ impl Case {
                 Ok(())
             }
             Cause::LoseOtherNode => lose_other_node(scene, place).await,
-            Cause::LoseStoresNode => lose_stores_node(scene, place).await,
-            Cause::KillServer => kill_server(scene, place).await,
-            Cause::DeleteServer => delete_server(scene, place).await,
-            Cause::LoseVolume => lose_volume(scene, place).await,
+            Cause::LoseStoresNode => servers::lose_node(scene, place).await,
+            Cause::KillServer => servers::kill(scene, place).await,
+            Cause::DeleteServer => servers::delete(scene, place).await,
+            Cause::DeleteServers => servers::delete_all(scene, place).await,
+            Cause::LoseVolume => servers::lose_volume(scene, place).await,
             Cause::StopOperator { delete_pods } => stop_operator(scene, delete_pods).await,
         }
     }
@@ -205,7 +223,7 @@ async fn kill_in_pod(scene: &Scene<'_>, running: &Running, container: &str) -> R
 }
 
 /// SIGKILL to a container; waits for its restart.
-async fn kill(scene: &Scene<'_>, pod: &str, container: &str) -> Result<()> {
+pub async fn kill(scene: &Scene<'_>, pod: &str, container: &str) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(scene.cluster.client.clone(), scene.namespace);
     let restarts = async || {
         let status = pods.get(pod).await?.status.unwrap_or_default();
@@ -232,7 +250,7 @@ async fn kill(scene: &Scene<'_>, pod: &str, container: &str) -> Result<()> {
 
 async fn lose_other_node(scene: &Scene<'_>, place: Place) -> Result<()> {
     let with_store = match place.store() {
-        Some(store) => Some(store::node(scene.cluster, scene.namespace, store).await?),
+        Some(_) => Some(servers::node(scene, place).await?),
         None => None,
     };
     let other = node::OTHERS
@@ -246,50 +264,6 @@ async fn lose_other_node(scene: &Scene<'_>, place: Place) -> Result<()> {
     .await;
     node::bring_back(scene.cluster, other).await?;
     lost
-}
-
-async fn lose_stores_node(scene: &Scene<'_>, place: Place) -> Result<()> {
-    let store = stored(place)?;
-    let with_store = store::node(scene.cluster, scene.namespace, store).await?;
-    let former = uid(scene, store).await?;
-    let lost = node::lose(scene.cluster, scene.namespace, &with_store).await;
-    node::bring_back(scene.cluster, &with_store).await?;
-    lost?;
-    store::replaced(scene.cluster, scene.namespace, store, &former).await
-}
-
-fn stored(place: Place) -> Result<&'static str> {
-    place.store().context("sessions are in no store")
-}
-
-async fn uid(scene: &Scene<'_>, store: &str) -> Result<String> {
-    let pod = store::server_pod(scene.cluster, scene.namespace, store).await?;
-    pod.metadata.uid.context("a pod without uid")
-}
-
-async fn kill_server(scene: &Scene<'_>, place: Place) -> Result<()> {
-    let store = stored(place)?;
-    kill(scene, &store::server(store), "server").await?;
-    store::ready(scene.cluster, scene.namespace, store).await
-}
-
-async fn delete_server(scene: &Scene<'_>, place: Place) -> Result<()> {
-    let store = stored(place)?;
-    let former = uid(scene, store).await?;
-    let pods: Api<Pod> = Api::namespaced(scene.cluster.client.clone(), scene.namespace);
-    pods.delete(&store::server(store), &DeleteParams::default())
-        .await?;
-    store::replaced(scene.cluster, scene.namespace, store, &former).await
-}
-
-/// The claim goes with its pod, and the next one gets another volume.
-async fn lose_volume(scene: &Scene<'_>, place: Place) -> Result<()> {
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(scene.cluster.client.clone(), scene.namespace);
-    for claim in claims.list_metadata(&ListParams::default()).await? {
-        let name = claim.metadata.name.context("a claim without name")?;
-        claims.delete(&name, &DeleteParams::default()).await?;
-    }
-    delete_server(scene, place).await
 }
 
 /// Stops the operator, and starts it again.

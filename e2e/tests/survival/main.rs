@@ -7,6 +7,7 @@
 
 mod events;
 mod record;
+mod servers;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,10 +28,11 @@ use record::{Record, Row};
 
 const APPS: [App; 6] = [SHOP, TICKETS, LIBRARY, KITCHEN, KITCHEN_CJS, NOTES];
 
-const PLACES: [Place; 5] = [
+const PLACES: [Place; 6] = [
     Place::OwnPod,
     Place::Memory,
     Place::Volume,
+    Place::Servers,
     Place::AllPods,
     Place::TwoPods,
 ];
@@ -59,6 +61,8 @@ pub enum Place {
     Memory,
     /// A store with sessions on a volume.
     Volume,
+    /// A store of three servers with sessions in memory.
+    Servers,
     /// Every pod has every session.
     AllPods,
     /// A pod, and another one as its backup.
@@ -71,6 +75,7 @@ impl Place {
         match self {
             Self::Memory => Some("memory"),
             Self::Volume => Some("volume"),
+            Self::Servers => Some("servers"),
             Self::OwnPod | Self::AllPods | Self::TwoPods => None,
         }
     }
@@ -81,6 +86,7 @@ impl Place {
             Self::OwnPod => "Sticky",
             Self::Memory => "Shared, memory",
             Self::Volume => "Shared, volume",
+            Self::Servers => "Shared, three servers",
             Self::AllPods => "Replicated, All",
             Self::TwoPods => "Replicated, Backup(1)",
         }
@@ -92,7 +98,7 @@ impl Place {
         let of = |strategy: &str, sticky: Value, shared: Value, replicated: Value| json!({"strategy": strategy, "sticky": sticky, "shared": shared, "replicated": replicated});
         match self {
             Self::OwnPod => of("Sticky", json!({}), none.clone(), none),
-            Self::Memory | Self::Volume => {
+            Self::Memory | Self::Volume | Self::Servers => {
                 let shared = json!({"storeRef": {"name": self.store()}});
                 of("Shared", none.clone(), shared, none)
             }
@@ -208,8 +214,24 @@ impl<'a> Scene<'a> {
         store::create(cluster, namespace, "volume", spec).await
     }
 
+    /// Makes the store of several servers when it is its turn: nodes that were cut off before have scattered all pods.
+    async fn make_servers(&self, name: &str) -> Result<()> {
+        node::schedulable(self.cluster, node::FIRST, false).await?;
+        let spec = json!({"engine": "Redis", "topology": "Replicated"});
+        let made = async {
+            store::create(self.cluster, self.namespace, name, spec).await?;
+            servers::whole(self, name).await
+        }
+        .await;
+        node::schedulable(self.cluster, node::FIRST, true).await?;
+        made
+    }
+
     /// Lets all policies keep sessions there, and waits until all pods do.
     async fn keep_sessions_in(&self, place: Place) -> Result<()> {
+        if let (Place::Servers, Some(name)) = (place, place.store()) {
+            self.make_servers(name).await?;
+        }
         let set_up =
             stream::iter(self.apps.clone())
                 .map(Ok)

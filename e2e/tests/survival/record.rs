@@ -259,7 +259,7 @@ impl Record {
         let mut page = format!(
             "# What sessions survive: promised and measured\n\n\
              Written by `make test-long` (`e2e/tests/survival`) at commit {commit}{changed}, {date}.\n\n\
-             Stores have topology Standalone (Redis, TLS), applications 3 pods each, and no affinity unless the heading says so. Before every event \
+             Stores have topology Standalone (Redis, TLS), that of three servers Replicated, applications 3 pods each, and no affinity unless the heading says so. Before every event \
              {MEMBERS} users of each application log in and fill their sessions, and {LEAVERS} more log out again; they go on \
              while it happens. *Promised* is `status.survives` of the policies before the event; where its sentence tells several \
              ways apart, also what it says of this one. *Measured* is how many users were logged in with everything they had at \
@@ -273,6 +273,10 @@ impl Record {
             (
                 Place::Volume,
                 "Shared: a store with sessions on a volume (what differs)",
+            ),
+            (
+                Place::Servers,
+                "Shared: a store of three servers with sessions in memory (what differs)",
             ),
             (
                 Place::AllPods,

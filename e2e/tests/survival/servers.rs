@@ -1,0 +1,136 @@
+//! What happens to the servers of a store.
+
+use anyhow::{Context, Result};
+use e2e::wait::eventually;
+use e2e::{node, store};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams};
+use session_operator::api::SessionStore;
+use session_operator::api::session_store::{MemberRole, SessionStoreStatus};
+
+use crate::events::{self, LIMIT};
+use crate::{Place, Scene};
+
+/// Container of a server.
+const CONTAINER: &str = "server";
+
+fn name(place: Place) -> Result<&'static str> {
+    place.store().context("sessions are in no store")
+}
+
+async fn status(scene: &Scene<'_>, store: &str) -> Result<SessionStoreStatus> {
+    let stores: Api<SessionStore> = Api::namespaced(scene.cluster.client.clone(), scene.namespace);
+    Ok(stores.get(store).await?.status.unwrap_or_default())
+}
+
+fn pods(scene: &Scene<'_>) -> Api<Pod> {
+    Api::namespaced(scene.cluster.client.clone(), scene.namespace)
+}
+
+/// The pod of the server that takes writes: the only one, or the primary.
+async fn serving(scene: &Scene<'_>, place: Place) -> Result<Pod> {
+    let store = name(place)?;
+    let primary = match place {
+        Place::Servers => {
+            let replication = status(scene, store).await?.replication;
+            replication
+                .and_then(|replication| replication.primary)
+                .context("no primary")?
+        }
+        _ => store::server(store),
+    };
+    Ok(pods(scene).get(&primary).await?)
+}
+
+/// The node that it is on.
+pub async fn node(scene: &Scene<'_>, place: Place) -> Result<String> {
+    let pod = serving(scene, place).await?;
+    let node = pod.spec.and_then(|spec| spec.node_name);
+    node.context("the server is on no node")
+}
+
+/// Waits until each of several servers does its part.
+pub async fn whole(scene: &Scene<'_>, store: &str) -> Result<()> {
+    eventually(
+        &format!("every server of {store} does its part"),
+        LIMIT,
+        || async {
+            let status = status(scene, store).await?;
+            let is_one = |role| status.members.iter().filter(|member| member.role == role).count();
+            let is_whole = status.members.len() == 3
+                && is_one(MemberRole::Primary) == 1
+                && status.members.iter().all(|member| member.ready);
+            Ok(if is_whole { Ok(()) } else { Err(status.members) })
+        },
+    )
+    .await
+}
+
+/// Waits until the server that had the uid is replaced.
+async fn replaced(scene: &Scene<'_>, place: Place, former: &Pod) -> Result<()> {
+    let (store, uid) = (name(place)?, former.uid().context("a pod without uid")?);
+    if place != Place::Servers {
+        return store::replaced(scene.cluster, scene.namespace, store, &uid).await;
+    }
+    let pod = former.name_any();
+    eventually(&format!("another pod {pod}"), LIMIT, || async {
+        let now = pods(scene).get_opt(&pod).await?.and_then(|pod| pod.metadata.uid);
+        Ok(match &now {
+            Some(other) if *other != uid => Ok(()),
+            _ => Err(now),
+        })
+    })
+    .await?;
+    whole(scene, store).await
+}
+
+/// Cuts its node off until all pods there are evicted, and plugs it in again.
+pub async fn lose_node(scene: &Scene<'_>, place: Place) -> Result<()> {
+    let former = serving(scene, place).await?;
+    let on = node(scene, place).await?;
+    let lost = node::lose(scene.cluster, scene.namespace, &on).await;
+    node::bring_back(scene.cluster, &on).await?;
+    lost?;
+    replaced(scene, place, &former).await
+}
+
+/// SIGKILL to its process.
+pub async fn kill(scene: &Scene<'_>, place: Place) -> Result<()> {
+    let pod = serving(scene, place).await?.name_any();
+    events::kill(scene, &pod, CONTAINER).await?;
+    if place == Place::Servers {
+        return whole(scene, name(place)?).await;
+    }
+    store::ready(scene.cluster, scene.namespace, name(place)?).await
+}
+
+/// Deletes its pod.
+pub async fn delete(scene: &Scene<'_>, place: Place) -> Result<()> {
+    let former = serving(scene, place).await?;
+    pods(scene)
+        .delete(&former.name_any(), &DeleteParams::default())
+        .await?;
+    replaced(scene, place, &former).await
+}
+
+/// Deletes the pods of all servers at once, without a last word.
+pub async fn delete_all(scene: &Scene<'_>, place: Place) -> Result<()> {
+    let former = serving(scene, place).await?;
+    let members = status(scene, name(place)?).await?.members;
+    let at_once = DeleteParams::default().grace_period(0);
+    for member in members {
+        pods(scene).delete(&member.name, &at_once).await?;
+    }
+    replaced(scene, place, &former).await
+}
+
+/// The claim goes with its pod, and the next one gets another volume.
+pub async fn lose_volume(scene: &Scene<'_>, place: Place) -> Result<()> {
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(scene.cluster.client.clone(), scene.namespace);
+    for claim in claims.list_metadata(&ListParams::default()).await? {
+        let name = claim.metadata.name.context("a claim without name")?;
+        claims.delete(&name, &DeleteParams::default()).await?;
+    }
+    delete(scene, place).await
+}
