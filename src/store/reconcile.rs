@@ -19,13 +19,14 @@ use super::memory::Memory;
 use super::replication::report::Report;
 use super::replication::servers;
 use super::replication::watch::Watches;
+use super::rotation::{self, Seen};
 use super::server::{self, Facts};
 use super::settings::StoreArgs;
 use super::status::{self, Unready, Verdict};
 use super::validate::{Validated, removes_everything, validate};
-use super::{GuardedStore, cleanup, store_key, trouble};
+use super::{GuardedStore, cleanup, holders, store_key, trouble};
 use crate::api::conditions::reasons;
-use crate::api::session_store::Topology;
+use crate::api::session_store::{Rotation, RotationPhase, StoreRotation, Topology};
 use crate::api::{STATUS_FIELD_MANAGER, SessionStore};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::events::Events;
@@ -45,6 +46,10 @@ const UNREADY_PERIOD: Duration = Duration::from_secs(2);
 
 /// How soon it is looked at whether a server presents its new certificate: kubelets bring files within two minutes.
 const CERTIFICATE_PERIOD: Duration = Duration::from_secs(15);
+
+/// How soon it is looked whether a rotation can go on, where no event tells: policies tell of their pods, and files are brought
+/// within two minutes.
+const ROTATION_PERIOD: Duration = Duration::from_secs(5);
 
 /// When to look again after a write met a newer object than the cache holds.
 const STALE_CACHE_RETRY: Duration = Duration::from_millis(500);
@@ -134,10 +139,16 @@ async fn reconcile_store(store: &SessionStore, context: &Context) -> Result<Acti
         }
     };
     let remembered = context.memory.passwords(&key);
+    let is_new = found
+        .secret_text(&validated.names.admin_secret(), "password")
+        .is_none()
+        && remembered.admin.is_none();
+    let course = rotation::course(store, is_new, validated.tls, jiff::Timestamp::now());
     let material = material::complete(
         &validated,
         &found,
         &remembered,
+        &course,
         jiff::Timestamp::now(),
         material::password,
     )
@@ -178,34 +189,133 @@ async fn reconcile_store(store: &SessionStore, context: &Context) -> Result<Acti
     if !applied.changed.is_empty() {
         tracing::info!(changed = applied.changed.join(", "), "store written");
     }
-    let (server, report) = match validated.topology {
+    let (asked, report) = match validated.topology {
         Topology::Standalone => (ask(context, &validated, &material, &found).await?, None),
         Topology::Replicated => {
             context.watches.keep(&key, servers::plan(&validated, &material));
             let report = context.watches.report(&key);
-            let server = ask_all(context, &validated, &material, &found, report.as_ref()).await?;
-            (server, report)
+            let asked = ask_all(context, &validated, &material, &found, report.as_ref()).await?;
+            (asked, report)
         }
     };
-    let after = match &server {
+    let rotation = rotated(context, &validated, &material, &course, &asked).await?;
+    let after = match &asked.server {
         Ok(facts) if facts.certificate_is_current => ROUTINE_PERIOD,
         Ok(_) => CERTIFICATE_PERIOD,
         Err(_) => status::unready_for(store, jiff::Timestamp::now())
             .div_f64(10.0)
             .clamp(UNREADY_PERIOD, ROUTINE_PERIOD),
     };
+    let after = rotation::patience(&rotation, jiff::Timestamp::now()).map_or(after, |patience| {
+        after.min(patience.clamp(ROTATION_PERIOD, ROUTINE_PERIOD))
+    });
     let verdict = Verdict::Applied {
         store: &validated,
         applied: &applied,
-        server,
+        server: asked.server,
         report: report.as_ref(),
+        rotation: &rotation,
     };
     publish(context, store, &verdict).await?;
+    announce(context, store, &course, &rotation).await;
     Ok(Action::requeue(after.mul_f64(0.9 + 0.2 * fastrand::f64())))
+}
+
+/// How far rotations are, now that their present phases were carried out.
+async fn rotated(
+    context: &Context,
+    store: &Validated,
+    material: &material::Material,
+    course: &StoreRotation,
+    asked: &Asked,
+) -> Result<StoreRotation, Error> {
+    let left = if rotation::asks_for_holders(course) {
+        holders::look(context.writer.client(), &context.caches, store, material).await?
+    } else {
+        holders::Left::default()
+    };
+    let seen = Seen {
+        users: asked.lack("have not been told of their users", |facts| {
+            facts.users_are_current
+        }),
+        certificates: asked.lack("do not present their new certificates yet", |facts| {
+            facts.certificate_is_current
+        }),
+        passwords_held: rotation::nobody(left.passwords),
+        authorities_held: rotation::nobody(left.authorities),
+    };
+    Ok(rotation::advance(course, &seen, jiff::Timestamp::now()))
+}
+
+/// Tells people of a rotation that is over.
+async fn announce(context: &Context, store: &SessionStore, before: &StoreRotation, after: &StoreRotation) {
+    let is_over = |before: &Option<Rotation>, after: &Option<Rotation>| {
+        let over = |rotation: &Rotation| rotation.phase == RotationPhase::Finished;
+        after.as_ref().is_some_and(over) && !before.as_ref().is_some_and(over)
+    };
+    for (before, after, reason, note) in [
+        (
+            &before.passwords,
+            &after.passwords,
+            reasons::PASSWORDS_ROTATED,
+            "only the new passwords are good",
+        ),
+        (
+            &before.certificates,
+            &after.certificates,
+            reasons::CERTIFICATES_ROTATED,
+            "every server presents a certificate of the new authority",
+        ),
+    ] {
+        if is_over(before, after) {
+            let about = store.object_ref(&());
+            context
+                .events
+                .publish(&about, EventType::Normal, reason, "Rotate", note.to_owned())
+                .await;
+        }
+    }
+}
+
+/// What servers answered.
+struct Asked {
+    /// The one that serves.
+    server: Result<Facts, Unready>,
+    /// Every server that there is to be, with what it says if it was asked.
+    everyone: Vec<(String, Option<Facts>)>,
+}
+
+impl Asked {
+    /// Nothing if all servers do, else which ones do not.
+    fn lack(&self, what: &str, does: impl Fn(&Facts) -> bool) -> Result<(), String> {
+        let those = self
+            .everyone
+            .iter()
+            .filter(|(_, facts)| !facts.as_ref().is_some_and(&does));
+        let those: Vec<&str> = those.map(|(name, _)| name.as_str()).collect();
+        if those.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("servers that {what}: {}", those.join(", ")))
+        }
+    }
 }
 
 /// Asks the server, if there is one.
 async fn ask(
+    context: &Context,
+    store: &Validated,
+    material: &material::Material,
+    found: &Dereferenced,
+) -> Result<Asked, Error> {
+    let server = ask_one(context, store, material, found).await?;
+    Ok(Asked {
+        everyone: vec![(store.names.pod(), server.clone().ok())],
+        server,
+    })
+}
+
+async fn ask_one(
     context: &Context,
     store: &Validated,
     material: &material::Material,
@@ -243,7 +353,7 @@ async fn ask_all(
     material: &material::Material,
     found: &Dereferenced,
     report: Option<&Report>,
-) -> Result<Result<Facts, Unready>, Error> {
+) -> Result<Asked, Error> {
     let told = match report {
         Some(report) => {
             let closed = context.watches.closed(&context_key(store));
@@ -251,22 +361,41 @@ async fn ask_all(
         }
         None => Vec::new(),
     };
+    // Those, too, of which nothing was seen yet.
+    let all: BTreeSet<String> = (0..store.servers)
+        .map(|ordinal| store.names.member(ordinal))
+        .chain(
+            report
+                .iter()
+                .flat_map(|report| &report.seen.members)
+                .map(|member| member.name.clone()),
+        )
+        .collect();
+    let facts = |name: &String| {
+        let answer = told.iter().find(|(told, _)| told == name);
+        answer.and_then(|(_, answer)| answer.clone().ok())
+    };
+    let everyone = all
+        .into_iter()
+        .map(|name| (facts(&name), name))
+        .map(|(facts, name)| (name, facts))
+        .collect();
     let primary = report.and_then(Report::primary).map(|member| &member.name);
     let is_current = told
         .iter()
         .all(|(_, told)| told.as_ref().is_ok_and(|facts| facts.certificate_is_current));
-    match told.into_iter().find(|(name, _)| Some(name) == primary) {
+    let server = match told.into_iter().find(|(name, _)| Some(name) == primary) {
         Some((_, Ok(mut facts))) => {
             facts.certificate_is_current = is_current;
-            Ok(Ok(facts))
+            Ok(facts)
         }
-        Some((_, Err(failure))) => Ok(Err(status::of_server(store, failure))),
+        Some((_, Err(failure))) => Err(status::of_server(store, failure)),
         None => {
             let refused = refused_pod(context, found).await?;
             let trouble = trouble::unready(found, refused.as_deref());
             // What keeps a pod from running is nearer to the cause than that nobody is primary.
             let waits = report.and_then(|report| report.decision.waits.clone());
-            Ok(Err(match waits {
+            Err(match waits {
                 Some(waits)
                     if trouble.reason == reasons::STORE_STARTING && waits.reason != trouble.reason =>
                 {
@@ -276,9 +405,10 @@ async fn ask_all(
                     }
                 }
                 _ => trouble,
-            }))
+            })
         }
-    }
+    };
+    Ok(Asked { server, everyone })
 }
 
 /// The address of a pod whose server has started.
