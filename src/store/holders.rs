@@ -73,6 +73,14 @@ pub async fn look(
             trusted,
             credentials: credentials(login.made.as_deref(), trusted),
         };
+        if policies.is_empty() {
+            let sentence = format!(
+                "no policy uses the key prefix {prefix} any more, and pods may still do; its user goes once every pod of the \
+                 namespace's policies is replaced"
+            );
+            left.passwords.insert(sentence.clone());
+            left.authorities.insert(sentence);
+        }
         for policy in policies {
             let holder = Holder {
                 binding: match binding_of(caches, namespace, policy) {

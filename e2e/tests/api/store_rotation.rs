@@ -1,12 +1,14 @@
-//! Rotation of passwords with a real server behind a pod that only the API server knows of: its address is one of loopback,
-//! where the server listens.
+//! Rotations with a real server behind a pod that only the API server knows of: its address is one of loopback, where the
+//! server listens. The test itself brings the server its files, as a kubelet would.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use session_operator::api::{CREDENTIALS_ANNOTATION, INJECTION_LABEL, ROTATE_PASSWORDS_ANNOTATION};
+use session_operator::api::{
+    CREDENTIALS_ANNOTATION, INJECTION_LABEL, ROTATE_CERTIFICATES_ANNOTATION, ROTATE_PASSWORDS_ANNOTATION,
+};
 
 use crate::audit::assert_none;
 use crate::own::{Own, peace};
@@ -15,7 +17,10 @@ use crate::stores::{data, decoded, sharing, store, until_reason};
 use crate::wait::until;
 use crate::world::{World, annotation, deployment, version};
 
-/// A redis-server with the users' file of a store. Ends when it is dropped.
+/// The files of a server with TLS, by their names in its Secret.
+const FILES: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
+
+/// A redis-server with the users' file of a store, and its certificate if it has one. Ends when it is dropped.
 struct Server {
     child: Child,
     address: String,
@@ -23,28 +28,32 @@ struct Server {
 }
 
 impl Server {
-    fn start(users: &str) -> Self {
+    async fn start(world: &World, tls: bool) -> Self {
+        let users = world
+            .until("Secret", "sessions-users", "a user for the shop", |secret| {
+                decoded(&data(secret, "users.acl")).contains("user app-shop on")
+            })
+            .await;
         let address = format!("127.77.{}.{}", fastrand::u8(..), fastrand::u8(1..255));
         let folder =
             std::env::temp_dir().join(format!("session-operator-rotation-{:016x}", fastrand::u64(..)));
         std::fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("users.acl");
-        std::fs::write(&file, users).unwrap();
+        std::fs::write(folder.join("users.acl"), decoded(&data(&users, "users.acl"))).unwrap();
+        let mut words = format!(
+            "--bind {address} --protected-mode no --appendonly no --maxmemory 48mb --aclfile users.acl"
+        );
+        words.push_str(if tls {
+            " --port 0 --tls-port 6379 --tls-auth-clients no --tls-cert-file tls.crt --tls-key-file tls.key \
+             --tls-ca-cert-file ca.crt"
+        } else {
+            " --port 6379"
+        });
+        if tls {
+            bring(&folder, &world.get("Secret", "sessions-tls").await);
+        }
         let child = Command::new("redis-server")
-            .args([
-                "--port",
-                "6379",
-                "--bind",
-                &address,
-                "--protected-mode",
-                "no",
-                "--save",
-                "",
-            ])
-            .args(["--maxmemory", "48mb", "--aclfile"])
-            .arg(&file)
-            .arg("--dir")
-            .arg(&folder)
+            .args(words.split_whitespace())
+            .current_dir(&folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -56,22 +65,31 @@ impl Server {
         }
     }
 
+    fn client(&self, words: &[&str]) -> String {
+        let mut client = Command::new("redis-cli");
+        client
+            .args(["-h", &self.address, "--no-auth-warning"])
+            .args(words);
+        let said = run(&mut client);
+        [text(&said.stdout), text(&said.stderr)].concat()
+    }
+
     /// Whether it lets a user in who has the password.
     fn admits(&self, user: &str, password: &str) -> bool {
-        let mut client = Command::new("redis-cli");
-        client.args([
-            "-h",
-            &self.address,
-            "--no-auth-warning",
-            "--user",
-            user,
-            "--pass",
-            password,
-        ]);
-        let said = run(client.args(["GET", "shop:1"]));
-        let said = [text(&said.stdout), text(&said.stderr)].concat();
-        assert!(!said.contains("Could not connect"), "{said}");
-        !said.contains("WRONGPASS")
+        let said = self.client(&["--user", user, "--pass", password, "PING"]);
+        let is_in = said.contains("PONG");
+        assert!(is_in || said.contains("WRONGPASS"), "{said}");
+        is_in
+    }
+
+    /// Whether a client that trusts this authority alone takes its certificate.
+    fn is_trusted_by(&self, authority: &str) -> bool {
+        let file = self.folder.join("trusted");
+        std::fs::write(&file, authority).unwrap();
+        let said = self.client(&["--tls", "--cacert", file.to_str().unwrap(), "PING"]);
+        let is_trusted = said.contains("NOAUTH");
+        assert!(is_trusted || said.contains("certificate verify failed"), "{said}");
+        is_trusted
     }
 
     /// The pod that it is taken for.
@@ -110,36 +128,34 @@ impl Drop for Server {
     }
 }
 
-async fn until_phase(world: &World, phase: &str) -> Value {
-    let store = world
-        .until("SessionStore", "sessions", phase, |store| {
-            store["status"]["rotation"]["passwords"]["phase"] == phase
-        })
-        .await;
-    store["status"]["rotation"]["passwords"].clone()
+/// Writes the files of a Secret.
+fn bring(folder: &std::path::Path, secret: &Value) {
+    for name in FILES {
+        std::fs::write(folder.join(name), decoded(&data(secret, name))).unwrap();
+    }
 }
 
-async fn password(world: &World, secret: &str) -> String {
-    decoded(&data(&world.get("Secret", secret).await, "password"))
-}
-
-/// A store that serves the shop.
-async fn served(world: &World) -> Server {
+/// A store that serves the shop, and the shop with one pod, as its Deployment would make it. Gives the pod's revision.
+async fn served(world: &World, tls: bool) -> (Server, String) {
     world.create(&deployment("shop")).await;
     world.create(&sharing("shop", None)).await;
+    let tls_mode = if tls { "Required" } else { "Disabled" };
     world
-        .create(&store(&json!({"tls": "Disabled", "memory": "64Mi"})))
+        .create(&store(&json!({"tls": tls_mode, "memory": "64Mi"})))
         .await;
     world.until("StatefulSet", "sessions", "made", |_| true).await;
-    let users = world
-        .until("Secret", "sessions-users", "a user for the shop", |secret| {
-            decoded(&data(secret, "users.acl")).contains("user app-shop on")
-        })
-        .await;
-    let server = Server::start(&decoded(&data(&users, "users.acl")));
+    let server = Server::start(world, tls).await;
     server.pod(world).await;
     until_reason(world, "Ready").await;
-    server
+    let mark = marked(world, None).await;
+    let labels = json!({"app": "shop", INJECTION_LABEL: mark});
+    world
+        .create(&json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "shop-1", "labels": labels},
+            "spec": {"containers": [{"name": "web", "image": "localhost/shop:1"}]}
+        }))
+        .await;
+    (server, mark)
 }
 
 /// The revision that the shop's pods are to be of, once it is another one.
@@ -156,6 +172,41 @@ async fn marked(world: &World, former: Option<String>) -> String {
         .until("Deployment", "shop", "another mark", |shop| of(shop).is_some())
         .await;
     of(&shop).unwrap()
+}
+
+/// Asks for a rotation, as a manifest does.
+async fn ask(world: &World, annotation: &str) {
+    let wish = json!({"metadata": {"annotations": {annotation: "spring"}}});
+    world.patch("SessionStore", "sessions", &wish).await;
+}
+
+async fn until_phase(world: &World, what: &str, phase: &str) -> Value {
+    let store = world
+        .until("SessionStore", "sessions", phase, |store| {
+            store["status"]["rotation"][what]["phase"] == phase
+        })
+        .await;
+    store["status"]["rotation"][what].clone()
+}
+
+/// Waits until the shop's pod is all that is waited for.
+async fn until_waiting(world: &World, what: &str) -> Value {
+    world
+        .until("SessionStore", "sessions", "waiting for the pod", |store| {
+            let waits = &store["status"]["rotation"][what]["waitsFor"];
+            waits
+                .as_str()
+                .is_some_and(|waits| waits.starts_with("1 pods of SessionPolicy shop"))
+        })
+        .await
+}
+
+async fn text_of(world: &World, secret: &str, key: &str) -> String {
+    decoded(&data(&world.get("Secret", secret).await, key))
+}
+
+async fn password(world: &World, secret: &str) -> String {
+    text_of(world, secret, "password").await
 }
 
 /// Passwords are in Secrets and nowhere else.
@@ -176,28 +227,16 @@ async fn nothing_secret_is_told(world: &World, revision: &str, passwords: &[Stri
 #[tokio::test]
 async fn the_old_password_is_good_until_the_last_pod_that_has_it_is_gone() {
     let _peace = peace().await;
-    let own = Own::new("store-rotation").await;
+    let own = Own::new("store-passwords").await;
     let world = &own.world;
     let operator = own.start_leader().await;
-    let server = served(world).await;
-
-    // One pod of the shop, as its Deployment would make it.
-    let before = marked(world, None).await;
-    let labels = json!({"app": "shop", INJECTION_LABEL: before});
-    world
-        .create(&json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "shop-1", "labels": labels},
-            "spec": {"containers": [{"name": "web", "image": "localhost/shop:1"}]}
-        }))
-        .await;
+    let (server, before) = served(world, false).await;
     let old = password(world, "shop-session").await;
     let old_admin = password(world, "sessions-admin").await;
     assert!(server.admits("app-shop", &old) && server.admits("session-operator", &old_admin));
 
-    // Whoever asks may be a manifest.
-    let wish = json!({"metadata": {"annotations": {ROTATE_PASSWORDS_ANNOTATION: "spring"}}});
-    world.patch("SessionStore", "sessions", &wish).await;
-    until_phase(world, "Replacing").await;
+    ask(world, ROTATE_PASSWORDS_ANNOTATION).await;
+    until_phase(world, "passwords", "Replacing").await;
     let new = password(world, "sessions-user-shop").await;
     assert_ne!(new, old);
     until("the policy to hand the new password on", || async {
@@ -218,14 +257,7 @@ async fn the_old_password_is_good_until_the_last_pod_that_has_it_is_gone() {
     // The operator ends in the middle. The next one waits for the same pod, writes nothing meanwhile, and goes on.
     operator.kill();
     let operator = own.start_leader().await;
-    let waits = world
-        .until("SessionStore", "sessions", "waiting for the pod", |store| {
-            let waits = &store["status"]["rotation"]["passwords"]["waitsFor"];
-            waits
-                .as_str()
-                .is_some_and(|waits| waits.starts_with("1 pods of SessionPolicy shop"))
-        })
-        .await;
+    let waits = until_waiting(world, "passwords").await;
     operator.until_reconciled(operator.reconciles().await, 1.0).await;
     let written = operator.writes().len();
     operator.until_reconciled(operator.reconciles().await, 3.0).await;
@@ -238,7 +270,7 @@ async fn the_old_password_is_good_until_the_last_pod_that_has_it_is_gone() {
     assert!(server.admits("app-shop", &old), "its pod still runs");
 
     world.delete("Pod", "shop-1").await;
-    let over = until_phase(world, "Finished").await;
+    let over = until_phase(world, "passwords", "Finished").await;
     assert_eq!(over["request"], "spring");
     assert!(
         over["finishedAt"].is_string() && over["waitsFor"].is_null(),
@@ -258,7 +290,60 @@ async fn the_old_password_is_good_until_the_last_pod_that_has_it_is_gone() {
     );
     world.until_event("sessions", "PasswordsRotated").await;
     until_reason(world, "Ready").await;
-
     nothing_secret_is_told(world, &after, &[old, new, old_admin, new_admin]).await;
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_authority_signs_only_once_every_pod_trusts_it() {
+    let _peace = peace().await;
+    let own = Own::new("store-certificates").await;
+    let world = &own.world;
+    let operator = own.start_leader().await;
+    let (server, before) = served(world, true).await;
+    let old = text_of(world, "sessions-authority", "tls.crt").await;
+    assert!(server.is_trusted_by(&old));
+
+    let files = world.get("Secret", "sessions-tls").await;
+    let other = async |former: &Value| {
+        world
+            .until("Secret", "sessions-tls", "another certificate", |secret| {
+                data(secret, "tls.crt") != data(former, "tls.crt")
+            })
+            .await
+    };
+    ask(world, ROTATE_CERTIFICATES_ANNOTATION).await;
+    let introduced = other(&files).await;
+    let new = text_of(world, "sessions-authority", "tls.crt").await;
+    assert_ne!(new, old);
+    let waits = until_phase(world, "certificates", "Introducing").await;
+    assert!(
+        waits["waitsFor"].as_str().unwrap().contains("sessions-0"),
+        "{waits}"
+    );
+    operator.kill();
+    let operator = own.start_leader().await;
+    bring(&server.folder, &introduced);
+    until_waiting(world, "certificates").await;
+    let after = marked(world, Some(before)).await;
+    let told = text_of(world, "shop-session", "ca.crt").await;
+    assert!(told.contains(old.trim()) && told.contains(new.trim()));
+    assert!(
+        server.is_trusted_by(&old) && !server.is_trusted_by(&new),
+        "the pod that is left trusts the old authority alone"
+    );
+    assert_eq!(
+        world.get("Secret", "sessions-tls").await["data"],
+        introduced["data"]
+    );
+
+    world.delete("Pod", "shop-1").await;
+    until_phase(world, "certificates", "Retiring").await;
+    bring(&server.folder, &other(&introduced).await);
+    until_phase(world, "certificates", "Finished").await;
+    assert!(server.is_trusted_by(&new) && !server.is_trusted_by(&old));
+    world.until_event("sessions", "CertificatesRotated").await;
+    until_reason(world, "Ready").await;
+    assert_eq!(marked(world, None).await, after, "pods are replaced once");
     operator.stop().await;
 }
