@@ -3,30 +3,30 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Event as CoreEvent, Namespace, Pod};
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{ListParams, PartialObjectMeta};
+use kube::api::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Api, Resource, ResourceExt};
 
 use super::apply::{apply, name_of};
+use super::ask::{ask, ask_all};
 use super::build::build;
 use super::caches::Caches;
-use super::dereference::{Dereferenced, dereference};
+use super::dereference::dereference;
 use super::material;
 use super::memory::Memory;
-use super::replication::report::Report;
 use super::replication::servers;
 use super::replication::watch::Watches;
-use super::rotation::{self, Seen};
-use super::server::{self, Facts};
+use super::rotate::{announce, rotated};
+use super::rotation;
 use super::settings::StoreArgs;
 use super::status::{self, Unready, Verdict};
-use super::validate::{Validated, removes_everything, validate};
-use super::{GuardedStore, cleanup, holders, store_key, trouble};
+use super::validate::{removes_everything, validate};
+use super::{GuardedStore, cleanup, store_key};
 use crate::api::conditions::reasons;
-use crate::api::session_store::{Rotation, RotationPhase, StoreRotation, Topology};
+use crate::api::session_store::Topology;
 use crate::api::{STATUS_FIELD_MANAGER, SessionStore};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::events::Events;
@@ -139,10 +139,9 @@ async fn reconcile_store(store: &SessionStore, context: &Context) -> Result<Acti
         }
     };
     let remembered = context.memory.passwords(&key);
-    let is_new = found
-        .secret_text(&validated.names.admin_secret(), "password")
-        .is_none()
-        && remembered.admin.is_none();
+    let is_new = remembered.admin.is_none()
+        && !found.secrets.contains_key(&validated.names.admin_secret())
+        && !found.secrets.contains_key(&validated.names.users_secret());
     let course = rotation::course(store, is_new, validated.tls, jiff::Timestamp::now());
     let material = material::complete(
         &validated,
@@ -219,233 +218,6 @@ async fn reconcile_store(store: &SessionStore, context: &Context) -> Result<Acti
     publish(context, store, &verdict).await?;
     announce(context, store, &course, &rotation).await;
     Ok(Action::requeue(after.mul_f64(0.9 + 0.2 * fastrand::f64())))
-}
-
-/// How far rotations are, now that their present phases were carried out.
-async fn rotated(
-    context: &Context,
-    store: &Validated,
-    material: &material::Material,
-    course: &StoreRotation,
-    asked: &Asked,
-) -> Result<StoreRotation, Error> {
-    let left = if rotation::asks_for_holders(course) {
-        holders::look(context.writer.client(), &context.caches, store, material).await?
-    } else {
-        holders::Left::default()
-    };
-    let seen = Seen {
-        users: asked.lack("have not been told of their users", |facts| {
-            facts.users_are_current
-        }),
-        certificates: asked.lack("do not present their new certificates yet", |facts| {
-            facts.certificate_is_current
-        }),
-        passwords_held: rotation::nobody(left.passwords),
-        authorities_held: rotation::nobody(left.authorities),
-    };
-    Ok(rotation::advance(course, &seen, jiff::Timestamp::now()))
-}
-
-/// Tells people of a rotation that is over.
-async fn announce(context: &Context, store: &SessionStore, before: &StoreRotation, after: &StoreRotation) {
-    let is_over = |before: &Option<Rotation>, after: &Option<Rotation>| {
-        let over = |rotation: &Rotation| rotation.phase == RotationPhase::Finished;
-        after.as_ref().is_some_and(over) && !before.as_ref().is_some_and(over)
-    };
-    for (before, after, reason, note) in [
-        (
-            &before.passwords,
-            &after.passwords,
-            reasons::PASSWORDS_ROTATED,
-            "only the new passwords are good",
-        ),
-        (
-            &before.certificates,
-            &after.certificates,
-            reasons::CERTIFICATES_ROTATED,
-            "every server presents a certificate of the new authority",
-        ),
-    ] {
-        if is_over(before, after) {
-            let about = store.object_ref(&());
-            context
-                .events
-                .publish(&about, EventType::Normal, reason, "Rotate", note.to_owned())
-                .await;
-        }
-    }
-}
-
-/// What servers answered.
-struct Asked {
-    /// The one that serves.
-    server: Result<Facts, Unready>,
-    /// Every server that there is to be, with what it says if it was asked.
-    everyone: Vec<(String, Option<Facts>)>,
-}
-
-impl Asked {
-    /// Nothing if all servers do, else which ones do not.
-    fn lack(&self, what: &str, does: impl Fn(&Facts) -> bool) -> Result<(), String> {
-        let those = self
-            .everyone
-            .iter()
-            .filter(|(_, facts)| !facts.as_ref().is_some_and(&does));
-        let those: Vec<&str> = those.map(|(name, _)| name.as_str()).collect();
-        if those.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("servers that {what}: {}", those.join(", ")))
-        }
-    }
-}
-
-/// Asks the server, if there is one.
-async fn ask(
-    context: &Context,
-    store: &Validated,
-    material: &material::Material,
-    found: &Dereferenced,
-) -> Result<Asked, Error> {
-    let server = ask_one(context, store, material, found).await?;
-    Ok(Asked {
-        everyone: vec![(store.names.pod(), server.clone().ok())],
-        server,
-    })
-}
-
-async fn ask_one(
-    context: &Context,
-    store: &Validated,
-    material: &material::Material,
-    found: &Dereferenced,
-) -> Result<Result<Facts, Unready>, Error> {
-    let pod = found.pod().map(AsRef::as_ref);
-    let Some(address) = pod.and_then(serving_address) else {
-        let refused = refused_pod(context, found).await?;
-        return Ok(Err(trouble::unready(found, refused.as_deref())));
-    };
-    let endpoint = server::endpoint(store, material, &address);
-    Ok(
-        match server::tend(
-            &store.names,
-            &store.names.pod(),
-            material,
-            &endpoint,
-            &context.memory,
-            false,
-        )
-        .await
-        {
-            // The Service leads nowhere yet.
-            Ok(_) if !pod.is_some_and(trouble::is_ready) => Err(trouble::unready(found, None)),
-            Ok(facts) => Ok(facts),
-            Err(failure) => Err(status::of_server(store, failure)),
-        },
-    )
-}
-
-/// Asks the primary how it is, and tells every server of its users and certificate.
-async fn ask_all(
-    context: &Context,
-    store: &Validated,
-    material: &material::Material,
-    found: &Dereferenced,
-    report: Option<&Report>,
-) -> Result<Asked, Error> {
-    let told = match report {
-        Some(report) => {
-            let closed = context.watches.closed(&context_key(store));
-            servers::tend_all(store, material, report, &context.memory, &closed).await
-        }
-        None => Vec::new(),
-    };
-    // Those, too, of which nothing was seen yet.
-    let all: BTreeSet<String> = (0..store.servers)
-        .map(|ordinal| store.names.member(ordinal))
-        .chain(
-            report
-                .iter()
-                .flat_map(|report| &report.seen.members)
-                .map(|member| member.name.clone()),
-        )
-        .collect();
-    let facts = |name: &String| {
-        let answer = told.iter().find(|(told, _)| told == name);
-        answer.and_then(|(_, answer)| answer.clone().ok())
-    };
-    let everyone = all
-        .into_iter()
-        .map(|name| (facts(&name), name))
-        .map(|(facts, name)| (name, facts))
-        .collect();
-    let primary = report.and_then(Report::primary).map(|member| &member.name);
-    let is_current = told
-        .iter()
-        .all(|(_, told)| told.as_ref().is_ok_and(|facts| facts.certificate_is_current));
-    let server = match told.into_iter().find(|(name, _)| Some(name) == primary) {
-        Some((_, Ok(mut facts))) => {
-            facts.certificate_is_current = is_current;
-            Ok(facts)
-        }
-        Some((_, Err(failure))) => Err(status::of_server(store, failure)),
-        None => {
-            let refused = refused_pod(context, found).await?;
-            let trouble = trouble::unready(found, refused.as_deref());
-            // What keeps a pod from running is nearer to the cause than that nobody is primary.
-            let waits = report.and_then(|report| report.decision.waits.clone());
-            Err(match waits {
-                Some(waits)
-                    if trouble.reason == reasons::STORE_STARTING && waits.reason != trouble.reason =>
-                {
-                    Unready {
-                        reason: waits.reason,
-                        message: waits.message,
-                    }
-                }
-                _ => trouble,
-            })
-        }
-    };
-    Ok(Asked { server, everyone })
-}
-
-/// The address of a pod whose server has started.
-fn serving_address(pod: &Pod) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    let started = status
-        .container_statuses
-        .iter()
-        .flatten()
-        .any(|container| container.started == Some(true));
-    (started && pod.metadata.deletion_timestamp.is_none())
-        .then(|| status.pod_ip.clone())
-        .flatten()
-}
-
-/// Why the StatefulSet could not make its pod: it has no condition for that, only Events.
-async fn refused_pod(context: &Context, found: &Dereferenced) -> Result<Option<String>, Error> {
-    let Some(stateful_set) = &found.stateful_set else {
-        return Ok(None);
-    };
-    let wanted = stateful_set
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(1);
-    if found.pods.len() >= usize::try_from(wanted).unwrap_or_default() {
-        return Ok(None);
-    }
-    let api: Api<CoreEvent> = Api::namespaced(context.writer.client().clone(), found.names.namespace());
-    let uid = stateful_set.uid().unwrap_or_default();
-    let params = ListParams::default().fields(&format!("involvedObject.uid={uid},reason=FailedCreate"));
-    let events = api.list(&params).await.map_err(classify)?;
-    let latest = events.items.into_iter().max_by_key(|event| {
-        let last = event.last_timestamp.as_ref().map(|time| time.0);
-        last.or_else(|| event.event_time.as_ref().map(|time| time.0))
-    });
-    Ok(latest.and_then(|event| event.message))
 }
 
 /// What happens when a store is deleted.
@@ -541,11 +313,6 @@ async fn report_invalid(context: &Context, meta: &ObjectMeta, error: &str) -> Re
         .apply_status(&key, STATUS_FIELD_MANAGER, &serde_json::json!(status))
         .await?;
     Ok(())
-}
-
-/// How a store that can be built is remembered.
-fn context_key(store: &Validated) -> String {
-    format!("{}/{}", store.names.namespace(), store.names.store())
 }
 
 /// How a store is remembered: namespace/name.
