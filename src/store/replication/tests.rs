@@ -242,8 +242,17 @@ impl Servers {
         }
     }
 
+    /// Who is shut out, as a primary is changed, is let in again within seconds.
     async fn as_shop(&self, ordinal: usize) -> Connection {
-        self.shop_at(ordinal).await.unwrap()
+        let begun = Instant::now();
+        loop {
+            match self.shop_at(ordinal).await {
+                Err(Failure::Authentication { .. }) if begun.elapsed() < LIMIT => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                answer => return answer.unwrap(),
+            }
+        }
     }
 
     async fn shop_at(&self, ordinal: usize) -> Result<Connection, Failure> {
