@@ -28,6 +28,7 @@ async fn followed(scene: &Scene<'_>, what: Rotates) -> Result<()> {
         &[Introducing, Switching, Replacing, Retiring][..],
         &[Replacing, Retiring],
     ] {
+        whole(cluster).await?;
         let phase = rotating(cluster, namespace, STORE, what, phases).await?;
         eprintln!("{what:?}: the operator is killed in phase {phase:?}");
         kill_operators(cluster).await?;

@@ -217,8 +217,8 @@ impl Connection {
     /// `CONFIG SET masterauth`, if the server has ever followed another one and would do so again by another password. A link
     /// that stands is left alone.
     pub async fn relink(&mut self, password: &Password) -> Result<(), Failure> {
-        let present = self.config(&["masterauth"]).await?;
-        let present = present.get("masterauth").map(String::as_str);
+        // The setting has two names, and servers tell one or the other.
+        let present = self.config(&["masterauth"]).await?.into_values().next();
         if present.is_some_and(|present| !present.is_empty() && present != password.reveal()) {
             self.set_config("masterauth", password.reveal()).await?;
         }
