@@ -27,8 +27,19 @@ struct Server {
     folder: PathBuf,
 }
 
+/// What a server is started as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The only one, in plain text.
+    Plain,
+    /// The only one, with TLS.
+    Tls,
+    /// One of several, in plain text: a replica of nobody, as in a pod.
+    OneOfSeveral,
+}
+
 impl Server {
-    async fn start(world: &World, tls: bool) -> Self {
+    async fn start(world: &World, kind: Kind) -> Self {
         let users = world
             .until("Secret", "sessions-users", "a user for the shop", |secret| {
                 decoded(&data(secret, "users.acl")).contains("user app-shop on")
@@ -42,13 +53,18 @@ impl Server {
         let mut words = format!(
             "--bind {address} --protected-mode no --appendonly no --maxmemory 48mb --aclfile users.acl"
         );
-        words.push_str(if tls {
-            " --port 0 --tls-port 6379 --tls-auth-clients no --tls-cert-file tls.crt --tls-key-file tls.key \
-             --tls-ca-cert-file ca.crt"
-        } else {
-            " --port 6379"
+        words.push_str(match kind {
+            Kind::Plain => " --port 6379",
+            Kind::Tls => {
+                " --port 0 --tls-port 6379 --tls-auth-clients no --tls-cert-file tls.crt --tls-key-file tls.key \
+                 --tls-ca-cert-file ca.crt"
+            }
+            Kind::OneOfSeveral => {
+                " --port 6379 --replicaof 127.0.0.1 1 --replica-serve-stale-data no --repl-diskless-sync-delay 0 \
+                 --repl-ping-replica-period 1"
+            }
         });
-        if tls {
+        if kind == Kind::Tls {
             bring(&folder, &world.get("Secret", "sessions-tls").await);
         }
         let child = Command::new("redis-server")
@@ -93,12 +109,12 @@ impl Server {
     }
 
     /// The pod that it is taken for.
-    async fn pod(&self, world: &World) {
+    async fn pod(&self, world: &World, name: &str) {
         let set = world.get("StatefulSet", "sessions").await;
         let labels = &set["spec"]["template"]["metadata"]["labels"];
         world
             .create(&json!({
-                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "sessions-0", "labels": labels},
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels},
                 "spec": {"containers": [{"name": "server", "image": "localhost/redis"}]}
             }))
             .await;
@@ -114,9 +130,17 @@ impl Server {
         }});
         world
             .api("Pod")
-            .patch_status("sessions-0", &PatchParams::default(), &Patch::Merge(&status))
+            .patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
             .await
             .unwrap();
+    }
+}
+
+impl Server {
+    fn signal(&self, name: &str) {
+        let mut kill = Command::new("kill");
+        let sent = run(kill.args(["-s", name, &self.child.id().to_string()]));
+        assert!(sent.status.success(), "{}", text(&sent.stderr));
     }
 }
 
@@ -144,8 +168,8 @@ async fn served(world: &World, tls: bool) -> (Server, String) {
         .create(&store(&json!({"tls": tls_mode, "memory": "64Mi"})))
         .await;
     world.until("StatefulSet", "sessions", "made", |_| true).await;
-    let server = Server::start(world, tls).await;
-    server.pod(world).await;
+    let server = Server::start(world, if tls { Kind::Tls } else { Kind::Plain }).await;
+    server.pod(world, "sessions-0").await;
     until_reason(world, "Ready").await;
     let mark = marked(world, None).await;
     let labels = json!({"app": "shop", INJECTION_LABEL: mark});
@@ -346,4 +370,90 @@ async fn a_new_authority_signs_only_once_every_pod_trusts_it() {
     until_reason(world, "Ready").await;
     assert_eq!(marked(world, None).await, after, "pods are replaced once");
     operator.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_has_a_new_password_before_every_server_knows_it() {
+    let _peace = peace().await;
+    let own = Own::new("store-servers").await;
+    let world = &own.world;
+    let operator = own.start_leader().await;
+    world.create(&deployment("shop")).await;
+    world.create(&sharing("shop", None)).await;
+    world
+        .create(&store(&json!({
+            "topology": "Replicated", "replicas": 1, "tls": "Disabled", "memory": "64Mi"
+        })))
+        .await;
+    world.until("StatefulSet", "sessions", "made", |_| true).await;
+    let servers = [
+        Server::start(world, Kind::OneOfSeveral).await,
+        Server::start(world, Kind::OneOfSeveral).await,
+    ];
+    for (server, name) in servers.iter().zip(["sessions-0", "sessions-1"]) {
+        server.pod(world, name).await;
+    }
+    until_reason(world, "Ready").await;
+    let told = world.get("SessionStore", "sessions").await;
+    let primary = told["status"]["replication"]["primary"].as_str().unwrap();
+    let (primary, replica, replicas_name) = match primary {
+        "sessions-0" => (&servers[0], &servers[1], "sessions-1"),
+        _ => (&servers[1], &servers[0], "sessions-0"),
+    };
+    let secrets = [
+        ("app-shop", "sessions-user-shop"),
+        ("session-operator", "sessions-admin"),
+        ("replication", "sessions-replication"),
+    ];
+    let passwords = async || {
+        let mut passwords = Vec::new();
+        for (user, secret) in secrets {
+            passwords.push((user, password(world, secret).await));
+        }
+        passwords
+    };
+    let old = passwords().await;
+
+    replica.signal("STOP");
+    ask(world, ROTATE_PASSWORDS_ANNOTATION).await;
+    world
+        .until("SessionStore", "sessions", "waiting for a server", |store| {
+            let rotation = &store["status"]["rotation"]["passwords"];
+            let waits = rotation["waitsFor"].as_str().unwrap_or_default();
+            rotation["phase"] == "Introducing" && waits.ends_with(&format!(": {replicas_name}"))
+        })
+        .await;
+    assert_eq!(passwords().await, old, "clients would be refused there");
+    replica.signal("CONT");
+    until_phase(world, "passwords", "Finished").await;
+    let new = passwords().await;
+    for server in &servers {
+        for ((user, old), (_, new)) in old.iter().zip(&new) {
+            assert!(server.admits(user, new) && !server.admits(user, old), "{user}");
+        }
+    }
+    until_reason(world, "Ready").await;
+    // Nobody tells the replica anything any more, and it has to come back.
+    operator.kill();
+    let (admin, admins_password) = &new[1];
+    let closed = primary.client(&[
+        "--user",
+        admin,
+        "--pass",
+        admins_password,
+        "CLIENT",
+        "KILL",
+        "TYPE",
+        "replica",
+    ]);
+    assert_eq!(closed.trim(), "1");
+    until("the replica to follow again", || async {
+        let said = replica.client(&["--user", admin, "--pass", admins_password, "INFO", "replication"]);
+        if said.contains("master_link_status:up") {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    })
+    .await;
 }
