@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use session_operator::api::session_store::{FailoverCause, MemberRole, StoreRepli
 use session_operator::drill::{Class, Options, Report};
 
 use crate::Cluster;
-use crate::app::{Running, SHOP};
+use crate::app::{Manifests, Running, SHOP};
 use crate::policy::{Policies, in_store};
 use crate::store;
 use crate::users::users;
@@ -56,9 +56,29 @@ impl<'a> Scene<'a> {
     /// # Errors
     /// When that does not come about in time.
     pub async fn set_up(cluster: &'a Cluster, namespace: &'a str, store: Value) -> Result<Self> {
-        let (made, shop) = tokio::join!(store::create(cluster, namespace, STORE, store), async {
-            SHOP.manifests(namespace)?.behind_traefik(cluster).await
-        });
+        Self::with(cluster, store, SHOP.manifests(namespace)?, namespace).await
+    }
+
+    /// The same with a shop whose pods serve for a moment after they are told to end, so that its own rolling updates break no
+    /// request.
+    ///
+    /// # Errors
+    /// When that does not come about in time.
+    pub async fn with_patient_shop(cluster: &'a Cluster, namespace: &'a str, store: Value) -> Result<Self> {
+        let mut shop = SHOP.manifests(namespace)?;
+        let spec = shop.deployment.spec.as_mut();
+        let pod = spec.and_then(|spec| spec.template.spec.as_mut());
+        for container in &mut pod.context("a template")?.containers {
+            container.lifecycle = serde_json::from_value(json!({"preStop": {"sleep": {"seconds": 8}}}))?;
+        }
+        Self::with(cluster, store, shop, namespace).await
+    }
+
+    async fn with(cluster: &'a Cluster, store: Value, shop: Manifests, namespace: &'a str) -> Result<Self> {
+        let (made, shop) = tokio::join!(
+            store::create(cluster, namespace, STORE, store),
+            shop.behind_traefik(cluster)
+        );
         made?;
         let (shop, entry) = shop?;
         let scene = Self {
@@ -160,13 +180,73 @@ impl<'a> Scene<'a> {
         Ok(report)
     }
 
+    /// The servers' pods.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub async fn servers(&self) -> Result<Vec<Pod>> {
+        let servers = ListParams::default().labels(SERVERS);
+        Ok(self.pods().list(&servers).await?.items)
+    }
+
+    /// Name and password of the users whose Secrets are called so.
+    ///
+    /// # Errors
+    /// When one of them does not exist.
+    pub async fn logins(&self, secrets: &[&str]) -> Result<Vec<(String, String)>> {
+        let api: Api<Secret> = Api::namespaced(self.cluster.client.clone(), self.namespace);
+        let mut logins = Vec::new();
+        for name in secrets {
+            let secret = api.get(name).await?;
+            logins.push((
+                store::value(&secret, "username")?,
+                store::value(&secret, "password")?,
+            ));
+        }
+        Ok(logins)
+    }
+
+    /// Fails unless every server answers users so: lets them in, or does not know their passwords.
+    ///
+    /// # Errors
+    /// When one of them does otherwise.
+    pub async fn every_server(&self, admits: bool, logins: &[(String, String)]) -> Result<()> {
+        let api: Api<Secret> = Api::namespaced(self.cluster.client.clone(), self.namespace);
+        let authority = api.get(&format!("{STORE}-ca")).await?;
+        let file = std::env::temp_dir().join(format!("session-operator-{}-ca.crt", self.namespace));
+        std::fs::write(&file, store::value(&authority, "ca.crt")?)?;
+        let file = file.display().to_string();
+        for server in self.servers().await? {
+            let address = server.status.as_ref().and_then(|status| status.pod_ip.as_deref());
+            let address = address.context("a server without an address")?;
+            for (user, password) in logins {
+                let client = ["-h", address, "--no-auth-warning", "--tls", "--cacert", &file];
+                let login = ["--user", user, "--pass", password];
+                let client = client.iter().chain(&login).map(|word| (*word).to_owned());
+                let said = store::redis_cli(&client.collect::<Vec<_>>(), &["PING"]).await?;
+                let is_in = said.contains("PONG");
+                ensure!(
+                    is_in == admits && (is_in || said.contains("WRONGPASS")),
+                    "{} says to {user}: {said:?}; it was to let him in: {admits}",
+                    server.name_any()
+                );
+            }
+        }
+        std::fs::remove_file(&file)?;
+        Ok(())
+    }
+
     /// Uids of the servers' pods.
     ///
     /// # Errors
     /// When they cannot be listed.
     pub async fn uids(&self) -> Result<Vec<String>> {
-        let pods = self.pods().list(&ListParams::default().labels(SERVERS)).await?;
-        Ok(pods.iter().filter_map(ResourceExt::uid).collect())
+        Ok(self
+            .servers()
+            .await?
+            .iter()
+            .filter_map(ResourceExt::uid)
+            .collect())
     }
 
     /// Waits until no pod of `former` is left and all is well.

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 use session_operator::api::SessionStore;
+use session_operator::api::session_store::{Rotation, RotationPhase, StoreRotation};
+use tokio::process::Command;
 
 use crate::Cluster;
 use crate::wait::eventually;
@@ -43,6 +45,76 @@ pub async fn ready(cluster: &Cluster, namespace: &str, name: &str) -> Result<()>
         },
     )
     .await
+}
+
+/// How long a rotation may take: pods are replaced, and kubelets bring files within two minutes, twice for certificates.
+const ROTATION_LIMIT: Duration = Duration::from_mins(12);
+
+/// What is rotated.
+#[derive(Clone, Copy, Debug)]
+pub enum Rotates {
+    /// Passwords of all users.
+    Passwords,
+    /// Authority and certificate.
+    Certificates,
+}
+
+impl Rotates {
+    fn of(self, rotation: StoreRotation) -> Option<Rotation> {
+        match self {
+            Self::Passwords => rotation.passwords,
+            Self::Certificates => rotation.certificates,
+        }
+    }
+}
+
+/// Waits until a rotation is in one of these phases.
+pub async fn rotating(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    what: Rotates,
+    phases: &[RotationPhase],
+) -> Result<RotationPhase> {
+    let stores: Api<SessionStore> = Api::namespaced(cluster.client.clone(), namespace);
+    eventually(
+        &format!("{what:?} of {namespace}/{name}: {phases:?}"),
+        ROTATION_LIMIT,
+        || async {
+            let status = stores.get(name).await?.status.unwrap_or_default();
+            let rotation = status.rotation.and_then(|rotation| what.of(rotation));
+            let phase = rotation.as_ref().map(|rotation| rotation.phase);
+            Ok(match phase.filter(|phase| phases.contains(phase)) {
+                Some(phase) => Ok(phase),
+                None => Err(rotation),
+            })
+        },
+    )
+    .await
+}
+
+/// A value of a Secret.
+pub fn value(secret: &Secret, key: &str) -> Result<String> {
+    let data = secret.data.as_ref().and_then(|data| data.get(key));
+    let bytes = data.with_context(|| format!("Secret has no {key}"))?;
+    Ok(String::from_utf8(bytes.0.clone())?)
+}
+
+/// What redis-cli prints when it sends a command from a node.
+pub async fn redis_cli(client: &[String], command: &[&str]) -> Result<String> {
+    let mut words = ["exec-net", "node2", "timeout", "10", "redis-cli"]
+        .map(str::to_owned)
+        .to_vec();
+    words.extend(client.iter().cloned());
+    words.extend(command.iter().map(|word| (*word).to_owned()));
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster/cluster");
+    let output = Command::new(script)
+        .args(&words)
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    let text = [output.stdout, output.stderr].concat();
+    Ok(String::from_utf8_lossy(&text).trim().to_owned())
 }
 
 /// Name of the pod with the only server of a store.

@@ -119,6 +119,11 @@ pub mod reasons {
     /// SessionsReplicated: a sidecar has hardly any memory left.
     pub const MEMBERS_NEARLY_FULL: &str = "MembersNearlyFull";
 
+    /// Event of a SessionStore: only the new passwords are good.
+    pub const PASSWORDS_ROTATED: &str = "PasswordsRotated";
+    /// Event of a SessionStore: every server presents a certificate of the new authority.
+    pub const CERTIFICATES_ROTATED: &str = "CertificatesRotated";
+
     /// Injected: every pod contains what its revision says.
     pub const PODS_INJECTED: &str = "PodsInjected";
     /// Injected: the preflight is still running.

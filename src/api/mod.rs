@@ -52,6 +52,16 @@ pub const STORE_LABEL: &str = "session-operator.dev/store";
 /// Annotation of a [`SessionPolicy`]: the [`SessionInjection`] that `kubectl session rollout` accepted.
 pub const ROLLOUT_ANNOTATION: &str = "session-operator.dev/rollout";
 
+/// Annotation of a [`SessionStore`]: another value asks for other passwords of all its users.
+pub const ROTATE_PASSWORDS_ANNOTATION: &str = "session-operator.dev/rotate-passwords";
+
+/// Annotation of a [`SessionStore`]: another value asks for another authority and another certificate.
+pub const ROTATE_CERTIFICATES_ANNOTATION: &str = "session-operator.dev/rotate-certificates";
+
+/// Annotation of a [`SessionInjection`] whose pods use a [`SessionStore`]: when the password was made that they are started
+/// with, and a hash of the certificates that they trust.
+pub const CREDENTIALS_ANNOTATION: &str = "session-operator.dev/store-credentials";
+
 /// Annotation of a [`SessionInjection`]: a hash of what it was made from, which tells a change of the policy from a change
 /// of the operator.
 pub const INPUTS_ANNOTATION: &str = "session-operator.dev/inputs";

@@ -205,6 +205,56 @@ pub struct SessionStoreStatus {
     /// Which server is the primary, and since when (topology Replicated).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<StoreReplication>,
+
+    /// What became of the last wish for other passwords or certificates. Absent: there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<StoreRotation>,
+}
+
+/// The last rotations that somebody asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreRotation {
+    /// Of passwords: annotation session-operator.dev/rotate-passwords.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passwords: Option<Rotation>,
+    /// Of the authority and the certificate: annotation session-operator.dev/rotate-certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<Rotation>,
+}
+
+/// How far a rotation is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rotation {
+    /// The value of the annotation that asked for it. Another value asks for another rotation.
+    pub request: String,
+    /// What is being done.
+    pub phase: RotationPhase,
+    /// Since when it has been under way (RFC 3339).
+    pub started_at: String,
+    /// When it was over (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<String>,
+    /// What the present phase waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
+}
+
+/// What a rotation is doing. Until `Retiring` old and new are both good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum RotationPhase {
+    /// The new one is made, and every server is made to accept it beside the old one. Of certificates: to trust the new
+    /// authority beside the old one.
+    Introducing,
+    /// Secrets get the new password.
+    Switching,
+    /// Pods that were started with the old one are replaced.
+    Replacing,
+    /// Every server is made to forget the old password. Of certificates: to present one of the new authority.
+    Retiring,
+    /// Only the new one is good.
+    Finished,
 }
 
 /// One server of a store.

@@ -40,6 +40,7 @@ mod tests {
                 "status",
                 "detach",
                 "support-bundle",
+                "rotate",
                 "log-lines",
                 "namespace",
             ] {

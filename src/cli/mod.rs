@@ -10,6 +10,7 @@ mod output;
 mod plan;
 mod question;
 mod rollout;
+mod rotate;
 mod status;
 mod support_bundle;
 mod table;
@@ -45,6 +46,8 @@ enum Verb {
     Status(status::StatusArgs),
     /// Replace the pods of a policy by ones with the newest revision of what is injected
     Rollout(rollout::RolloutArgs),
+    /// Give a store other passwords or certificates, without a failed request
+    Rotate(rotate::RotateArgs),
     /// Show what a policy would change, and what its sessions would survive, without changing anything
     Plan(plan::PlanArgs),
     /// Act as users while something happens to the application, and account for every session
@@ -62,6 +65,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
     match cli.verb {
         Verb::Status(args) => status::run(&args, &cli.connection).await,
         Verb::Rollout(args) => rollout::run(&args, &cli.connection).await,
+        Verb::Rotate(args) => rotate::run(&args, &cli.connection).await,
         Verb::Plan(args) => plan::run(&args, &cli.connection).await,
         Verb::Drill(args) => drill::run(&args, &cli.connection).await,
         Verb::Detach(args) => detach::run(&args, &cli.connection).await,

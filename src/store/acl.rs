@@ -40,10 +40,10 @@ const REPLICATION_COMMANDS: &str = "-@all +psync +replconf +ping";
 /// Users by name, each with the hashes of its passwords (SHA-256, hexadecimal).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Users {
-    /// Hash of the operator's password.
-    pub admin: String,
-    /// Hash of the password by which servers follow each other, where there are several.
-    pub replication: Option<String>,
+    /// Hashes of the operator's passwords.
+    pub admin: BTreeSet<String>,
+    /// Hashes of the passwords by which servers follow each other, where there are several.
+    pub replication: Option<BTreeSet<String>>,
     /// Hashes by key prefix.
     pub prefixes: BTreeMap<String, BTreeSet<String>>,
 }
@@ -69,24 +69,21 @@ impl Users {
             (
                 ADMIN.to_owned(),
                 words(&format!(
-                    "on #{} resetkeys ~{PROBE_PREFIX}:* resetchannels {ADMIN_COMMANDS} {}",
-                    self.admin,
+                    "on{} resetkeys ~{PROBE_PREFIX}:* resetchannels {ADMIN_COMMANDS} {}",
+                    passwords(&self.admin),
                     self.replication
                         .as_ref()
                         .map_or("", |_| ADMIN_REPLICATION_COMMANDS)
                 )),
             ),
         ]);
-        if let Some(hash) = &self.replication {
-            let rules = format!("on #{hash} resetkeys resetchannels {REPLICATION_COMMANDS}");
+        if let Some(hashes) = &self.replication {
+            let passwords = passwords(hashes);
+            let rules = format!("on{passwords} resetkeys resetchannels {REPLICATION_COMMANDS}");
             users.insert(REPLICATION.to_owned(), words(&rules));
         }
         for (prefix, hashes) in &self.prefixes {
-            let mut rules = "on".to_owned();
-            for hash in hashes {
-                // Writing to a String cannot fail.
-                _ = write!(rules, " #{hash}");
-            }
+            let mut rules = format!("on{}", passwords(hashes));
             // A subscription to a pattern is allowed only by that same pattern; the second is Spring Session's. The last
             // two tell of keys that are gone, whoever's they were.
             _ = write!(
@@ -125,13 +122,23 @@ impl Users {
             if let Some(prefix) = name.strip_prefix(APPLICATION) {
                 users.prefixes.insert(prefix.to_owned(), hashes);
             } else if name == ADMIN {
-                users.admin = hashes.into_iter().next().unwrap_or_default();
+                users.admin = hashes;
             } else if name == REPLICATION {
-                users.replication = hashes.into_iter().next();
+                users.replication = Some(hashes);
             }
         }
         users
     }
+}
+
+/// The rules that a user's passwords are, each with a blank before it.
+fn passwords(hashes: &BTreeSet<String>) -> String {
+    let mut rules = String::new();
+    for hash in hashes {
+        // Writing to a String cannot fail.
+        _ = write!(rules, " #{hash}");
+    }
+    rules
 }
 
 /// The hash by which a server knows a password.
@@ -153,8 +160,8 @@ mod tests {
     fn users() -> Users {
         let hashes = |password: &str| BTreeSet::from([hash(password)]);
         Users {
-            admin: hash("admin-secret"),
-            replication: Some(hash("replication-secret")),
+            admin: hashes("admin-secret"),
+            replication: Some(hashes("replication-secret")),
             prefixes: [("shop", hashes("shop-secret")), ("blog", hashes("blog-secret"))]
                 .map(|(prefix, hashes)| (prefix.to_owned(), hashes))
                 .into(),
@@ -391,7 +398,7 @@ mod tests {
     fn only_who_has_the_store_to_himself_lists_keys() {
         let with = |prefixes: &[&str]| {
             let users = Users {
-                admin: "x".to_owned(),
+                admin: BTreeSet::from(["x".to_owned()]),
                 replication: None,
                 prefixes: prefixes
                     .iter()

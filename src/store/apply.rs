@@ -160,7 +160,10 @@ async fn ensure<K: Resource + Serialize>(
         },
     };
     if let Some(metadata) = wanted.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.insert("annotations".into(), json!({ APPLIED_ANNOTATION: digest }));
+        let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+        if let Some(annotations) = annotations.as_object_mut() {
+            annotations.insert(APPLIED_ANNOTATION.into(), json!(digest));
+        }
     }
     let mut params = PatchParams::apply(FIELD_MANAGER).validation_strict();
     if let Some(live) = live {

@@ -11,13 +11,18 @@ use kube::{Api, Client, Resource, ResourceExt};
 
 use super::acl::Users;
 use super::caches::Caches;
-use super::names::Names;
+use super::client::Password;
+use super::login::Login;
+use super::names::{MADE_ANNOTATION, Names};
 use super::quantity;
 use crate::api::SessionStore;
 use crate::runtime::writer::{WriteError, classify};
 
 /// Key of the users' file in its Secret, and so the file's name.
 pub const USERS_FILE: &str = "users.acl";
+
+/// Key of the password that a Secret gives next.
+pub const NEXT_PASSWORD: &str = "next-password";
 
 /// What was found.
 #[derive(Debug)]
@@ -128,6 +133,16 @@ impl Dereferenced {
         self.names
             .are_ours(secret.metadata.labels.as_ref())
             .then(|| text(secret, key))?
+    }
+
+    /// What a Secret of this store says of somebody's password.
+    pub fn login(&self, name: &str) -> Option<Login> {
+        let annotations = self.secrets.get(name)?.metadata.annotations.as_ref();
+        Some(Login {
+            password: Password::new(self.secret_text(name, "password")?),
+            next: self.secret_text(name, NEXT_PASSWORD).map(Password::new),
+            made: annotations.and_then(|annotations| annotations.get(MADE_ANNOTATION).cloned()),
+        })
     }
 
     /// Prefixes that have a user and that no policy names.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::client::Password;
+use super::acl::Users;
+use super::login::Login;
 use super::material::Material;
 
 /// How long the user of a prefix that no policy names any more is kept: pods that are being replaced still use it.
@@ -30,11 +31,13 @@ struct Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Passwords {
     /// The operator's own.
-    pub admin: Option<Password>,
+    pub admin: Option<Login>,
     /// By which servers follow each other.
-    pub replication: Option<Password>,
+    pub replication: Option<Login>,
     /// By key prefix.
-    pub prefixes: BTreeMap<String, Password>,
+    pub prefixes: BTreeMap<String, Login>,
+    /// What servers were told of all.
+    pub users: Users,
 }
 
 /// What is remembered, by namespace/name.
@@ -83,7 +86,8 @@ impl Memory {
             entry.passwords = Passwords {
                 admin: Some(material.admin.clone()),
                 replication: material.replication.clone(),
-                prefixes: material.passwords.clone(),
+                prefixes: material.logins.clone(),
+                users: material.users.clone(),
             };
         });
     }

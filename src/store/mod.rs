@@ -1,24 +1,31 @@
 //! The `SessionStore` controller, and what it takes to talk to a store.
 //!
 //! One reconcile is five steps, as in [`crate::policy`]: [`dereference`] → [`validate`] → [`build`] → [`apply`] →
-//! [`status`]. Between apply and status stands [`server`]: what the running server has to be told, and what it says.
+//! [`status`]. Between apply and status stands `ask`: what running servers have to be told, each by [`server`], and what
+//! they say.
 //! Stores with several servers are watched beside that, each second: [`replication`].
-//! [`material`] completes passwords and certificates, for which build needs chance and a clock.
+//! [`material`] completes passwords and certificates, for which build needs chance and a clock; [`rotation`] says when others
+//! take their place.
 
 pub mod acl;
 pub mod apply;
+mod ask;
 pub mod build;
 pub mod caches;
 pub mod cleanup;
 pub mod client;
 pub mod controller;
 pub mod dereference;
+pub mod holders;
+pub mod login;
 pub mod material;
 pub mod memory;
 pub mod names;
 pub mod quantity;
 mod reconcile;
 pub mod replication;
+mod rotate;
+pub mod rotation;
 pub mod server;
 pub mod settings;
 pub mod status;

@@ -14,6 +14,9 @@ pub const STORE_UID_LABEL: &str = "session-operator.dev/store-uid";
 /// Annotation of children: a hash of what was applied, which finds fields that are no longer wanted.
 pub const APPLIED_ANNOTATION: &str = "session-operator.dev/applied";
 
+/// Annotation of a Secret with a password: when that was made.
+pub const MADE_ANNOTATION: &str = "session-operator.dev/password-made";
+
 /// Label of a server's pod: what the server is, or is about to be. The Service of a store with topology Replicated leads to the
 /// primary by it until there has been one.
 pub const ROLE_LABEL: &str = "session-operator.dev/role";

@@ -3,27 +3,28 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Event as CoreEvent, Namespace, Pod};
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{ListParams, PartialObjectMeta};
+use kube::api::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Api, Resource, ResourceExt};
 
 use super::apply::{apply, name_of};
+use super::ask::{ask, ask_all};
 use super::build::build;
 use super::caches::Caches;
-use super::dereference::{Dereferenced, dereference};
+use super::dereference::dereference;
 use super::material;
 use super::memory::Memory;
-use super::replication::report::Report;
 use super::replication::servers;
 use super::replication::watch::Watches;
-use super::server::{self, Facts};
+use super::rotate::{announce, rotated};
+use super::rotation;
 use super::settings::StoreArgs;
 use super::status::{self, Unready, Verdict};
-use super::validate::{Validated, removes_everything, validate};
-use super::{GuardedStore, cleanup, store_key, trouble};
+use super::validate::{removes_everything, validate};
+use super::{GuardedStore, cleanup, store_key};
 use crate::api::conditions::reasons;
 use crate::api::session_store::Topology;
 use crate::api::{STATUS_FIELD_MANAGER, SessionStore};
@@ -45,6 +46,10 @@ const UNREADY_PERIOD: Duration = Duration::from_secs(2);
 
 /// How soon it is looked at whether a server presents its new certificate: kubelets bring files within two minutes.
 const CERTIFICATE_PERIOD: Duration = Duration::from_secs(15);
+
+/// How soon it is looked whether a rotation can go on, where no event tells: policies tell of their pods, and files are brought
+/// within two minutes.
+const ROTATION_PERIOD: Duration = Duration::from_secs(5);
 
 /// When to look again after a write met a newer object than the cache holds.
 const STALE_CACHE_RETRY: Duration = Duration::from_millis(500);
@@ -134,10 +139,15 @@ async fn reconcile_store(store: &SessionStore, context: &Context) -> Result<Acti
         }
     };
     let remembered = context.memory.passwords(&key);
+    let is_new = remembered.admin.is_none()
+        && !found.secrets.contains_key(&validated.names.admin_secret())
+        && !found.secrets.contains_key(&validated.names.users_secret());
+    let course = rotation::course(store, is_new, validated.tls, jiff::Timestamp::now());
     let material = material::complete(
         &validated,
         &found,
         &remembered,
+        &course,
         jiff::Timestamp::now(),
         material::password,
     )
@@ -178,144 +188,36 @@ async fn reconcile_store(store: &SessionStore, context: &Context) -> Result<Acti
     if !applied.changed.is_empty() {
         tracing::info!(changed = applied.changed.join(", "), "store written");
     }
-    let (server, report) = match validated.topology {
+    let (asked, report) = match validated.topology {
         Topology::Standalone => (ask(context, &validated, &material, &found).await?, None),
         Topology::Replicated => {
             context.watches.keep(&key, servers::plan(&validated, &material));
             let report = context.watches.report(&key);
-            let server = ask_all(context, &validated, &material, &found, report.as_ref()).await?;
-            (server, report)
+            let asked = ask_all(context, &validated, &material, &found, report.as_ref()).await?;
+            (asked, report)
         }
     };
-    let after = match &server {
+    let rotation = rotated(context, &validated, &material, &course, &asked).await?;
+    let after = match &asked.server {
         Ok(facts) if facts.certificate_is_current => ROUTINE_PERIOD,
         Ok(_) => CERTIFICATE_PERIOD,
         Err(_) => status::unready_for(store, jiff::Timestamp::now())
             .div_f64(10.0)
             .clamp(UNREADY_PERIOD, ROUTINE_PERIOD),
     };
+    let after = rotation::patience(&rotation, jiff::Timestamp::now()).map_or(after, |patience| {
+        after.min(patience.clamp(ROTATION_PERIOD, ROUTINE_PERIOD))
+    });
     let verdict = Verdict::Applied {
         store: &validated,
         applied: &applied,
-        server,
+        server: asked.server,
         report: report.as_ref(),
+        rotation: &rotation,
     };
     publish(context, store, &verdict).await?;
+    announce(context, store, &course, &rotation).await;
     Ok(Action::requeue(after.mul_f64(0.9 + 0.2 * fastrand::f64())))
-}
-
-/// Asks the server, if there is one.
-async fn ask(
-    context: &Context,
-    store: &Validated,
-    material: &material::Material,
-    found: &Dereferenced,
-) -> Result<Result<Facts, Unready>, Error> {
-    let pod = found.pod().map(AsRef::as_ref);
-    let Some(address) = pod.and_then(serving_address) else {
-        let refused = refused_pod(context, found).await?;
-        return Ok(Err(trouble::unready(found, refused.as_deref())));
-    };
-    let endpoint = server::endpoint(store, material, &address);
-    Ok(
-        match server::tend(
-            &store.names,
-            &store.names.pod(),
-            material,
-            &endpoint,
-            &context.memory,
-            false,
-        )
-        .await
-        {
-            // The Service leads nowhere yet.
-            Ok(_) if !pod.is_some_and(trouble::is_ready) => Err(trouble::unready(found, None)),
-            Ok(facts) => Ok(facts),
-            Err(failure) => Err(status::of_server(store, failure)),
-        },
-    )
-}
-
-/// Asks the primary how it is, and tells every server of its users and certificate.
-async fn ask_all(
-    context: &Context,
-    store: &Validated,
-    material: &material::Material,
-    found: &Dereferenced,
-    report: Option<&Report>,
-) -> Result<Result<Facts, Unready>, Error> {
-    let told = match report {
-        Some(report) => {
-            let closed = context.watches.closed(&context_key(store));
-            servers::tend_all(store, material, report, &context.memory, &closed).await
-        }
-        None => Vec::new(),
-    };
-    let primary = report.and_then(Report::primary).map(|member| &member.name);
-    let is_current = told
-        .iter()
-        .all(|(_, told)| told.as_ref().is_ok_and(|facts| facts.certificate_is_current));
-    match told.into_iter().find(|(name, _)| Some(name) == primary) {
-        Some((_, Ok(mut facts))) => {
-            facts.certificate_is_current = is_current;
-            Ok(Ok(facts))
-        }
-        Some((_, Err(failure))) => Ok(Err(status::of_server(store, failure))),
-        None => {
-            let refused = refused_pod(context, found).await?;
-            let trouble = trouble::unready(found, refused.as_deref());
-            // What keeps a pod from running is nearer to the cause than that nobody is primary.
-            let waits = report.and_then(|report| report.decision.waits.clone());
-            Ok(Err(match waits {
-                Some(waits)
-                    if trouble.reason == reasons::STORE_STARTING && waits.reason != trouble.reason =>
-                {
-                    Unready {
-                        reason: waits.reason,
-                        message: waits.message,
-                    }
-                }
-                _ => trouble,
-            }))
-        }
-    }
-}
-
-/// The address of a pod whose server has started.
-fn serving_address(pod: &Pod) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    let started = status
-        .container_statuses
-        .iter()
-        .flatten()
-        .any(|container| container.started == Some(true));
-    (started && pod.metadata.deletion_timestamp.is_none())
-        .then(|| status.pod_ip.clone())
-        .flatten()
-}
-
-/// Why the StatefulSet could not make its pod: it has no condition for that, only Events.
-async fn refused_pod(context: &Context, found: &Dereferenced) -> Result<Option<String>, Error> {
-    let Some(stateful_set) = &found.stateful_set else {
-        return Ok(None);
-    };
-    let wanted = stateful_set
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(1);
-    if found.pods.len() >= usize::try_from(wanted).unwrap_or_default() {
-        return Ok(None);
-    }
-    let api: Api<CoreEvent> = Api::namespaced(context.writer.client().clone(), found.names.namespace());
-    let uid = stateful_set.uid().unwrap_or_default();
-    let params = ListParams::default().fields(&format!("involvedObject.uid={uid},reason=FailedCreate"));
-    let events = api.list(&params).await.map_err(classify)?;
-    let latest = events.items.into_iter().max_by_key(|event| {
-        let last = event.last_timestamp.as_ref().map(|time| time.0);
-        last.or_else(|| event.event_time.as_ref().map(|time| time.0))
-    });
-    Ok(latest.and_then(|event| event.message))
 }
 
 /// What happens when a store is deleted.
@@ -411,11 +313,6 @@ async fn report_invalid(context: &Context, meta: &ObjectMeta, error: &str) -> Re
         .apply_status(&key, STATUS_FIELD_MANAGER, &serde_json::json!(status))
         .await?;
     Ok(())
-}
-
-/// How a store that can be built is remembered.
-fn context_key(store: &Validated) -> String {
-    format!("{}/{}", store.names.namespace(), store.names.store())
 }
 
 /// How a store is remembered: namespace/name.

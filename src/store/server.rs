@@ -27,6 +27,8 @@ pub struct Facts {
     pub clients: i64,
     /// Keys evicted since it started.
     pub evicted: i64,
+    /// Whether it knows its users as they are to be.
+    pub users_are_current: bool,
     /// Whether it presents the certificate that is in the Secret. The mounted file is up to two minutes behind.
     pub certificate_is_current: bool,
     /// Why the last write to the append-only file failed, if it did.
@@ -70,6 +72,9 @@ pub async fn tend(
         tell(&mut connection, &material.users, &present).await?;
         memory.note_told(&key, server, &run, digest);
     }
+    if let (Some(login), true) = (&material.replication, material.relinks) {
+        connection.relink(&login.password).await?;
+    }
     Ok(Facts {
         version: info
             .get("valkey_version")
@@ -79,6 +84,7 @@ pub async fn tend(
         max: number("maxmemory"),
         clients: (number("connected_clients") - 1).max(0),
         evicted: number("evicted_keys"),
+        users_are_current: is_told || !is_closed,
         certificate_is_current: is_current(&mut connection, material).await?,
         disk_failed: info
             .get("aof_last_write_status")
@@ -96,7 +102,7 @@ pub(super) async fn connect_as_admin(
         password: Some(password.clone()),
     };
     match (
-        connect(endpoint, &credentials(&material.admin)).await,
+        connect(endpoint, &credentials(&material.admin.password)).await,
         &material.former_admin,
     ) {
         (Err(Failure::Authentication { .. }), Some(former)) => connect(endpoint, &credentials(former)).await,
@@ -164,6 +170,7 @@ mod tests {
     use super::*;
     use crate::certificates::{self, Pair, Usage};
     use crate::store::acl::hash;
+    use crate::store::login::Login;
     use crate::store::material;
     use crate::store::testing::{Certificates, Server};
 
@@ -173,12 +180,17 @@ mod tests {
 
     fn with_prefixes(admin: &Password, prefixes: &[&str]) -> Material {
         Material {
-            admin: admin.clone(),
+            admin: Login {
+                password: admin.clone(),
+                next: None,
+                made: None,
+            },
             former_admin: None,
             replication: None,
-            passwords: BTreeMap::new(),
+            relinks: false,
+            logins: BTreeMap::new(),
             users: Users {
-                admin: hash(admin.reveal()),
+                admin: BTreeSet::from([hash(admin.reveal())]),
                 replication: None,
                 prefixes: prefixes
                     .iter()
@@ -265,7 +277,7 @@ mod tests {
             matches!(refused, Err(Failure::Authentication { .. })),
             "{refused:?}"
         );
-        second.former_admin = Some(first.admin.clone());
+        second.former_admin = Some(first.admin.password.clone());
         tend(&names(), "larder-0", &second, &endpoint, &memory, false)
             .await
             .unwrap();
@@ -273,6 +285,50 @@ mod tests {
         tend(&names(), "larder-0", &second, &endpoint, &memory, false)
             .await
             .unwrap();
+        std::fs::remove_file(file).unwrap();
+    }
+
+    #[tokio::test]
+    async fn two_passwords_are_good_for_whoever_is_in_and_whoever_comes() {
+        let admin = Password::new("admin");
+        let mut material = with_prefixes(&admin, &["old"]);
+        let (server, file) = server(&material);
+        let as_shop = |password: &str| {
+            let credentials = Credentials {
+                username: Some("app-old".to_owned()),
+                password: Some(Password::new(password)),
+            };
+            let endpoint = server.endpoint();
+            async move { connect(&endpoint, &credentials).await }
+        };
+        let mut client = as_shop("old").await.unwrap();
+        let (memory, endpoint) = (Memory::default(), server.endpoint());
+        for (good, refused) in [(&["old", "new"][..], None), (&["new"], Some("old"))] {
+            let hashes = good.iter().map(|password| hash(password)).collect();
+            material.users.prefixes.insert("old".to_owned(), hashes);
+            let facts = tend(&names(), "larder-0", &material, &endpoint, &memory, false)
+                .await
+                .unwrap();
+            assert!(facts.users_are_current);
+            for password in good {
+                as_shop(password).await.unwrap();
+            }
+            if let Some(password) = refused {
+                assert!(as_shop(password).await.is_err());
+            }
+            // Who is in stays, whatever becomes of his password.
+            client.ping().await.unwrap();
+            let saved = Users::parse(&std::fs::read_to_string(&file).unwrap());
+            assert_eq!(saved, material.users, "a server that is restarted knows the same");
+        }
+        material.users.prefixes.clear();
+        let facts = tend(&names(), "larder-0", &material, &endpoint, &memory, true)
+            .await
+            .unwrap();
+        assert!(
+            !facts.users_are_current,
+            "one that shuts its users out is not told"
+        );
         std::fs::remove_file(file).unwrap();
     }
 
@@ -295,6 +351,7 @@ mod tests {
         material.tls = Some(material::Certificates {
             trusted: format!("{}{}", authority.certificate, before.authority),
             authority,
+            former: None,
             server: Pair {
                 certificate: before.certificate.clone(),
                 key: before.key.clone(),

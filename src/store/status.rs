@@ -15,7 +15,7 @@ use super::server::Facts;
 use super::store_key;
 use super::validate::{Refusal, Validated};
 use crate::api::conditions::{reasons, types};
-use crate::api::session_store::{StoreEndpoint, StoreMemory, StoreUser};
+use crate::api::session_store::{StoreEndpoint, StoreMemory, StoreRotation, StoreUser};
 use crate::api::{STATUS_FIELD_MANAGER, SessionStore, SessionStoreStatus};
 use crate::runtime::writer::{WriteError, Writer};
 
@@ -37,6 +37,8 @@ pub enum Verdict<'a> {
         server: Result<Facts, Unready>,
         /// The last look at several servers.
         report: Option<&'a Report>,
+        /// How far rotations are.
+        rotation: &'a StoreRotation,
     },
     /// The spec cannot be built.
     Refused(&'a Refusal),
@@ -135,7 +137,9 @@ pub fn compute(store: &SessionStore, verdict: &Verdict<'_>, now: &Time) -> Sessi
             applied,
             server,
             report,
+            rotation,
         } => {
+            next.rotation = (**rotation != StoreRotation::default()).then(|| (*rotation).clone());
             next.endpoint = Some(StoreEndpoint {
                 host: store.names.host(),
                 port: i32::from(PORT),

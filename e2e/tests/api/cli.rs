@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
+use session_operator::api::ROTATE_PASSWORDS_ANNOTATION;
 
 use crate::operator::Operator;
 use crate::own::{Own, peace};
 use crate::stage::{self, run, setting, text};
-use crate::world::{World, deployment, essence, has_finalizer, policy, records, service};
+use crate::stores::store;
+use crate::world::{World, annotation, deployment, essence, has_finalizer, policy, records, service};
 
 /// A user with the cluster's role `edit` in the namespace, to which the chart adds SessionPolicies.
 fn editor(world: &World) -> PathBuf {
@@ -41,6 +43,43 @@ fn session(kubeconfig: &PathBuf, arguments: &[&str]) -> Output {
     let mut command = Command::new(setting("API_TEST_KUBECTL_SESSION"));
     command.args(arguments).env("KUBECONFIG", kubeconfig);
     run(&mut command)
+}
+
+#[tokio::test]
+async fn rotate_asks_for_what_a_store_can_do() {
+    let (world, _) = World::shared("store-rotate").await;
+    world
+        .create(&store(&json!({"tls": "Disabled", "memory": "64Mi"})))
+        .await;
+    world.until("Secret", "sessions-admin", "made", |_| true).await;
+    let kubeconfig = editor(&world);
+    let asked = session(&kubeconfig, &["rotate", "sessions", "--no-wait"]);
+    assert!(asked.status.success(), "{}", text(&asked.stderr));
+    let begun = world
+        .until(
+            "SessionStore",
+            "sessions",
+            "a rotation that is under way",
+            |store| store["status"]["rotation"]["passwords"]["phase"] == "Introducing",
+        )
+        .await;
+    let rotation = &begun["status"]["rotation"]["passwords"];
+    assert_eq!(
+        rotation["request"].as_str(),
+        annotation(&begun, ROTATE_PASSWORDS_ANNOTATION)
+    );
+    // No server runs here. The wait ends, and says what is waited for.
+    let waited = session(&kubeconfig, &["rotate", "sessions", "--timeout", "3"]);
+    assert!(!waited.status.success());
+    let said = text(&waited.stderr);
+    for words in ["sessions-0", "status.rotation", "it goes on"] {
+        assert!(said.contains(words), "{words} is missing in:\n{said}");
+    }
+    let without_tls = session(&kubeconfig, &["rotate", "sessions", "--certificates"]);
+    assert!(!without_tls.status.success());
+    assert!(text(&without_tls.stderr).contains("spec.tls is Disabled"));
+    let missing = session(&kubeconfig, &["rotate", "nothing"]);
+    assert!(text(&missing.stderr).contains("SessionStore nothing does not exist"));
 }
 
 #[tokio::test]

@@ -47,6 +47,8 @@ mod steady_state;
 #[cfg(test)]
 mod store_conditions;
 #[cfg(test)]
+mod store_rotation;
+#[cfg(test)]
 mod stores;
 #[cfg(test)]
 mod stores_in_use;

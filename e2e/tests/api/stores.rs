@@ -73,7 +73,8 @@ fn persistent(deletion_policy: &str) -> Value {
     store(&json!({"persistence": {"size": "1Gi"}, "deletionPolicy": deletion_policy}))
 }
 
-fn data(secret: &Value, key: &str) -> String {
+/// A value of a Secret, in base64.
+pub fn data(secret: &Value, key: &str) -> String {
     secret["data"][key].as_str().unwrap_or_default().to_owned()
 }
 
@@ -218,7 +219,8 @@ async fn a_user_is_made_for_every_prefix_and_policies_with_one_prefix_share_it()
     assert!(!file.contains(&password), "the file has hashes");
 }
 
-fn decoded(base64: &str) -> String {
+/// Text from base64.
+pub fn decoded(base64: &str) -> String {
     let bytes: k8s_openapi::ByteString = serde_json::from_value(json!(base64)).unwrap();
     String::from_utf8(bytes.0).unwrap()
 }

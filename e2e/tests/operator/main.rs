@@ -10,6 +10,7 @@ mod long;
 #[cfg(test)]
 mod release;
 #[cfg(test)]
+mod rotation;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

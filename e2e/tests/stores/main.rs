@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod replicated;
 #[cfg(test)]
+mod rotation;
+#[cfg(test)]
 mod standalone;
 #[cfg(test)]
 mod support;

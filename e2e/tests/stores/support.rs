@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::Cluster;
+use e2e::store::{redis_cli, value};
 use e2e::wait::eventually;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::{Value, json};
 use session_operator::api::{SessionPolicy, SessionStore};
-use tokio::process::Command;
 
 /// How long a store may take to be ready: its pod is scheduled, its images are there, a busy machine starts it.
 pub const READY_LIMIT: Duration = Duration::from_secs(90);
@@ -119,19 +119,7 @@ impl<'a> Store<'a> {
 
     /// What redis-cli prints when it sends a command from a node.
     pub async fn say(&self, client: &[String], command: &[&str]) -> Result<String> {
-        let mut words = ["exec-net", "node2", "timeout", "10", "redis-cli"]
-            .map(str::to_owned)
-            .to_vec();
-        words.extend(client.iter().cloned());
-        words.extend(command.iter().map(|word| (*word).to_owned()));
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster/cluster");
-        let output = Command::new(script)
-            .args(&words)
-            .kill_on_drop(true)
-            .output()
-            .await?;
-        let text = [output.stdout, output.stderr].concat();
-        Ok(String::from_utf8_lossy(&text).trim().to_owned())
+        redis_cli(client, command).await
     }
 
     /// Sends a command that has to be answered with `expected`.
@@ -220,10 +208,4 @@ impl Drop for Store<'_> {
     fn drop(&mut self) {
         _ = std::fs::remove_dir_all(&self.folder);
     }
-}
-
-fn value(secret: &Secret, key: &str) -> Result<String> {
-    let data = secret.data.as_ref().and_then(|data| data.get(key));
-    let bytes = data.with_context(|| format!("Secret has no {key}"))?;
-    Ok(String::from_utf8(bytes.0.clone())?)
 }

@@ -97,6 +97,7 @@ pub fn revision(
         name: format!("{}-{}", policy.name, names::digest(&(&inputs, &spec))),
         place: Place::Application,
         inputs,
+        credentials: None,
         spec,
     }
 }

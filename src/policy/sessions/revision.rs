@@ -54,6 +54,8 @@ pub struct Wanted {
     pub place: Place,
     /// Hash of what it is made from.
     pub inputs: String,
+    /// Which credentials of a SessionStore its pods are started with.
+    pub credentials: Option<String>,
     /// Its contents.
     pub spec: SessionInjectionSpec,
 }
@@ -77,6 +79,8 @@ pub struct Known<'a> {
     pub binding: &'a str,
     /// resourceVersion of the binding Secret: a container sees its contents only when it starts.
     pub binding_version: &'a str,
+    /// Which credentials of a SessionStore it holds.
+    pub credentials: Option<&'a str>,
     /// Images.
     pub images: &'a Images,
     /// The sidecar, if sessions are in the pods.
@@ -141,6 +145,7 @@ pub fn build(known: &Known<'_>) -> Result<Wanted, Trouble> {
         name: format!("{}-{}", known.policy.name, names::digest(&(&inputs, &spec))),
         place: known.place,
         inputs,
+        credentials: known.credentials.map(str::to_owned),
         spec,
     })
 }

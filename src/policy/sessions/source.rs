@@ -15,6 +15,8 @@ use crate::api::conditions::{reasons, types};
 use crate::api::session_policy::{Acknowledge, Replicated, ReplicationMode, Shared};
 use crate::api::session_store::{Engine, MemberRole, SessionStoreStatus, StoreUser, Topology};
 use crate::framework::Endpoint;
+use crate::store::names::MADE_ANNOTATION;
+use crate::store::rotation;
 
 /// Default port of Redis and Valkey.
 const DEFAULT_PORT: u16 = 6379;
@@ -26,6 +28,8 @@ pub struct Source {
     pub endpoint: Endpoint,
     /// Its authority (PEM), if it has one of its own.
     pub ca: Option<String>,
+    /// Says which password and which authorities these are; of a SessionStore only.
+    pub credentials: Option<String>,
     /// What it promises.
     pub promise: Promise,
 }
@@ -227,6 +231,10 @@ pub fn of_store(
             password: Some(credentials.required("password")?),
             key_prefix: key_prefix.to_owned(),
         },
+        credentials: Some(rotation::credentials(
+            user.annotations().get(MADE_ANNOTATION).map(String::as_str),
+            ca.as_deref(),
+        )),
         ca,
         promise: Promise::Store {
             name: store.name_any(),
@@ -265,6 +273,7 @@ pub fn of_pods(
             key_prefix: key_prefix.to_owned(),
         },
         ca: None,
+        credentials: None,
         promise: Promise::Pods {
             mode: wish.mode,
             backups: wish.backups,
@@ -308,6 +317,7 @@ pub fn external(secret: &Secret, key_prefix: &str) -> Result<Source, Trouble> {
             key_prefix: key_prefix.to_owned(),
         },
         ca,
+        credentials: None,
         promise: Promise::External,
     })
 }

@@ -5,71 +5,86 @@ use serde_json::{Value, json};
 use super::{PORT, metadata};
 use crate::api::session_store::Topology;
 use crate::store::acl::{ADMIN, REPLICATION, user_name};
-use crate::store::material::Material;
-use crate::store::names::{PRIMARY, ROLE_LABEL};
+use crate::store::dereference::NEXT_PASSWORD;
+use crate::store::login::Login;
+use crate::store::material::{FORMER_CERTIFICATE, FORMER_KEY, Material};
+use crate::store::names::{MADE_ANNOTATION, PRIMARY, ROLE_LABEL};
 use crate::store::quantity;
 use crate::store::validate::{Validated, Volume, claims};
 
 /// All Secrets.
 pub fn secrets(store: &Validated, material: &Material) -> Vec<Value> {
     let names = &store.names;
-    let secret = |name: String, data: &[(&str, &str)]| {
-        let data: serde_json::Map<String, Value> = data
-            .iter()
-            .map(|(key, value)| {
-                (
-                    (*key).to_owned(),
-                    json!(k8s_openapi::ByteString(value.as_bytes().to_vec())),
-                )
-            })
-            .collect();
-        json!({
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": metadata(names, &name, &store.uid),
-            "type": "Opaque",
-            "data": data,
-        })
-    };
-    let (file, users) = material.users_file();
     let mut secrets = Vec::new();
     if let Some(tls) = &material.tls {
-        let pair = |pair: &crate::certificates::Pair| (pair.certificate.clone(), pair.key.clone());
-        let (certificate, key) = pair(&tls.authority);
-        secrets.push(secret(
-            names.authority_secret(),
-            &[("tls.crt", &certificate), ("tls.key", &key)],
-        ));
-        secrets.push(secret(names.ca_secret(), &[("ca.crt", &tls.trusted)]));
-        let (certificate, key) = pair(&tls.server);
-        secrets.push(secret(
-            names.server_secret(),
-            &[
-                ("tls.crt", &certificate),
-                ("tls.key", &key),
-                ("ca.crt", &tls.trusted),
-            ],
+        // First what the server presents: a new authority that was written down before would not be known for a new one.
+        let server = [
+            ("tls.crt", tls.server.certificate.as_str()),
+            ("tls.key", &tls.server.key),
+            ("ca.crt", &tls.trusted),
+        ];
+        secrets.push(secret(store, &names.server_secret(), &server));
+        secrets.push(secret(store, &names.ca_secret(), &[("ca.crt", &tls.trusted)]));
+        let mut authority = vec![
+            ("tls.crt", tls.authority.certificate.as_str()),
+            ("tls.key", &tls.authority.key),
+        ];
+        if let Some(former) = &tls.former {
+            authority.push((FORMER_CERTIFICATE, &former.certificate));
+            authority.push((FORMER_KEY, &former.key));
+        }
+        secrets.push(secret(store, &names.authority_secret(), &authority));
+    }
+    secrets.push(login(store, &names.admin_secret(), ADMIN, &material.admin));
+    if let Some(replication) = &material.replication {
+        secrets.push(login(
+            store,
+            &names.replication_secret(),
+            REPLICATION,
+            replication,
         ));
     }
-    secrets.push(secret(
-        names.admin_secret(),
-        &[("username", ADMIN), ("password", material.admin.reveal())],
-    ));
-    if let Some(password) = &material.replication {
-        secrets.push(secret(
-            names.replication_secret(),
-            &[("username", REPLICATION), ("password", password.reveal())],
-        ));
-    }
-    for (prefix, password) in &material.passwords {
-        secrets.push(secret(
-            names.user_secret(prefix),
-            &[("username", &user_name(prefix)), ("password", password.reveal())],
-        ));
+    for (prefix, user) in &material.logins {
+        secrets.push(login(store, &names.user_secret(prefix), &user_name(prefix), user));
     }
     // Last: what it lists has its password in a Secret by then.
-    secrets.push(secret(names.users_secret(), &[(file, &users)]));
+    let (file, users) = material.users_file();
+    secrets.push(secret(store, &names.users_secret(), &[(file, &users)]));
     secrets
+}
+
+fn secret(store: &Validated, name: &str, data: &[(&str, &str)]) -> Value {
+    let data: serde_json::Map<String, Value> = data
+        .iter()
+        .map(|(key, value)| {
+            (
+                (*key).to_owned(),
+                json!(k8s_openapi::ByteString(value.as_bytes().to_vec())),
+            )
+        })
+        .collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": metadata(&store.names, name, &store.uid),
+        "type": "Opaque",
+        "data": data,
+    })
+}
+
+fn login(store: &Validated, name: &str, user: &str, login: &Login) -> Value {
+    let mut data = vec![("username", user), ("password", login.password.reveal())];
+    if let Some(next) = &login.next {
+        data.push((NEXT_PASSWORD, next.reveal()));
+    }
+    let mut secret = secret(store, name, &data);
+    if let (Some(made), Some(metadata)) = (
+        &login.made,
+        secret.get_mut("metadata").and_then(Value::as_object_mut),
+    ) {
+        metadata.insert("annotations".into(), json!({ MADE_ANNOTATION: made }));
+    }
+    secret
 }
 
 /// The volume claims, one for each server. The StatefulSet finds those of several servers under the names that it would give

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::*;
 use crate::certificates::Pair;
 use crate::store::client::Password;
+use crate::store::login::Login;
 use crate::store::material::Certificates;
 use crate::store::testing::{nothing_but, validated};
 
@@ -18,8 +19,13 @@ fn material(store: &Validated) -> Material {
         certificate: format!("{name} certificate"),
         key: format!("{name} key"),
     };
+    let login = |name: &str| Login {
+        password: Password::new(format!("{name} password")),
+        next: None,
+        made: Some("today".to_owned()),
+    };
     let mut users = crate::store::acl::Users {
-        admin: "0a".to_owned(),
+        admin: BTreeSet::from(["0a".to_owned()]),
         ..Default::default()
     };
     for prefix in store.prefixes.keys() {
@@ -28,17 +34,19 @@ fn material(store: &Validated) -> Material {
             .insert(prefix.clone(), BTreeSet::from(["0b".to_owned()]));
     }
     Material {
-        admin: Password::new("admin password"),
+        admin: login("admin"),
         former_admin: None,
-        replication: (store.servers > 1).then(|| Password::new("replication password")),
-        passwords: store
+        replication: (store.servers > 1).then(|| login("replication")),
+        relinks: false,
+        logins: store
             .prefixes
             .keys()
-            .map(|prefix| (prefix.clone(), Password::new(format!("{prefix} password"))))
+            .map(|prefix| (prefix.clone(), login(prefix)))
             .collect(),
         users,
         tls: store.tls.then(|| Certificates {
             authority: pair("authority"),
+            former: None,
             trusted: "trusted".to_owned(),
             server: pair("server"),
         }),

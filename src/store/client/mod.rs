@@ -214,6 +214,17 @@ impl Connection {
         self.command(&["REPLICAOF", host, &port.to_string()]).await
     }
 
+    /// `CONFIG SET masterauth`, if the server has ever followed another one and would do so again by another password. A link
+    /// that stands is left alone.
+    pub async fn relink(&mut self, password: &Password) -> Result<(), Failure> {
+        // The setting has two names, and servers tell one or the other.
+        let present = self.config(&["masterauth"]).await?.into_values().next();
+        if present.is_some_and(|present| !present.is_empty() && present != password.reveal()) {
+            self.set_config("masterauth", password.reveal()).await?;
+        }
+        Ok(())
+    }
+
     /// `REPLICAOF NO ONE`: take writes, with all that it has.
     pub async fn promote(&mut self) -> Result<(), Failure> {
         self.command(&["REPLICAOF", "NO", "ONE"]).await

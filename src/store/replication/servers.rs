@@ -27,7 +27,7 @@ pub fn plan(store: &Validated, material: &Material) -> Plan {
                 .tls
                 .as_ref()
                 .map(|tls| Authority::Own(tls.trusted.clone())),
-            credentials: std::iter::once(&material.admin)
+            credentials: std::iter::once(&material.admin.password)
                 .chain(&material.former_admin)
                 .map(credentials)
                 .collect(),
@@ -39,7 +39,10 @@ pub fn plan(store: &Validated, material: &Material) -> Plan {
                 .collect(),
             follower: REPLICATION.to_owned(),
             // A store with several servers always has one.
-            password: material.replication.clone().unwrap_or(Password::new("")),
+            password: material
+                .replication
+                .as_ref()
+                .map_or_else(|| Password::new(""), |login| login.password.clone()),
         },
     }
 }

@@ -13,8 +13,12 @@ use crate::certificates::{self, Pair, Usage};
 use crate::runtime::writer::WriteError;
 use crate::store::acl::{ADMIN, REPLICATION, Users, hash};
 use crate::store::build::build;
-use crate::store::client::{Authority, Connection, Credentials, Failure, Password, connect, open};
+use crate::store::client::{Authority, Connection, Credentials, Endpoint, Failure, Password, connect, open};
+use crate::store::login::Login;
 use crate::store::material::{Certificates, Material};
+use crate::store::memory::Memory;
+use crate::store::names::Names;
+use crate::store::server::tend;
 use crate::store::testing::{Server as Process, nothing_but, validated};
 
 /// How long the servers may take to come to rest, on a busy machine.
@@ -54,6 +58,8 @@ impl Surroundings for Played {
 
 /// A store with several servers.
 struct Servers {
+    names: Names,
+    material: Material,
     processes: Vec<Process>,
     access: Access,
     played: Played,
@@ -78,19 +84,27 @@ impl Servers {
         let now = jiff::Timestamp::now();
         let authority = certificates::authority("larder", now).unwrap();
         let server = certificates::leaf(&authority, &store.names.hosts(store.servers), Usage::Server, now);
+        let login = |password: &Password| Login {
+            password: password.clone(),
+            next: None,
+            made: None,
+        };
+        let known = |password: &Password| BTreeSet::from([hash(password.reveal())]);
         let material = Material {
-            admin: admin.clone(),
+            admin: login(admin),
             former_admin: None,
-            replication: Some(replication.clone()),
-            passwords: [("shop".to_owned(), shop.clone())].into(),
+            replication: Some(login(replication)),
+            relinks: false,
+            logins: [("shop".to_owned(), login(shop))].into(),
             users: Users {
-                admin: hash(admin.reveal()),
-                replication: Some(hash(replication.reveal())),
-                prefixes: [("shop".to_owned(), BTreeSet::from([hash(shop.reveal())]))].into(),
+                admin: known(admin),
+                replication: Some(known(replication)),
+                prefixes: [("shop".to_owned(), known(shop))].into(),
             },
             tls: store.tls.then(|| Certificates {
                 trusted: authority.certificate.clone(),
                 authority,
+                former: None,
                 server: server.unwrap(),
             }),
             obsolete: BTreeSet::new(),
@@ -102,6 +116,7 @@ impl Servers {
             .map(|_| process(&arguments, &material))
             .collect();
         Self {
+            names: store.names.clone(),
             processes,
             access: servers::plan(&store, &material).access,
             played: Played::default(),
@@ -111,6 +126,7 @@ impl Servers {
             persistent: store.volume.is_some(),
             actions: Vec::new(),
             primary_seen: Instant::now(),
+            material,
         }
     }
 
@@ -206,8 +222,37 @@ impl Servers {
         }
     }
 
+    fn endpoint(&self, ordinal: usize) -> Endpoint {
+        let address = self.address(ordinal);
+        Endpoint {
+            host: self.access.host.clone(),
+            port: address.port,
+            address: Some(address.host),
+            tls: self.access.tls.clone(),
+        }
+    }
+
+    /// Tells every server of its users, as a reconcile does.
+    async fn tend(&self) {
+        let memory = Memory::default();
+        for ordinal in 0..self.processes.len() {
+            let (endpoint, server) = (self.endpoint(ordinal), name(ordinal));
+            let facts = tend(&self.names, &server, &self.material, &endpoint, &memory, false);
+            assert!(facts.await.unwrap().users_are_current);
+        }
+    }
+
+    /// Who is shut out, as a primary is changed, is let in again within seconds.
     async fn as_shop(&self, ordinal: usize) -> Connection {
-        self.shop_at(ordinal).await.unwrap()
+        let begun = Instant::now();
+        loop {
+            match self.shop_at(ordinal).await {
+                Err(Failure::Authentication { .. }) if begun.elapsed() < LIMIT => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                answer => return answer.unwrap(),
+            }
+        }
     }
 
     async fn shop_at(&self, ordinal: usize) -> Result<Connection, Failure> {
@@ -215,14 +260,7 @@ impl Servers {
             username: Some("app-shop".to_owned()),
             password: Some(Password::new("shop")),
         };
-        let address = self.address(ordinal);
-        let endpoint = crate::store::client::Endpoint {
-            host: self.access.host.clone(),
-            port: address.port,
-            address: Some(address.host),
-            tls: self.access.tls.clone(),
-        };
-        open(&endpoint, &credentials).await
+        open(&self.endpoint(ordinal), &credentials).await
     }
 
     async fn write(&self, ordinal: usize, keys: std::ops::Range<usize>) {
@@ -312,14 +350,8 @@ async fn a_server_that_starts_serves_nobody() {
         username: Some(REPLICATION.to_owned()),
         password: Some(Password::new("guess")),
     };
-    let endpoint = crate::store::client::Endpoint {
-        host: servers.access.host.clone(),
-        port: servers.processes[0].port,
-        address: Some("127.0.0.1".to_owned()),
-        tls: servers.access.tls.clone(),
-    };
     assert!(matches!(
-        connect(&endpoint, &nobody).await,
+        connect(&servers.endpoint(0), &nobody).await,
         Err(Failure::Authentication { .. })
     ));
 }
@@ -379,6 +411,44 @@ async fn with_the_operator_away_an_empty_primary_is_copied_by_nobody() {
     assert!(seen.members.iter().all(|member| !member.is_primary()));
     let after = servers.settle().await;
     assert_eq!(servers.missing(after, 0..100).await, 0);
+}
+
+#[tokio::test]
+async fn replicas_follow_by_a_new_password_though_the_operator_is_away() {
+    let mut servers = Servers::start(IN_MEMORY);
+    let primary = servers.settle().await;
+    servers.write(primary, 0..50).await;
+    servers.settle().await;
+    let hash_of = |password: &str| BTreeSet::from([hash(password)]);
+    let replication = servers.material.replication.as_mut().unwrap();
+    replication.password = Password::new("another");
+    servers.material.relinks = true;
+    for known in [&["replication", "another"][..], &["another"]] {
+        let hashes = known.iter().flat_map(|password| hash_of(password)).collect();
+        servers.material.users.replication = Some(hashes);
+        servers.tend().await;
+    }
+    // From here on nobody tells them anything.
+    let admin = &servers.access.credentials[0];
+    let mut admin = connect(&servers.endpoint(primary), admin).await.unwrap();
+    let closed: i64 = admin
+        .command(&["CLIENT", "KILL", "TYPE", "replica"])
+        .await
+        .unwrap();
+    assert_eq!(closed, 2);
+    servers.write(primary, 50..100).await;
+    let begun = Instant::now();
+    loop {
+        let seen = servers.look().await;
+        let first = &seen.members[primary];
+        let keys = |member: &Member| member.state().map(|state| state.keys);
+        let mut others = seen.members.iter().filter(|member| member.name != first.name);
+        if others.all(|member| member.is_synced(first) && keys(member) == Some(100)) {
+            break;
+        }
+        assert!(begun.elapsed() < LIMIT, "{seen:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ fn facts(used: i64, clients: i64) -> Facts {
         max: 200 * MIB,
         clients,
         evicted: 0,
+        users_are_current: true,
         certificate_is_current: true,
         disk_failed: false,
     }
@@ -30,6 +31,7 @@ fn after(former: Option<SessionStoreStatus>, facts: Facts, applied: &Applied) ->
         applied,
         server: Ok(facts),
         report: None,
+        rotation: &StoreRotation::default(),
     };
     compute(&subject, &verdict, &Time(jiff::Timestamp::UNIX_EPOCH))
 }
@@ -64,6 +66,7 @@ fn users_are_listed_once_the_server_knows_them_and_stay_while_it_is_away() {
             applied: &nothing,
             server: Err(unready(&nothing_but(&["shop"]), None)),
             report: None,
+            rotation: &StoreRotation::default(),
         };
         compute(&subject, &verdict, &Time(jiff::Timestamp::UNIX_EPOCH))
     };
@@ -185,6 +188,7 @@ fn of_several_servers_it_is_told_who_serves_and_who_has_everything() {
             applied: &Applied::default(),
             server: Ok(facts(42, 10)),
             report: Some(report),
+            rotation: &StoreRotation::default(),
         };
         compute(&store(spec), &verdict, &Time(jiff::Timestamp::UNIX_EPOCH))
     };

@@ -258,6 +258,7 @@ impl Work<'_> {
             place,
             binding: &binding,
             binding_version: &binding_version,
+            credentials: source.credentials.as_deref(),
             images: self.tools.images,
             sidecar: sidecar.as_ref(),
         });

@@ -9,7 +9,7 @@ use kube::{Api, ResourceExt};
 use super::{POLL, SECRETS_PERIOD, Work, patience, suspended};
 use crate::api::conditions::reasons;
 use crate::api::session_policy::Rollout;
-use crate::api::{INPUTS_ANNOTATION, SessionInjection};
+use crate::api::{CREDENTIALS_ANNOTATION, INPUTS_ANNOTATION, SessionInjection};
 use crate::injection;
 use crate::policy::sessions::moving::PLACE_ANNOTATION;
 use crate::policy::sessions::revision::{self, Choice, Wanted};
@@ -87,6 +87,11 @@ impl Work<'_> {
             (INPUTS_ANNOTATION.to_owned(), wanted.inputs.clone()),
             (PLACE_ANNOTATION.to_owned(), wanted.place.name().to_owned()),
         ]);
+        if let Some(credentials) = &wanted.credentials {
+            meta.annotations
+                .get_or_insert_default()
+                .insert(CREDENTIALS_ANNOTATION.to_owned(), credentials.clone());
+        }
         let injection = SessionInjection {
             metadata: meta,
             spec: wanted.spec.clone(),

@@ -74,6 +74,7 @@ impl World {
             place: Place::Store,
             binding: "shop-session",
             binding_version: &self.binding_version,
+            credentials: None,
             images: &self.images,
             sidecar: None,
         })
