@@ -67,6 +67,7 @@ async fn run_scope(runtime: Runtime, scope: Scope) {
         events,
         watches,
         metrics: metrics.clone(),
+        stores: runtime.metrics.stores(),
         backoff: Backoff::default(),
         memory: Memory::default(),
     });
@@ -124,9 +125,7 @@ fn report(
         Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
         // Also for a child whose store is gone, as Retain leaves it.
         Err(controller::Error::ObjectNotFound(gone)) => {
-            let key = format!("{}/{}", gone.namespace.unwrap_or_default(), gone.name);
-            context.memory.forget(&key);
-            context.watches.end(&key);
+            context.forget(&gone.namespace.unwrap_or_default(), &gone.name);
         }
         Err(error) => tracing::warn!(%error, "watch of SessionStores failed; it is tried again"),
     }

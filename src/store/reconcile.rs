@@ -31,7 +31,7 @@ use crate::api::{STATUS_FIELD_MANAGER, SessionStore};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::events::Events;
 use crate::runtime::leader::Leadership;
-use crate::runtime::metrics::ReconcileMetrics;
+use crate::runtime::metrics::{ReconcileMetrics, StoreMetrics};
 use crate::runtime::writer::{WriteError, Writer, classify};
 
 /// Longest that one reconcile may take; every request in it has its own, shorter limit.
@@ -68,12 +68,24 @@ pub struct Context {
     pub events: Events,
     /// Measurements.
     pub metrics: ReconcileMetrics,
+    /// Measurements of stores.
+    pub stores: StoreMetrics,
     /// Failures so far, by namespace/name.
     pub backoff: Backoff<String>,
     /// What is remembered of stores.
     pub memory: Memory,
     /// Looks at stores with several servers.
     pub watches: Watches,
+}
+
+impl Context {
+    /// Nothing is remembered, watched or shown of a store any more.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        let key = format!("{namespace}/{name}");
+        self.memory.forget(&key);
+        self.watches.end(&key);
+        self.stores.forget(namespace, name);
+    }
 }
 
 /// Why a reconcile has to be tried again.
@@ -244,8 +256,7 @@ async fn end(store: &SessionStore, context: &Context) -> Result<Action, Error> {
         }
     }
     cleanup::release(&context.writer, &store.metadata).await?;
-    context.memory.forget(&key(&store.metadata));
-    context.watches.end(&key(&store.metadata));
+    context.forget(&namespace, &store.name_any());
     Ok(Action::await_change())
 }
 
@@ -269,6 +280,12 @@ async fn namespace_is_terminating(context: &Context, name: &str) -> Result<bool,
 
 async fn publish(context: &Context, store: &SessionStore, verdict: &Verdict<'_>) -> Result<(), Error> {
     let status = status::compute(store, verdict, &Time(jiff::Timestamp::now()));
+    let ready = status
+        .conditions
+        .iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let (namespace, name) = (store.namespace().unwrap_or_default(), store.name_any());
+    context.stores.tell(&namespace, &name, ready, verdict.load());
     if let Some(summary) = status::update(&context.writer, store, status).await? {
         let kind = if summary.status == "False" {
             EventType::Warning

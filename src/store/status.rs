@@ -17,6 +17,7 @@ use super::validate::{Refusal, Validated};
 use crate::api::conditions::{reasons, types};
 use crate::api::session_store::{StoreEndpoint, StoreMemory, StoreRotation, StoreUser};
 use crate::api::{STATUS_FIELD_MANAGER, SessionStore, SessionStoreStatus};
+use crate::runtime::metrics::Load;
 use crate::runtime::writer::{WriteError, Writer};
 
 /// Steps in which used memory is told, of the whole.
@@ -44,6 +45,24 @@ pub enum Verdict<'a> {
     Refused(&'a Refusal),
     /// A request failed: a reason and a sentence.
     Failed(&'static str, String),
+}
+
+impl Verdict<'_> {
+    /// What the server that takes writes said of itself, if it answered.
+    pub fn load(&self) -> Option<Load> {
+        let Self::Applied {
+            server: Ok(facts), ..
+        } = self
+        else {
+            return None;
+        };
+        Some(Load {
+            used: facts.used,
+            max: facts.max,
+            clients: facts.clients,
+            evicted: facts.evicted,
+        })
+    }
 }
 
 /// Why a server is not there for clients.

