@@ -213,8 +213,22 @@ impl<'a> Scene<'a> {
     pub async fn every_server(&self, admits: bool, logins: &[(String, String)]) -> Result<()> {
         let api: Api<Secret> = Api::namespaced(self.cluster.client.clone(), self.namespace);
         let authority = api.get(&format!("{STORE}-ca")).await?;
+        let authority = store::value(&authority, "ca.crt")?;
+        self.every_server_trusting(&authority, admits, logins).await
+    }
+
+    /// The same as a client that trusts these authorities.
+    ///
+    /// # Errors
+    /// When one of the servers does otherwise.
+    pub async fn every_server_trusting(
+        &self,
+        authorities: &str,
+        admits: bool,
+        logins: &[(String, String)],
+    ) -> Result<()> {
         let file = std::env::temp_dir().join(format!("session-operator-{}-ca.crt", self.namespace));
-        std::fs::write(&file, store::value(&authority, "ca.crt")?)?;
+        std::fs::write(&file, authorities)?;
         let file = file.display().to_string();
         for server in self.servers().await? {
             let address = server.status.as_ref().and_then(|status| status.pod_ip.as_deref());

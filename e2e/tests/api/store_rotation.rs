@@ -338,8 +338,13 @@ async fn a_new_authority_signs_only_once_every_pod_trusts_it() {
     };
     ask(world, ROTATE_CERTIFICATES_ANNOTATION).await;
     let introduced = other(&files).await;
-    let new = text_of(world, "sessions-authority", "tls.crt").await;
-    assert_ne!(new, old);
+    // It is written last.
+    let authority = world
+        .until("Secret", "sessions-authority", "another authority", |secret| {
+            decoded(&data(secret, "tls.crt")) != old
+        })
+        .await;
+    let new = decoded(&data(&authority, "tls.crt"));
     let waits = until_phase(world, "certificates", "Introducing").await;
     assert!(
         waits["waitsFor"].as_str().unwrap().contains("sessions-0"),
@@ -394,7 +399,11 @@ async fn nobody_has_a_new_password_before_every_server_knows_it() {
         server.pod(world, name).await;
     }
     until_reason(world, "Ready").await;
-    let told = world.get("SessionStore", "sessions").await;
+    let told = world
+        .until("SessionStore", "sessions", "a primary", |store| {
+            store["status"]["replication"]["primary"].is_string()
+        })
+        .await;
     let primary = told["status"]["replication"]["primary"].as_str().unwrap();
     let (primary, replica, replicas_name) = match primary {
         "sessions-0" => (&servers[0], &servers[1], "sessions-1"),

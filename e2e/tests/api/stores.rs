@@ -119,6 +119,8 @@ pub async fn writes_nothing(world: &World, operator: &Operator, made: &[(&str, &
         });
         writes
     };
+    // The Event of the last change comes after it.
+    operator.until_reconciled(operator.reconciles().await, 2.0).await;
     let mut versions = Vec::new();
     for (kind, name) in made.iter().chain(&[("SessionStore", "sessions")]) {
         versions.push((kind, name, version(&world.get(kind, name).await)));

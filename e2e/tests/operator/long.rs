@@ -1,5 +1,6 @@
 //! An operator with other images comes; too long for CI's budget.
 
+mod rotation;
 mod stores;
 
 use anyhow::{Context, Result, ensure};

@@ -10,8 +10,6 @@ mod long;
 #[cfg(test)]
 mod release;
 #[cfg(test)]
-mod rotation;
-#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod webhook;

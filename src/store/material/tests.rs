@@ -282,6 +282,27 @@ fn a_new_authority_is_trusted_before_it_signs() {
 }
 
 #[test]
+fn a_server_that_is_added_while_a_new_authority_is_told_of_is_vouched_for_by_the_old_one() {
+    let with = |replicas: i32, phase, found: &Dereferenced| {
+        let spec = format!("{{topology: Replicated, replicas: {replicas}}}");
+        let store = validated(&spec, found, &[]);
+        let course = course(None, phase);
+        complete(&store, found, &Passwords::default(), &course, now(), password).unwrap()
+    };
+    let first = with(1, None, &nothing_but(&[]));
+    let introduced = with(1, Some(RotationPhase::Introducing), &written(&first, &[]));
+    let more = with(2, Some(RotationPhase::Replacing), &written(&introduced, &[]));
+    let (old, tls) = (first.tls.unwrap().authority, more.tls.unwrap());
+    let hosts = Names::new("kitchen", "larder").hosts(3);
+    assert!(certificates::fits(
+        &tls.server.certificate,
+        &old.certificate,
+        &hosts
+    ));
+    assert_ne!(tls.authority, old);
+}
+
+#[test]
 fn a_lost_authority_leaves_clients_the_one_that_they_trust() {
     let first = made(&nothing_but(&[]), &Passwords::default(), now());
     let introducing = course(None, Some(RotationPhase::Introducing));
