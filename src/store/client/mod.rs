@@ -250,12 +250,15 @@ impl Connection {
         Ok(())
     }
 
-    /// `INFO`: how many clients have come so far. Where the server counts those that it did not let in, only these.
-    pub async fn arrivals(&mut self) -> Result<u64, Failure> {
+    /// `INFO`: how many clients have been refused so far, as their password or their user is not good (now).
+    pub async fn refusals(&mut self) -> Result<u64, Failure> {
         let info = self.info().await?;
-        let refused = info.get("acl_access_denied_auth");
-        let count = refused.or_else(|| info.get("total_connections_received"));
+        // It is not told before the first.
+        let Some(count) = info.get("errorstat_WRONGPASS") else {
+            return Ok(0);
+        };
         count
+            .strip_prefix("count=")
             .and_then(|count| count.parse().ok())
             .ok_or_else(|| self.nonsense("INFO"))
     }

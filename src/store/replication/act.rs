@@ -229,10 +229,10 @@ impl<S: Surroundings> Actor<'_, S> {
         self.doors.shut(replica, HAND_OVER_CLOSED_FOR);
         let outcome = async {
             next.admit(users, false).await?;
-            let before = next.arrivals().await?;
+            let before = next.refusals().await?;
             let record = self.announce(replica, FailoverCause::Planned, now).await?;
             let begun = Instant::now();
-            while next.arrivals().await? == before && begun.elapsed() < ARRIVAL_TIMEOUT {
+            while next.refusals().await? == before && begun.elapsed() < ARRIVAL_TIMEOUT {
                 tokio::time::sleep(ARRIVAL_PAUSE).await;
             }
             self.doors.shut(primary, HAND_OVER_CLOSED_FOR);
