@@ -65,7 +65,8 @@ async fn look(endpoint: &Endpoint, prefix: &str) -> Result<Seen, Failure> {
             used: used(&slabs, number(&general, "slab_global_page_pool")),
             max: number(&general, "limit_maxbytes"),
             clients: (number(&general, "curr_connections") - 1).max(0),
-            evicted: number(&general, "evictions"),
+            // The other ones were in the way when memory of one size of items was given to another.
+            evicted: number(&general, "evictions") + number(&general, "slab_reassign_evictions_nomem"),
             users_are_current: true,
             certificate_is_current: true,
             disk_failed: false,
