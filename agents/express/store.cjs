@@ -3,7 +3,6 @@
 
 const fs = require('node:fs');
 const Module = require('node:module');
-const { createClient, createCluster } = require('@redis/client');
 
 /** Milliseconds for a connection, and for an answer. */
 const TIMEOUT = 5000;
@@ -16,7 +15,18 @@ function needed(name) {
   return value;
 }
 
-function client() {
+/** It is tried again without end; a line every half minute is enough. */
+function reporter() {
+  let reported = 0;
+  return (error) => {
+    if (Date.now() - reported > 30000) {
+      reported = Date.now();
+      console.error(`session-operator: the session store cannot be used: ${error.message}`);
+    }
+  };
+}
+
+function redisClient() {
   const { env } = process;
   const host = needed('SESSION_OPERATOR_HOST');
   const socket = { host, port: Number(needed('SESSION_OPERATOR_PORT')), connectTimeout: TIMEOUT };
@@ -33,6 +43,7 @@ function client() {
     // While the store is away requests wait for it no longer than this.
     commandOptions: { timeout: TIMEOUT },
   };
+  const { createClient, createCluster } = require('@redis/client');
   if (env.SESSION_OPERATOR_CLUSTER === 'true') {
     return createCluster({ rootNodes: [{ socket }], defaults: options });
   }
@@ -40,7 +51,7 @@ function client() {
 }
 
 /** connect-redis extends the express-session of the application, which is not to be found from this folder. */
-function redisStore(session) {
+function redisClass(session) {
   const load = Module._load;
   Module._load = function (request) {
     return request === 'express-session' ? session : load.apply(this, arguments);
@@ -52,35 +63,40 @@ function redisStore(session) {
   }
 }
 
-let shared;
-
-/** One store for all uses of express-session in this process. */
-exports.store = (session) => {
-  if (shared) {
-    return shared;
-  }
-  const redis = client();
-  let reported = 0;
-  redis.on('error', (error) => {
-    // It is tried again without end; a line every half minute is enough.
-    if (Date.now() - reported > 30000) {
-      reported = Date.now();
-      console.error(`session-operator: the session store cannot be used: ${error.message}`);
-    }
-  });
+function redisStore(session, prefix, seconds) {
+  const redis = redisClient();
+  redis.on('error', reporter());
   // An application that closes its server and waits for its process to end must not wait for this connection. Only one that is
   // ready takes it.
   if (typeof redis.unref === 'function') {
     redis.on('ready', () => redis.unref());
   }
   redis.connect().catch((error) => console.error(`session-operator: the session store cannot be reached: ${error.message}`));
-  const RedisStore = redisStore(session);
-  const seconds = Number(process.env.SESSION_OPERATOR_TTL_SECONDS || 0);
-  shared = new RedisStore({
-    client: redis,
-    prefix: `${needed('SESSION_OPERATOR_KEY_PREFIX')}:sess:`,
-    // Without a life that the policy names, that of the cookie counts.
-    ...(seconds ? { ttl: () => seconds } : {}),
+  const RedisStore = redisClass(session);
+  return new RedisStore({ client: redis, prefix, ...(seconds ? { ttl: () => seconds } : {}) });
+}
+
+function memcachedStore(session, prefix, seconds) {
+  const { Client } = require('./memcached.cjs');
+  const MemcachedStore = require('connect-memcached')(session);
+  const client = new Client({
+    host: needed('SESSION_OPERATOR_HOST'),
+    port: Number(needed('SESSION_OPERATOR_PORT')),
+    timeout: TIMEOUT,
+    report: reporter(),
   });
+  return new MemcachedStore({ client, prefix, ...(seconds ? { ttl: seconds } : {}) });
+}
+
+let shared;
+
+/** One store for all uses of express-session in this process. */
+exports.store = (session) => {
+  if (!shared) {
+    const make = process.env.SESSION_OPERATOR_PROTOCOL === 'memcached' ? memcachedStore : redisStore;
+    const prefix = `${needed('SESSION_OPERATOR_KEY_PREFIX')}:sess:`;
+    // Without a life that the policy names, that of the cookie counts.
+    shared = make(session, prefix, Number(process.env.SESSION_OPERATOR_TTL_SECONDS || 0));
+  }
   return shared;
 };

@@ -3,8 +3,8 @@
 # no cluster.
 
 # Debian packages, as PROGRAM-OR-FILE:PACKAGE; a package is installed only if its file is missing.
-framework_packages="bwrap:bubblewrap redis-server:redis-server redis-cli:redis-tools php:php8.2-cli \
-/usr/lib/php/20220829/redis.so:php8.2-redis php-fpm8.2:php8.2-fpm /usr/lib/apache2/modules/libphp8.2.so:libapache2-mod-php8.2 \
+framework_packages="bwrap:bubblewrap redis-server:redis-server redis-cli:redis-tools memcached:memcached php:php8.2-cli \
+/usr/lib/php/20220829/redis.so:php8.2-redis /usr/lib/php/20220829/memcached.so:php8.2-memcached php-fpm8.2:php8.2-fpm /usr/lib/apache2/modules/libphp8.2.so:libapache2-mod-php8.2 \
 /usr/share/tomcat10/bin/catalina.sh:tomcat10-common chromium-headless-shell:chromium-headless-shell"
 
 # What agents/build needs for each preset.

@@ -61,6 +61,8 @@ pub mod reasons {
     pub const STORE_NOT_FOUND: &str = "StoreNotFound";
     /// StoreReady: the SessionStore is not ready; its own condition is in the message.
     pub const STORE_NOT_READY: &str = "StoreNotReady";
+    /// StoreReady: the store keeps the sessions of one key prefix, and another one has it.
+    pub const KEY_PREFIX_TAKEN: &str = "KeyPrefixTaken";
     /// StoreReady: the Secret that is named does not exist or lacks a key.
     pub const SECRET_INCOMPLETE: &str = "SecretIncomplete";
     /// StoreReady: no connection to the store.

@@ -278,7 +278,7 @@ pub struct StoreRef {
 #[serde(rename_all = "camelCase")]
 pub struct External {
     /// Secret with `host`, and where they apply `port` (6379), `username`, `password`, `tls` (`true` or `false`), `ca.crt`
-    /// (PEM; implies TLS) and `cluster` (`true` or `false`).
+    /// (PEM; implies TLS) and `cluster` (`true` or `false`). For Memcached: `provider` (`memcached`), `host` and `port` (11211).
     pub secret_ref: SecretRef,
 }
 

@@ -1,4 +1,4 @@
-//! `SessionStore`: a Valkey or Redis installation made for sessions.
+//! `SessionStore`: a Valkey, Redis or Memcached installation made for sessions.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
     shortname = "sessstore",
     category = "sessions",
     label("app.kubernetes.io/part-of", "session-operator"),
-    doc = "A SessionStore is a Valkey or Redis installation made for sessions.",
+    doc = "A SessionStore is a Valkey, Redis or Memcached installation made for sessions.",
     printcolumn(name = "Engine", type_ = "string", json_path = ".spec.engine"),
     printcolumn(name = "Topology", type_ = "string", json_path = ".spec.topology"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
@@ -47,6 +47,15 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = Rule::new("self.topology != 'Replicated' || has(self.persistence) == has(oldSelf.persistence)").message(
     "under topology Replicated spec.persistence can be neither added nor removed: make another SessionStore and let the policies name that one"
 ))]
+#[x_kube(validation = Rule::new("self.engine != 'Memcached' || self.topology == 'Standalone'").message(
+    "spec.topology: a server of engine Memcached keeps no copy of another one: set spec.topology to Standalone, or spec.engine to Valkey"
+))]
+#[x_kube(validation = Rule::new("self.engine != 'Memcached' || !has(self.persistence)").message(
+    "spec.persistence: engine Memcached keeps sessions in memory only: remove it, or set spec.engine to Valkey"
+))]
+#[x_kube(validation = Rule::new("self.engine != 'Memcached' || self.tls == 'Disabled'").message(
+    "spec.tls: session handlers talk plain text to engine Memcached: set spec.tls to Disabled, or spec.engine to Valkey"
+))]
 pub struct SessionStoreSpec {
     /// The server. Immutable: sessions are not carried from one engine to the other.
     #[serde(default)]
@@ -68,7 +77,8 @@ pub struct SessionStoreSpec {
     #[schemars(range(min = 1, max = 8))]
     pub replicas: Option<i32>,
 
-    /// Memory limit of one server, at least 64Mi; about three quarters of it hold sessions.
+    /// Memory limit of one server, at least 64Mi; about three quarters of it hold sessions, and at most all but 48Mi under engine
+    /// Memcached.
     #[serde(default = "default_memory")]
     pub memory: Quantity,
 
@@ -112,6 +122,8 @@ pub enum Engine {
     Valkey,
     /// Redis.
     Redis,
+    /// Memcached: one server in memory, without users and without TLS, for handlers that speak nothing else.
+    Memcached,
 }
 
 /// How many servers there are.
@@ -354,8 +366,10 @@ pub struct StoreEndpoint {
 pub struct StoreUser {
     /// What the keys begin with (without the colon that ends it).
     pub key_prefix: String,
-    /// Secret with `username` and `password`, in the store's namespace. Listed once the server knows the user.
-    pub secret: String,
+    /// Secret with `username` and `password`, in the store's namespace. Listed once the server knows the user. Absent where the
+    /// server knows no users (engine Memcached).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
 }
 
 /// Memory of the server.

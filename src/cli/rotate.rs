@@ -8,7 +8,7 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use super::{CliError, ConnectionArgs, output};
-use crate::api::session_store::{Rotation, RotationPhase, StoreTls};
+use crate::api::session_store::{Engine, Rotation, RotationPhase, StoreTls};
 use crate::api::{ROTATE_CERTIFICATES_ANNOTATION, ROTATE_PASSWORDS_ANNOTATION, SessionStore};
 
 /// Pause between looks at the rotation.
@@ -38,6 +38,13 @@ pub async fn run(args: &RotateArgs, connection: &ConnectionArgs) -> Result<(), C
     let client = connection.client().await?;
     let stores: Api<SessionStore> = Api::default_namespaced(client.clone());
     let store = read(&client, &stores, &args.name).await?;
+    if store.spec.engine == Engine::Memcached {
+        return Err(format!(
+            "SessionStore {} has neither passwords nor certificates, as its spec.engine is Memcached",
+            args.name
+        )
+        .into());
+    }
     if args.certificates && store.spec.tls == StoreTls::Disabled {
         return Err(format!(
             "SessionStore {} has no certificates, as its spec.tls is Disabled",

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, EnvVar};
+use k8s_openapi::api::core::v1::EnvVar;
 
 use super::variables::{Place, connection, defined, inherited, listed, literal};
 use super::{AGENT_DIR, Endpoint, Parts, Preflight, Preset, Refusal, Subject, preflight};
 use crate::api::conditions::reasons;
 use crate::api::session_injection::Extension;
 use crate::api::session_policy::Framework;
+use crate::api::session_store::Engine;
 
 /// What Django is told that its settings are.
 const SETTINGS: &str = "DJANGO_SETTINGS_MODULE";
@@ -28,7 +29,11 @@ impl Preset for Django {
         Framework::Django
     }
 
-    fn preflight(&self, _: &Container, settings_module: Option<&str>) -> Option<Preflight> {
+    fn speaks_memcached(&self) -> bool {
+        true
+    }
+
+    fn preflight(&self, _: Engine, settings_module: Option<&str>) -> Option<Preflight> {
         Some(preflight::django(settings_module))
     }
 

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Container;
-
 use super::variables::{Place, connection, listed};
 use super::{AGENT_DIR, Endpoint, Parts, Preflight, Preset, Refusal, Subject, preflight};
 use crate::api::session_policy::Framework;
+use crate::api::session_store::Engine;
 
 /// The preset.
 #[derive(Debug)]
@@ -17,7 +16,11 @@ impl Preset for Express {
         Framework::Express
     }
 
-    fn preflight(&self, _: &Container, _: Option<&str>) -> Option<Preflight> {
+    fn speaks_memcached(&self) -> bool {
+        true
+    }
+
+    fn preflight(&self, _: Engine, _: Option<&str>) -> Option<Preflight> {
         Some(preflight::express())
     }
 

@@ -5,12 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Container;
-
 use super::encoding::{percent, redis_url};
 use super::variables::{URL_KEY, bound, connection, literal};
 use super::{CA_FILE, Endpoint, Parts, Preflight, Preset, Refusal, Subject};
 use crate::api::session_policy::Framework;
+use crate::api::session_store::Engine;
 
 /// The preset.
 #[derive(Debug)]
@@ -21,7 +20,7 @@ impl Preset for Flask {
         Framework::Flask
     }
 
-    fn preflight(&self, _: &Container, _: Option<&str>) -> Option<Preflight> {
+    fn preflight(&self, _: Engine, _: Option<&str>) -> Option<Preflight> {
         None
     }
 

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Container;
-
 use super::{Endpoint, Parts, Preflight, Preset, Refusal, Subject};
 use crate::api::session_policy::Framework;
+use crate::api::session_store::Engine;
 
 /// The preset.
 #[derive(Debug)]
@@ -16,7 +15,11 @@ impl Preset for Generic {
         Framework::Generic
     }
 
-    fn preflight(&self, _: &Container, _: Option<&str>) -> Option<Preflight> {
+    fn speaks_memcached(&self) -> bool {
+        true
+    }
+
+    fn preflight(&self, _: Engine, _: Option<&str>) -> Option<Preflight> {
         None
     }
 

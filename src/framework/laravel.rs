@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Container;
-
 use super::encoding::url;
 use super::php::{CERT_FILE, refuse_other_authorities};
 use super::variables::{URL_KEY, bound, literal};
 use super::{CA_FILE, Endpoint, Parts, Preflight, Preset, Refusal, Subject};
 use crate::api::conditions::reasons;
 use crate::api::session_policy::Framework;
+use crate::api::session_store::Engine;
 
 /// The preset.
 #[derive(Debug)]
@@ -20,7 +19,7 @@ impl Preset for Laravel {
         Framework::Laravel
     }
 
-    fn preflight(&self, _: &Container, _: Option<&str>) -> Option<Preflight> {
+    fn preflight(&self, _: Engine, _: Option<&str>) -> Option<Preflight> {
         None
     }
 

@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, Volume, VolumeMount};
 
+use crate::api::conditions::reasons;
 use crate::api::session_injection::Extension;
 use crate::api::session_policy::Framework;
 use crate::api::session_store::Engine;
@@ -134,14 +135,32 @@ pub fn preset(framework: Framework) -> &'static dyn Preset {
     }
 }
 
+/// Why a preset is of no use with a store of this engine, whatever the image has.
+pub fn unsuitable(preset: &dyn Preset, engine: Engine) -> Option<Refusal> {
+    (engine == Engine::Memcached && !preset.speaks_memcached()).then(|| Refusal {
+        reason: reasons::HANDLER_MISSING,
+        message: format!(
+            "spec.client.framework {:?}: its session handler does not speak to a store of engine Memcached; name a SessionStore \
+             with engine Valkey, or, for an application that is to keep its sessions there by its own configuration, set \
+             spec.client.framework to Generic and give it the keys host and port by spec.client.env",
+            preset.framework()
+        ),
+    })
+}
+
 /// A framework's preset.
 pub trait Preset: Sync {
     /// The framework.
     fn framework(&self) -> Framework;
 
-    /// What is looked at in the image first; `settings_module` is `spec.client.settingsModule` of the policy. `None`: nothing
-    /// has to be known.
-    fn preflight(&self, container: &Container, settings_module: Option<&str>) -> Option<Preflight>;
+    /// Whether the framework's session handler speaks to Memcached, too.
+    fn speaks_memcached(&self) -> bool {
+        false
+    }
+
+    /// What is looked at in the image first, for a store of this engine; `settings_module` is `spec.client.settingsModule` of
+    /// the policy. `None`: nothing has to be known.
+    fn preflight(&self, engine: Engine, settings_module: Option<&str>) -> Option<Preflight>;
 
     /// Keys that the binding Secret has beside those of the Service Binding specification, for values with a password in
     /// them.

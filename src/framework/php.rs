@@ -1,18 +1,17 @@
-//! PHP's own sessions, by the session handler of the extension redis (phpredis).
+//! PHP's own sessions, by the session handler of the extension redis (phpredis), or of memcached (php-memcached).
 //!
 //! An ini file in a folder of ours that PHP reads after its own; what is secret in it comes from variables, which ini files
 //! expand when the server starts (also that of php-fpm, which hides its environment from its workers).
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Container;
-
 use super::encoding::{percent, url_host};
-use super::variables::{TTL_VARIABLE, bound, defined, escaped, inherited, literal};
+use super::variables::{PREFIX_VARIABLE, TTL_VARIABLE, bound, defined, escaped, inherited, literal};
 use super::{AGENT_DIR, CA_FILE, Endpoint, Parts, Preflight, Preset, Refusal, Subject, preflight};
 use crate::api::conditions::reasons;
 use crate::api::session_injection::Extension;
 use crate::api::session_policy::Framework;
+use crate::api::session_store::Engine;
 
 /// Key of the binding Secret with `session.save_path`.
 const SAVE_PATH_KEY: &str = "php-save-path";
@@ -35,8 +34,12 @@ impl Preset for Php {
         Framework::Php
     }
 
-    fn preflight(&self, _: &Container, _: Option<&str>) -> Option<Preflight> {
-        Some(preflight::php())
+    fn speaks_memcached(&self) -> bool {
+        true
+    }
+
+    fn preflight(&self, engine: Engine, _: Option<&str>) -> Option<Preflight> {
+        Some(preflight::php(extension(engine)))
     }
 
     fn binding_keys(&self, endpoint: &Endpoint, _: Option<i32>) -> BTreeMap<String, String> {
@@ -45,12 +48,21 @@ impl Preset for Php {
 
     fn parts(&self, subject: &Subject<'_>) -> Result<Parts, Refusal> {
         let endpoint = subject.endpoint;
-        let handler = if endpoint.cluster { "rediscluster" } else { "redis" };
+        let handler = if endpoint.cluster {
+            "rediscluster"
+        } else {
+            extension(endpoint.engine)
+        };
         let mut env = vec![
             literal("SESSION_OPERATOR_PHP_SAVE_HANDLER", handler),
             bound("SESSION_OPERATOR_PHP_SAVE_PATH", subject, SAVE_PATH_KEY),
         ];
         let mut folders = vec![format!("{AGENT_DIR}/session")];
+        if endpoint.engine == Engine::Memcached {
+            // The other handler has it in its save_path.
+            env.push(literal(PREFIX_VARIABLE, endpoint.key_prefix.as_str()));
+            folders.push(format!("{AGENT_DIR}/memcached"));
+        }
         if let Some(seconds) = subject.ttl_seconds {
             env.push(literal(TTL_VARIABLE, seconds.to_string()));
             folders.push(format!("{AGENT_DIR}/ttl"));
@@ -75,10 +87,22 @@ impl Preset for Php {
     }
 }
 
-/// `session.save_path`, as phpredis reads it: a URL for one server, a query for a cluster.
+/// The extension whose session handler speaks to the store. The handler is called the same.
+fn extension(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Valkey | Engine::Redis => "redis",
+        Engine::Memcached => "memcached",
+    }
+}
+
+/// `session.save_path`, as phpredis reads it: a URL for one server, a query for a cluster; and as php-memcached does: a list of
+/// servers.
 fn save_path(endpoint: &Endpoint) -> String {
     let scheme = if endpoint.tls { "tls" } else { "tcp" };
     let server = format!("{}:{}", url_host(&endpoint.host), endpoint.port);
+    if endpoint.engine == Engine::Memcached {
+        return server;
+    }
     let mut query = vec![
         format!("prefix={}", percent(&format!("{}:", endpoint.key_prefix))),
         format!("timeout={STORE_TIMEOUT}"),

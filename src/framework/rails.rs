@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Container;
-
 use super::encoding::redis_url;
 use super::variables::{URL_KEY, bound, connection};
 use super::{Endpoint, Parts, Preflight, Preset, Refusal, Subject};
 use crate::api::session_policy::Framework;
+use crate::api::session_store::Engine;
 
 /// The preset.
 #[derive(Debug)]
@@ -18,7 +17,7 @@ impl Preset for Rails {
         Framework::Rails
     }
 
-    fn preflight(&self, _: &Container, _: Option<&str>) -> Option<Preflight> {
+    fn preflight(&self, _: Engine, _: Option<&str>) -> Option<Preflight> {
         None
     }
 

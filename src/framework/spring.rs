@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Container;
-
 use super::encoding::url_host;
 use super::variables::{bound, bound_if_there, literal};
 use super::{CA_FILE, Endpoint, Parts, Preflight, Preset, Refusal, Subject};
 use crate::api::session_policy::Framework;
+use crate::api::session_store::Engine;
 
 /// How long a connection, or an answer, may take.
 const TIMEOUT: &str = "5s";
@@ -24,7 +23,7 @@ impl Preset for Spring {
         Framework::Spring
     }
 
-    fn preflight(&self, _: &Container, _: Option<&str>) -> Option<Preflight> {
+    fn preflight(&self, _: Engine, _: Option<&str>) -> Option<Preflight> {
         None
     }
 

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Container;
-
 use super::php::Php;
 use super::{Endpoint, Parts, Preflight, Preset, Refusal, Subject};
 use crate::api::session_policy::Framework;
+use crate::api::session_store::Engine;
 
 /// The preset.
 #[derive(Debug)]
@@ -17,8 +16,12 @@ impl Preset for Symfony {
         Framework::Symfony
     }
 
-    fn preflight(&self, container: &Container, settings_module: Option<&str>) -> Option<Preflight> {
-        Php.preflight(container, settings_module)
+    fn speaks_memcached(&self) -> bool {
+        true
+    }
+
+    fn preflight(&self, engine: Engine, settings_module: Option<&str>) -> Option<Preflight> {
+        Php.preflight(engine, settings_module)
     }
 
     fn binding_keys(&self, endpoint: &Endpoint, ttl_seconds: Option<i32>) -> BTreeMap<String, String> {

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, VolumeMount};
+use k8s_openapi::api::core::v1::VolumeMount;
 
 use super::variables::connection;
 use super::{AGENT_VOLUME, Endpoint, Parts, Preflight, Preset, Refusal, Subject, preflight};
 use crate::api::conditions::reasons;
 use crate::api::session_policy::Framework;
+use crate::api::session_store::Engine;
 
 /// The session manager, in Tomcat's `lib`.
 const JAR: &str = "session-operator-tomcat.jar";
@@ -27,7 +28,7 @@ impl Preset for Tomcat {
         Framework::Tomcat
     }
 
-    fn preflight(&self, _: &Container, _: Option<&str>) -> Option<Preflight> {
+    fn preflight(&self, _: Engine, _: Option<&str>) -> Option<Preflight> {
         Some(preflight::tomcat())
     }
 

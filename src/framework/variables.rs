@@ -4,9 +4,13 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, SecretKeySelec
 
 use super::{CA_FILE, Subject};
 use crate::api::session_injection::Extension;
+use crate::api::session_store::Engine;
 
 /// Seconds of idle life of a session, where the policy names them.
 pub const TTL_VARIABLE: &str = "SESSION_OPERATOR_TTL_SECONDS";
+
+/// What keys begin with, without the colon.
+pub const PREFIX_VARIABLE: &str = "SESSION_OPERATOR_KEY_PREFIX";
 
 /// Key of the binding Secret with the store as a URL, for presets whose clients read one.
 pub const URL_KEY: &str = "session-url";
@@ -38,10 +42,14 @@ pub fn connection(subject: &Subject<'_>) -> Vec<EnvVar> {
         bound("SESSION_OPERATOR_PORT", subject, "port"),
         bound_if_there("SESSION_OPERATOR_USERNAME", subject, "username"),
         bound_if_there("SESSION_OPERATOR_PASSWORD", subject, "password"),
-        literal("SESSION_OPERATOR_KEY_PREFIX", endpoint.key_prefix.as_str()),
+        literal(PREFIX_VARIABLE, endpoint.key_prefix.as_str()),
         literal("SESSION_OPERATOR_TLS", endpoint.tls.to_string()),
         literal("SESSION_OPERATOR_CLUSTER", endpoint.cluster.to_string()),
     ];
+    if endpoint.engine == Engine::Memcached {
+        // Where it is not set, it is Redis' protocol.
+        variables.push(literal("SESSION_OPERATOR_PROTOCOL", "memcached"));
+    }
     if endpoint.tls && endpoint.own_authority {
         variables.push(literal("SESSION_OPERATOR_CA_FILE", CA_FILE));
     }

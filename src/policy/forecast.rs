@@ -18,6 +18,7 @@ use super::validate::{Kept, Validated, validate};
 use crate::affinity::model::{ObjectKey, PlanOutcome, Write};
 use crate::api::session_policy::Injection;
 use crate::api::{SessionPolicy, SessionStoreSpec, Survival};
+use crate::framework;
 use crate::runtime::client::explain;
 use crate::runtime::writer::{WriteError, Writer};
 
@@ -70,6 +71,9 @@ pub async fn forecast(
     };
     let cautions = look_around(client, &validated, &mut forecast).await;
     let sessions = expected(&validated, &found, cautions);
+    forecast
+        .troubles
+        .extend(unsuitable(&validated, sessions.as_ref()));
     let mark = sessions.as_ref().and_then(|sessions| sessions.mark.as_deref());
     let desired = build(&validated, &found, mark);
     if let Some(change) = own_store(&validated, &found) {
@@ -101,6 +105,16 @@ pub async fn forecast(
         .extend(refusals.map(|refusal| refusal.message.clone()));
     forecast.survives = status::survival(&validated, &applied, sessions.as_ref());
     Ok(forecast)
+}
+
+/// Why the framework is of no use with the store.
+fn unsuitable(validated: &Validated, sessions: Option<&Sessions>) -> Option<String> {
+    let wish = validated.sessions.as_ref()?;
+    let Some(Promise::Store { engine, .. }) = &sessions?.promise else {
+        return None;
+    };
+    let preset = framework::preset(wish.client.framework);
+    framework::unsuitable(preset, *engine).map(|refusal| refusal.message)
 }
 
 /// What is in the way of sessions in the pods, and what to know of them. What the user may not read is noted.
@@ -175,6 +189,7 @@ fn expected(validated: &Validated, found: &Dereferenced, cautions: Cautions) -> 
                 elsewhere: spec.servers() - 1,
             });
             Promise::Store {
+                engine: spec.engine,
                 persistent: spec.persistence.is_some(),
                 replicas: standing.map_or(hoped, |store| Replicas::of(store)),
                 name,

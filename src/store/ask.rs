@@ -1,6 +1,7 @@
 //! Between apply and status: tells servers what they have to know, and asks them how they are.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{Event as CoreEvent, Pod};
 use kube::api::ListParams;
@@ -8,6 +9,7 @@ use kube::{Api, ResourceExt};
 
 use super::dereference::Dereferenced;
 use super::material::Material;
+use super::memcached;
 use super::reconcile::{Context, Error};
 use super::replication::report::Report;
 use super::replication::servers;
@@ -53,6 +55,27 @@ pub async fn ask(
     Ok(Asked {
         everyone: vec![(store.names.pod(), server.clone().ok())],
         server,
+    })
+}
+
+/// Asks a server of engine Memcached, if there is one.
+pub async fn ask_memcached(
+    context: &Context,
+    store: &Validated,
+    found: &Dereferenced,
+) -> Result<Result<Facts, Unready>, Error> {
+    let pod = found.pod().map(AsRef::as_ref);
+    let Some(address) = pod.and_then(serving_address) else {
+        let refused = refused_pod(context, found).await?;
+        return Ok(Err(trouble::unready(found, refused.as_deref())));
+    };
+    let answer = memcached::ask(store, &address, &context.memory, Instant::now()).await;
+    // The Service leads nowhere yet.
+    let leads_nowhere = answer.is_ok() && !pod.is_some_and(trouble::is_ready);
+    Ok(if leads_nowhere {
+        Err(trouble::unready(found, None))
+    } else {
+        answer
     })
 }
 

@@ -14,6 +14,9 @@ const UNUSED_GRACE: Duration = Duration::from_mins(1);
 /// How long a volume that could not be changed is left alone.
 const REFUSAL_PERIOD: Duration = Duration::from_hours(1);
 
+/// How long writes that were refused are told of.
+const REFUSED_WRITES_PERIOD: Duration = Duration::from_mins(5);
+
 /// What is remembered of one store.
 #[derive(Debug, Default)]
 struct Entry {
@@ -25,6 +28,8 @@ struct Entry {
     unused: BTreeMap<String, Instant>,
     /// Size of the volume that was refused, why, and when.
     refused: Option<(i64, String, Instant)>,
+    /// Writes that a server has refused since it started, how many of them lately, and when the last of these was noticed.
+    refused_writes: Option<(i64, i64, Instant)>,
 }
 
 /// Passwords as they last were, for Secrets that are lost.
@@ -126,6 +131,25 @@ impl Memory {
         })
     }
 
+    /// How many writes a server has refused lately, by how many it has refused since it started. Of those before the first look
+    /// nobody knows when they were.
+    pub fn refused_writes(&self, store: &str, since_start: i64, now: Instant) -> i64 {
+        self.with(store, |entry| {
+            let (before, lately, noticed) = entry.refused_writes.unwrap_or((since_start, 0, now));
+            // A server that was restarted counts anew.
+            let new = if since_start < before {
+                since_start
+            } else {
+                since_start - before
+            };
+            let is_recent = now.saturating_duration_since(noticed) < REFUSED_WRITES_PERIOD;
+            let lately = if is_recent { lately + new } else { new };
+            let noticed = if new > 0 { now } else { noticed };
+            entry.refused_writes = Some((since_start, lately, noticed));
+            lately
+        })
+    }
+
     /// Notes that the volume could not get this size.
     pub fn note_refused_size(&self, store: &str, size: i64, why: &str, now: Instant) {
         self.with(store, |entry| entry.refused = Some((size, why.to_owned(), now)));
@@ -171,6 +195,19 @@ mod tests {
             memory.refused_size("web/sessions", 2, start + REFUSAL_PERIOD),
             None
         );
+    }
+
+    #[test]
+    fn refused_writes_are_told_for_a_while_also_of_a_server_that_was_restarted() {
+        let memory = Memory::default();
+        let start = Instant::now();
+        let told = |count, after| memory.refused_writes("web/sessions", count, start + after);
+        assert_eq!(told(7, Duration::ZERO), 0, "nobody knows when they were");
+        assert_eq!(told(9, Duration::from_mins(1)), 2);
+        assert_eq!(told(9, Duration::from_mins(5)), 2);
+        assert_eq!(told(9, REFUSED_WRITES_PERIOD + Duration::from_mins(1)), 0);
+        assert_eq!(told(3, Duration::from_mins(20)), 3);
+        assert_eq!(told(4, Duration::from_mins(21)), 4);
     }
 
     #[test]

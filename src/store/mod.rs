@@ -19,6 +19,7 @@ pub mod dereference;
 pub mod holders;
 pub mod login;
 pub mod material;
+pub mod memcached;
 pub mod memory;
 pub mod names;
 pub mod quantity;

@@ -10,23 +10,24 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Api, Resource, ResourceExt};
 
-use super::apply::{apply, name_of};
-use super::ask::{ask, ask_all};
-use super::build::build;
+use super::apply::{Applied, apply, name_of};
+use super::ask::{ask, ask_all, ask_memcached};
+use super::build::{Desired, build, build_memcached};
 use super::caches::Caches;
-use super::dereference::dereference;
+use super::dereference::{Dereferenced, dereference};
 use super::material;
 use super::memory::Memory;
 use super::replication::servers;
 use super::replication::watch::Watches;
 use super::rotate::{announce, rotated};
 use super::rotation;
+use super::server::Facts;
 use super::settings::StoreArgs;
 use super::status::{self, Unready, Verdict};
-use super::validate::{removes_everything, validate};
+use super::validate::{Validated, removes_everything, validate};
 use super::{GuardedStore, cleanup, store_key};
 use crate::api::conditions::reasons;
-use crate::api::session_store::Topology;
+use crate::api::session_store::{Engine, StoreRotation, Topology};
 use crate::api::{STATUS_FIELD_MANAGER, SessionStore};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::events::Events;
@@ -150,6 +151,9 @@ async fn reconcile_store(store: &SessionStore, context: &Context) -> Result<Acti
             return Ok(Action::await_change());
         }
     };
+    if validated.engine == Engine::Memcached {
+        return reconcile_memcached(store, context, &found, &validated).await;
+    }
     let remembered = context.memory.passwords(&key);
     let is_new = remembered.admin.is_none()
         && !found.secrets.contains_key(&validated.names.admin_secret())
@@ -173,33 +177,15 @@ async fn reconcile_store(store: &SessionStore, context: &Context) -> Result<Acti
             .volumes
             .retain(|claim| !found.volumes.contains_key(name_of(claim)));
     }
-    let mut applied = match apply(client, &found, desired).await {
+    let mut applied = match write(context, store, &found, desired).await? {
         Ok(applied) => applied,
-        Err(super::apply::Error::Write {
-            source: WriteError::Changed | WriteError::Gone,
-            ..
-        }) => {
-            // The cache is behind; the event that brings it up to date triggers the next try, too.
-            return Ok(Action::requeue(STALE_CACHE_RETRY));
-        }
-        // What goes with its namespace is not made again.
-        Err(super::apply::Error::Write { source, .. }) if is_namespace_terminating(&source) => {
-            return Ok(Action::await_change());
-        }
-        Err(error) => {
-            let unready = Unready::from(&error);
-            publish(context, store, &Verdict::Failed(unready.reason, unready.message)).await?;
-            return Err(error.into());
-        }
+        Err(later) => return Ok(later),
     };
     context.memory.note_passwords(&key, &material);
     if let Some(why) = &applied.volume_refused {
         context.memory.note_refused_size(&key, size, why, now);
     }
     applied.volume_refused = applied.volume_refused.or(refused);
-    if !applied.changed.is_empty() {
-        tracing::info!(changed = applied.changed.join(", "), "store written");
-    }
     let (asked, report) = match validated.topology {
         Topology::Standalone => (ask(context, &validated, &material, &found).await?, None),
         Topology::Replicated => {
@@ -210,13 +196,7 @@ async fn reconcile_store(store: &SessionStore, context: &Context) -> Result<Acti
         }
     };
     let rotation = rotated(context, &validated, &material, &course, &asked).await?;
-    let after = match &asked.server {
-        Ok(facts) if facts.certificate_is_current => ROUTINE_PERIOD,
-        Ok(_) => CERTIFICATE_PERIOD,
-        Err(_) => status::unready_for(store, jiff::Timestamp::now())
-            .div_f64(10.0)
-            .clamp(UNREADY_PERIOD, ROUTINE_PERIOD),
-    };
+    let after = next_look(store, &asked.server);
     let after = rotation::patience(&rotation, jiff::Timestamp::now()).map_or(after, |patience| {
         after.min(patience.clamp(ROTATION_PERIOD, ROUTINE_PERIOD))
     });
@@ -229,7 +209,79 @@ async fn reconcile_store(store: &SessionStore, context: &Context) -> Result<Acti
     };
     publish(context, store, &verdict).await?;
     announce(context, store, &course, &rotation).await;
-    Ok(Action::requeue(after.mul_f64(0.9 + 0.2 * fastrand::f64())))
+    Ok(requeue(after))
+}
+
+/// A store of engine Memcached: no passwords, users or certificates, and a server that is told nothing.
+async fn reconcile_memcached(
+    store: &SessionStore,
+    context: &Context,
+    found: &Dereferenced,
+    validated: &Validated,
+) -> Result<Action, Error> {
+    cleanup::hold(&context.writer, store).await?;
+    let applied = match write(context, store, found, build_memcached(validated)).await? {
+        Ok(applied) => applied,
+        Err(later) => return Ok(later),
+    };
+    let server = ask_memcached(context, validated, found).await?;
+    let after = next_look(store, &server);
+    let verdict = Verdict::Applied {
+        store: validated,
+        applied: &applied,
+        server,
+        report: None,
+        rotation: &StoreRotation::default(),
+    };
+    publish(context, store, &verdict).await?;
+    Ok(requeue(after))
+}
+
+/// Writes what is wanted. The inner error says when to try again where nothing is wrong with the store.
+async fn write(
+    context: &Context,
+    store: &SessionStore,
+    found: &Dereferenced,
+    desired: Desired,
+) -> Result<Result<Applied, Action>, Error> {
+    match apply(context.writer.client(), found, desired).await {
+        Ok(applied) => {
+            if !applied.changed.is_empty() {
+                tracing::info!(changed = applied.changed.join(", "), "store written");
+            }
+            Ok(Ok(applied))
+        }
+        // The cache is behind; the event that brings it up to date triggers the next try, too.
+        Err(super::apply::Error::Write {
+            source: WriteError::Changed | WriteError::Gone,
+            ..
+        }) => Ok(Err(Action::requeue(STALE_CACHE_RETRY))),
+        // What goes with its namespace is not made again.
+        Err(super::apply::Error::Write { source, .. }) if is_namespace_terminating(&source) => {
+            Ok(Err(Action::await_change()))
+        }
+        Err(error) => {
+            let unready = Unready::from(&error);
+            publish(context, store, &Verdict::Failed(unready.reason, unready.message)).await?;
+            Err(error.into())
+        }
+    }
+}
+
+/// When to look at a store again, by how its server is.
+fn next_look(store: &SessionStore, server: &Result<Facts, Unready>) -> Duration {
+    match server {
+        Ok(facts) if facts.certificate_is_current => ROUTINE_PERIOD,
+        Ok(_) => CERTIFICATE_PERIOD,
+        Err(_) => status::unready_for(store, jiff::Timestamp::now())
+            .div_f64(10.0)
+            .clamp(UNREADY_PERIOD, ROUTINE_PERIOD),
+    }
+}
+
+/// Not all stores at the same time.
+fn requeue(after: Duration) -> Action {
+    Action::requeue(after.mul_f64(0.9 + 0.2 * fastrand::f64()))
 }
 
 /// What happens when a store is deleted.

@@ -25,6 +25,15 @@ pub struct StoreArgs {
     )]
     pub redis_image: String,
 
+    /// Image with memcached
+    #[arg(
+        long,
+        env = "SESSION_OPERATOR_MEMCACHED_IMAGE",
+        value_name = "IMAGE",
+        default_value = "docker.io/library/memcached:1.6.39"
+    )]
+    pub memcached_image: String,
+
     /// User and group id that stores run as; none = what the image or the cluster says
     #[arg(long, env = "SESSION_OPERATOR_STORE_USER", value_name = "ID")]
     pub store_user: Option<i64>,
@@ -45,6 +54,7 @@ impl StoreArgs {
         match engine {
             Engine::Valkey => &self.valkey_image,
             Engine::Redis => &self.redis_image,
+            Engine::Memcached => &self.memcached_image,
         }
     }
 }

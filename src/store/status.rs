@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::apply::{Applied, Error as ApplyError};
-use super::build::PORT;
+use super::build::port;
 use super::client::Failure;
 use super::dereference::Dereferenced;
 use super::replication::report::{Report, replication};
@@ -15,7 +15,7 @@ use super::server::Facts;
 use super::store_key;
 use super::validate::{Refusal, Validated};
 use crate::api::conditions::{reasons, types};
-use crate::api::session_store::{StoreEndpoint, StoreMemory, StoreRotation, StoreUser};
+use crate::api::session_store::{Engine, StoreEndpoint, StoreMemory, StoreRotation, StoreUser};
 use crate::api::{STATUS_FIELD_MANAGER, SessionStore, SessionStoreStatus};
 use crate::runtime::metrics::Load;
 use crate::runtime::writer::{WriteError, Writer};
@@ -161,7 +161,7 @@ pub fn compute(store: &SessionStore, verdict: &Verdict<'_>, now: &Time) -> Sessi
             next.rotation = (**rotation != StoreRotation::default()).then(|| (*rotation).clone());
             next.endpoint = Some(StoreEndpoint {
                 host: store.names.host(),
-                port: i32::from(PORT),
+                port: i32::from(port(store.engine)),
                 ca_secret: store.tls.then(|| store.names.ca_secret()),
             });
             next.users
@@ -221,7 +221,7 @@ fn describe(status: &mut SessionStoreStatus, store: &Validated, facts: &Facts) {
         .keys()
         .map(|prefix| StoreUser {
             key_prefix: prefix.clone(),
-            secret: store.names.user_secret(prefix),
+            secret: (store.engine != Engine::Memcached).then(|| store.names.user_secret(prefix)),
         })
         .collect();
     status.memory = Some(memory(status.memory.as_ref(), facts));
@@ -309,10 +309,11 @@ fn up(
         );
     }
     let mut message = format!(
-        "{:?} {} answers at {}:{PORT} {}",
+        "{:?} {} answers at {}:{} {}",
         store.engine,
         facts.version,
         store.names.host(),
+        port(store.engine),
         if store.tls { "with TLS" } else { "without TLS" }
     );
     if let Some(report) = report {
@@ -320,6 +321,12 @@ fn up(
     }
     if store.volume.is_none() {
         message.push_str("; sessions are in memory only: a restart of the server loses them");
+    }
+    if store.engine == Engine::Memcached {
+        message.push_str(
+            "; it knows no users: whoever reaches the port can read and change sessions, so let a NetworkPolicy admit the \
+             application's pods and the operator alone",
+        );
     }
     ("True", reasons::READY, message)
 }

@@ -19,6 +19,10 @@ const LEAST_MEMORY: i64 = 64 << 20;
 /// the copy that a rewrite of the append-only file makes.
 const QUARTERS_FOR_SESSIONS: i64 = 3;
 
+/// Bytes that Memcached needs beside those for sessions: it gives a first page of 1 MiB to each of some forty sizes of items
+/// also when all others are taken (measured: 38 MiB), and has connections, threads and an index.
+const BESIDE_SESSIONS: i64 = 48 << 20;
+
 /// A store that can be built.
 #[derive(Clone, Debug)]
 pub struct Validated {
@@ -145,14 +149,40 @@ pub fn validate(
             .cloned()
             .collect(),
         memory,
-        max_memory: memory / 4 * QUARTERS_FOR_SESSIONS,
+        max_memory: max_memory(store.spec.engine, memory),
         template_size: template_size(found)
             .or(volume.as_ref().map(|volume| volume.size))
             .unwrap_or_default(),
         volume,
         tls: store.spec.tls == StoreTls::Required,
-        prefixes: found.prefixes.clone(),
+        prefixes: admitted(store, found),
     })
+}
+
+/// Where a server with so much memory refuses writes.
+fn max_memory(engine: Engine, memory: i64) -> i64 {
+    let part = memory / 4 * QUARTERS_FOR_SESSIONS;
+    match engine {
+        Engine::Valkey | Engine::Redis => part,
+        Engine::Memcached => part.min(memory - BESIDE_SESSIONS),
+    }
+}
+
+/// Key prefixes that the store serves. A server without users keeps nobody out of another prefix, so it serves one alone: that
+/// which it has served, else the first.
+fn admitted(store: &SessionStore, found: &Dereferenced) -> BTreeMap<String, BTreeSet<String>> {
+    if store.spec.engine != Engine::Memcached {
+        return found.prefixes.clone();
+    }
+    let served = store.status.iter().flat_map(|status| &status.users);
+    let served = served.map(|user| &user.key_prefix);
+    let admitted = served
+        .chain(found.prefixes.keys())
+        .find_map(|prefix| found.prefixes.get_key_value(prefix));
+    admitted
+        .map(|(prefix, policies)| (prefix.clone(), policies.clone()))
+        .into_iter()
+        .collect()
 }
 
 /// Names of the volume claims of a store's servers.

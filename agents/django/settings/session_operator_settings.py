@@ -10,7 +10,7 @@ import sys
 
 from django.core.exceptions import ImproperlyConfigured
 
-# redis-py, after all that the application brings itself.
+# redis-py and pymemcache, after all that the application brings itself.
 sys.path.append("/session-operator/agent/lib")
 
 _ALIAS = "session_operator"
@@ -31,18 +31,35 @@ def _application():
 
 
 def _cache():
+    # Django puts a colon after it.
+    cache = {"KEY_PREFIX": _needed("SESSION_OPERATOR_KEY_PREFIX")}
+    speaks_memcached = os.environ.get("SESSION_OPERATOR_PROTOCOL") == "memcached"
+    return {**cache, **(_memcached() if speaks_memcached else _redis())}
+
+
+def _address():
+    return f"{_needed('SESSION_OPERATOR_HOST')}:{_needed('SESSION_OPERATOR_PORT')}"
+
+
+def _memcached():
+    return {
+        "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+        "LOCATION": _address(),
+        # A server that does not answer is tried again by the next request, and not a minute later.
+        "OPTIONS": {"connect_timeout": 5, "timeout": 5, "retry_attempts": 0, "dead_timeout": 0},
+    }
+
+
+def _redis():
     options = {"socket_connect_timeout": 5, "socket_timeout": 5, "health_check_interval": 30}
     for option, variable in (("username", "USERNAME"), ("password", "PASSWORD"), ("ssl_ca_certs", "CA_FILE")):
         value = os.environ.get(f"SESSION_OPERATOR_{variable}", "")
         if value:
             options[option] = value
     scheme = "rediss" if os.environ.get("SESSION_OPERATOR_TLS") == "true" else "redis"
-    address = f"{_needed('SESSION_OPERATOR_HOST')}:{_needed('SESSION_OPERATOR_PORT')}"
     return {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
-        "LOCATION": f"{scheme}://{address}/0",
-        # Django puts a colon after it.
-        "KEY_PREFIX": _needed("SESSION_OPERATOR_KEY_PREFIX"),
+        "LOCATION": f"{scheme}://{_address()}/0",
         "OPTIONS": options,
     }
 

@@ -8,6 +8,7 @@ TRAEFIK_IMAGE=
 BASE_IMAGE=localhost/debian:bookworm-slim
 REDIS_IMAGE=localhost/redis:1
 VALKEY_IMAGE=localhost/valkey:1
+MEMCACHED_IMAGE=localhost/memcached:1
 # The base's root file system in the cache. Another name makes it anew.
 BASE_ARCHIVE=bookworm-2.tar
 
@@ -17,8 +18,8 @@ IMAGE_ARCHIVES_KEPT=4
 # Images of the test cluster itself, by set.
 declare -A IMAGE_SETS=(
   [cluster]="pause coredns"
-  [demo]="pause coredns traefik base redis valkey"
-  [all]="pause coredns traefik busybox base redis valkey"
+  [demo]="pause coredns traefik base redis valkey memcached"
+  [all]="pause coredns traefik busybox base redis valkey memcached"
 )
 
 # The tag of Traefik's image is its version; the entry point calls this when the tools are known.
@@ -133,6 +134,7 @@ image_reference() {
   base) printf '%s' "$BASE_IMAGE" ;;
   redis) printf '%s' "$REDIS_IMAGE" ;;
   valkey) printf '%s' "$VALKEY_IMAGE" ;;
+  memcached) printf '%s' "$MEMCACHED_IMAGE" ;;
   *) die "there is no image named $1 among ${IMAGE_SETS[all]}" ;;
   esac
 }
@@ -185,7 +187,7 @@ make_image() {
   base) make_base_archive "$context/base.tar" ;;
   esac
   case $name in
-  redis | valkey) arguments=(--build-arg "BASE=$BASE_IMAGE") ;;
+  redis | valkey | memcached) arguments=(--build-arg "BASE=$BASE_IMAGE") ;;
   esac
   build_image "$reference" "$context" "${arguments[@]}"
   rm -rf "$context"

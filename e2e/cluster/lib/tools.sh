@@ -14,7 +14,7 @@ TOOL_SETS[demo]="${TOOL_SETS[cluster]} helm traefik valkey"
 TOOL_SETS[long]="${TOOL_SETS[demo]} helm3"
 
 # Debian packages by set, as PROGRAM-OR-FILE:PACKAGE; a package is installed only if its file is missing.
-API_PACKAGES="openssl:openssl flock:util-linux"
+API_PACKAGES="openssl:openssl flock:util-linux memcached:memcached"
 CLUSTER_PACKAGES="$API_PACKAGES containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins \
 nft:nftables iptables:iptables ip:iproute2 conntrack:conntrack curl:curl cc:gcc /usr/include/stdlib.h:libc6-dev \
 buildah:buildah mmdebstrap:mmdebstrap pip3:python3-pip unzip:unzip /bin/busybox:busybox-static redis-server:redis-server"

@@ -31,6 +31,8 @@ mod injection;
 #[cfg(test)]
 mod invalid;
 #[cfg(test)]
+mod memcached;
+#[cfg(test)]
 mod ownership;
 #[cfg(test)]
 mod replicated_stores;

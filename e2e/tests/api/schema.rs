@@ -340,7 +340,19 @@ async fn strategy_shared_needs_exactly_one_place() {
         ),
         (
             json!({"store": {"engine": "Mongo"}}),
-            "supported values: \"Valkey\", \"Redis\"",
+            "supported values: \"Valkey\", \"Redis\", \"Memcached\"",
+        ),
+        (
+            json!({"store": {"engine": "Memcached"}}),
+            "set spec.tls to Disabled",
+        ),
+        (
+            json!({"store": {"engine": "Memcached", "tls": "Disabled", "topology": "Replicated"}}),
+            "set spec.topology to Standalone",
+        ),
+        (
+            json!({"store": {"engine": "Memcached", "tls": "Disabled", "persistence": {"size": "1Gi"}}}),
+            "keeps sessions in memory only",
         ),
         (
             json!({"store": {"replicas": 2}}),
@@ -357,6 +369,7 @@ async fn strategy_shared_needs_exactly_one_place() {
     }
     for shared in [
         json!({"store": {"memory": "64Mi"}}),
+        json!({"store": {"engine": "Memcached", "tls": "Disabled"}}),
         json!({"store": {"topology": "Replicated", "replicas": 1}}),
         json!({"storeRef": {"name": "sessions", "keyPrefix": "shop"}}),
         json!({"external": {"secretRef": {"name": "mine"}}}),

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use session_operator::api::session_policy::Framework;
 
+use crate::memcached::Memcached;
 use crate::sandbox::{Sandbox, variable};
 use crate::store::Store;
 use crate::trial::{Folder, Trial, repository};
@@ -76,6 +77,50 @@ async fn nobody_is_logged_out_because_the_store_is_away() -> Result<()> {
         "nobody knows whether the session has ended: {away:?}"
     );
     Ok(())
+}
+
+#[tokio::test]
+async fn memcached() -> Result<()> {
+    let folder = Folder::new("django-memcached")?;
+    let store = Memcached::start().await?;
+    let mut trial = library(folder.path())?.server(&served(
+        "-m gunicorn --bind 127.0.0.1:PORT --workers 2 --threads 2 --worker-tmp-dir /tmp library.wsgi",
+    ));
+    trial.ttl_seconds = Some(600);
+    trial.run(&store).await
+}
+
+/// pymemcache can take a server that did not answer a moment ago for one that has nothing.
+#[tokio::test]
+async fn nobody_is_logged_out_because_memcached_is_away() -> Result<()> {
+    let folder = Folder::new("django-memcached-away")?;
+    let mut store = Memcached::start().await?;
+    let mut trial = library(folder.path())?.server(&served(
+        "-m gunicorn --bind 127.0.0.1:PORT --workers 1 --worker-tmp-dir /tmp library.wsgi",
+    ));
+    trial.inject(&store).await?;
+    let cookie = "sessionid=abcdefghijklmnopqrstuvwxyz012345";
+    trial
+        .while_it_runs(async || {
+            let ended = trial.ask_with(cookie).await?;
+            ensure!(
+                ended.status == 200 && ended.headers.contains_key("set-cookie"),
+                "the session has ended, and so does the cookie: {ended:?}"
+            );
+            store.stop().await?;
+            for _ in 0..5 {
+                let away = trial.ask_with(cookie).await?;
+                ensure!(
+                    away.status == 500 && !away.headers.contains_key("set-cookie"),
+                    "nobody knows whether the session has ended: {away:?}"
+                );
+            }
+            let _store = store.start_again().await?;
+            let back = trial.ask_with(cookie).await?;
+            ensure!(back.status == 200, "it is not used again: {back:?}");
+            Ok(())
+        })
+        .await
 }
 
 #[tokio::test]

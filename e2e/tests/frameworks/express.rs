@@ -8,11 +8,15 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, ensure};
 use session_operator::api::session_policy::Framework;
 
+use crate::memcached::Memcached;
 use crate::sandbox::{Sandbox, variable};
-use crate::store::Store;
+use crate::store::{Place, Store};
 use crate::trial::{Folder, Trial, repository};
 
 const WORKDIR: &str = "/srv/kitchen";
+
+/// A cookie that the kitchen has signed.
+const SOMEBODY: &str = "connect.sid=s%3Aguest1.EIdUO2z6YJly2xrfO5eHRRZKbVXw22mAof6f2fKzlOw";
 
 #[tokio::test]
 async fn a_common_js_module() -> Result<()> {
@@ -31,6 +35,50 @@ async fn a_closed_server_ends() -> Result<()> {
     let mut trial = kitchen(folder.path(), "server.cjs")?;
     trial.inject(&store).await?;
     trial.ends_when_asked().await
+}
+
+#[tokio::test]
+async fn memcached() -> Result<()> {
+    let folder = Folder::new("express-memcached")?;
+    let store = Memcached::start().await?;
+    let mut trial = kitchen(folder.path(), "server.mjs")?;
+    trial.ttl_seconds = Some(600);
+    trial.run(&store).await
+}
+
+#[tokio::test]
+async fn a_closed_server_ends_with_memcached() -> Result<()> {
+    let folder = Folder::new("express-memcached-end")?;
+    let store = Memcached::start().await?;
+    let mut trial = kitchen(folder.path(), "server.cjs")?;
+    trial.inject(&store).await?;
+    trial.ends_when_asked().await
+}
+
+#[tokio::test]
+async fn nobody_is_logged_out_because_memcached_is_away() -> Result<()> {
+    let folder = Folder::new("express-memcached-away")?;
+    let mut store = Memcached::start().await?;
+    let mut trial = kitchen(folder.path(), "server.cjs")?;
+    trial.inject(&store).await?;
+    trial
+        .while_it_runs(async || {
+            let ended = trial.ask_with(SOMEBODY).await?;
+            ensure!(ended.status == 200, "the session has ended: {ended:?}");
+            store.stop().await?;
+            for _ in 0..5 {
+                let away = trial.ask_with(SOMEBODY).await?;
+                ensure!(
+                    away.status == 500,
+                    "nobody knows whether the session has ended: {away:?}"
+                );
+            }
+            let _store = store.start_again().await?;
+            let back = trial.ask_with(SOMEBODY).await?;
+            ensure!(back.status == 200, "it is not used again: {back:?}");
+            Ok(())
+        })
+        .await
 }
 
 /// With options of the image, which have to stay in force.
@@ -69,7 +117,7 @@ require('./kitchen.cjs')(require('express'), (options) => session({ ...options, 
     trial.inject(&store).await?;
     trial.run_without().await?;
     ensure!(
-        store.keys(0).await?.is_empty(),
+        store.keys().await?.is_empty(),
         "sessions are in a store that the application did not choose"
     );
     Ok(())

@@ -9,6 +9,8 @@ mod django;
 #[cfg(test)]
 mod express;
 #[cfg(test)]
+mod memcached;
+#[cfg(test)]
 mod php;
 #[cfg(test)]
 mod sandbox;

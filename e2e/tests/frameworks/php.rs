@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use session_operator::api::session_policy::Framework;
 
+use crate::memcached::Memcached;
 use crate::sandbox::Sandbox;
-use crate::store::Store;
+use crate::store::{Place, Store};
 use crate::trial::{Folder, Trial, repository};
 
 const DRILL: &str = "e2e/apps/shop/drill.yaml";
@@ -95,18 +96,47 @@ async fn the_password_is_on_no_page_while_the_store_is_away() -> Result<()> {
 async fn fpm_behind_apache() -> Result<()> {
     let folder = Folder::new("php-fpm")?;
     let store = Store::start(folder.path()).await?;
+    fpm(folder.path())?.run(&store).await
+}
+
+#[tokio::test]
+async fn memcached_under_the_built_in_server() -> Result<()> {
+    let folder = Folder::new("php-memcached")?;
+    let store = Memcached::start().await?;
+    let mut trial = built_in(folder.path())?;
+    trial.ttl_seconds = Some(600);
+    trial.run(&store).await?;
+    // Locks go with their requests.
+    let left = store.keys_of_ours(0).await?;
+    ensure!(left.iter().all(|key| !key.contains(":lock.")), "{left:?}");
+    ensure!(
+        store.count("cmd_touch").await? > 0,
+        "what is read only is prolonged"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn memcached_under_fpm() -> Result<()> {
+    let folder = Folder::new("php-memcached-fpm")?;
+    let store = Memcached::start().await?;
+    fpm(folder.path())?.run(&store).await
+}
+
+/// With workers without the master's environment.
+fn fpm(folder: &Path) -> Result<Trial> {
     fs::write(
-        folder.path().join("fpm.conf"),
+        folder.join("fpm.conf"),
         "[global]\nerror_log = /dev/stderr\n[www]\nlisten = /run/apache2/fpm\npm = static\npm.max_children = 4\nclear_env = yes\n",
     )?;
-    let sandbox = sandbox(folder.path())?.show(&folder.path().join("fpm.conf"), "/srv/fpm.conf");
+    let sandbox = sandbox(folder)?.show(&folder.join("fpm.conf"), "/srv/fpm.conf");
     let trial = Trial::new(Framework::Php, sandbox, DRILL)?.server(&[
         "php-fpm8.2",
         "--nodaemonize",
         "--fpm-config",
         "/srv/fpm.conf",
     ]);
-    let trial = apache(trial, folder.path(), |config| {
+    apache(trial, folder, |config| {
         config
             .replace(
                 "LoadModule php_module modules/libphp8.2.so",
@@ -116,8 +146,7 @@ async fn fpm_behind_apache() -> Result<()> {
                 "SetHandler application/x-httpd-php",
                 "SetHandler \"proxy:unix:/run/apache2/fpm|fcgi://localhost\"",
             )
-    })?;
-    trial.run(&store).await
+    })
 }
 
 /// Apache with the shop's own configuration, on another port.

@@ -92,7 +92,7 @@ impl Sandbox {
         &mut self,
         parts: Parts,
         binding: BTreeMap<String, String>,
-        authority: &Path,
+        authority: Option<&Path>,
     ) -> Result<()> {
         let volume = self.folder.join("agent");
         if let Some(folder) = parts.agent {
@@ -105,7 +105,9 @@ impl Sandbox {
             ensure!(from.exists(), "the agents image lacks what {mount:?} needs");
             self.binds.push((from, mount.mount_path.clone(), false));
         }
-        self.binds.push((authority.to_owned(), CA_FILE.to_owned(), false));
+        if let Some(authority) = authority {
+            self.binds.push((authority.to_owned(), CA_FILE.to_owned(), false));
+        }
         self.added = Some((parts, binding));
         Ok(())
     }

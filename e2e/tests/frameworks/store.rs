@@ -19,7 +19,33 @@ pub const PREFIX: &str = "trial";
 const PASSWORD: &str = "p@s$:w/o?rd#&=%+\"'\\{}";
 const ADMIN_PASSWORD: &str = "administrator";
 /// How long a server may take to answer after its start.
-const START_LIMIT: Duration = Duration::from_secs(10);
+pub const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where a trial keeps its sessions.
+pub trait Place {
+    /// How clients reach it.
+    fn endpoint(&self) -> Endpoint;
+
+    /// The file with its authority, if it has TLS.
+    fn authority(&self) -> Option<PathBuf>;
+
+    /// All keys.
+    async fn keys(&self) -> Result<Vec<String>>;
+
+    /// Seconds that a key has to live.
+    async fn life(&self, key: &str) -> Result<i64>;
+
+    /// All keys; each must begin with the prefix, and there must be at least so many.
+    async fn keys_of_ours(&self, at_least: usize) -> Result<Vec<String>> {
+        let keys = self.keys().await?;
+        ensure!(
+            keys.iter().all(|key| key.starts_with(&format!("{PREFIX}:"))),
+            "keys without the prefix: {keys:?}"
+        );
+        ensure!(keys.len() >= at_least, "only {} keys: {keys:?}", keys.len());
+        Ok(keys)
+    }
+}
 
 /// A running server.
 pub struct Store {
@@ -78,13 +104,27 @@ impl Store {
         Ok(store)
     }
 
-    /// The file with the authority.
-    pub fn authority(&self) -> PathBuf {
-        self.folder.join("ca.crt")
+    /// Asks as the administrator.
+    pub async fn ask(&self, command: &[&str]) -> Result<String> {
+        let output = Command::new("redis-cli")
+            .args(["--tls", "-h", "localhost", "-p", &self.port.to_string()])
+            .arg("--cacert")
+            .arg(self.folder.join("ca.crt"))
+            .args(command)
+            .env("REDISCLI_AUTH", ADMIN_PASSWORD)
+            .output()
+            .await
+            .context("redis-cli")?;
+        let answer = String::from_utf8(output.stdout)?;
+        if !output.status.success() {
+            bail!("{command:?}: {answer}{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(answer)
     }
+}
 
-    /// How clients reach it.
-    pub fn endpoint(&self) -> Endpoint {
+impl Place for Store {
+    fn endpoint(&self) -> Endpoint {
         Endpoint {
             engine: Engine::Redis,
             cluster: false,
@@ -98,38 +138,21 @@ impl Store {
         }
     }
 
-    /// Asks as the administrator.
-    pub async fn ask(&self, command: &[&str]) -> Result<String> {
-        let output = Command::new("redis-cli")
-            .args(["--tls", "-h", "localhost", "-p", &self.port.to_string()])
-            .arg("--cacert")
-            .arg(self.authority())
-            .args(command)
-            .env("REDISCLI_AUTH", ADMIN_PASSWORD)
-            .output()
-            .await
-            .context("redis-cli")?;
-        let answer = String::from_utf8(output.stdout)?;
-        if !output.status.success() {
-            bail!("{command:?}: {answer}{}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(answer)
+    fn authority(&self) -> Option<PathBuf> {
+        Some(self.folder.join("ca.crt"))
     }
 
-    /// All keys; each must begin with the prefix, and there must be at least so many.
-    pub async fn keys(&self, at_least: usize) -> Result<Vec<String>> {
+    async fn keys(&self) -> Result<Vec<String>> {
         let answer = self.ask(&["--raw", "KEYS", "*"]).await?;
-        let keys: Vec<String> = answer
+        Ok(answer
             .lines()
             .map(str::to_owned)
             .filter(|key| !key.is_empty())
-            .collect();
-        ensure!(
-            keys.iter().all(|key| key.starts_with(&format!("{PREFIX}:"))),
-            "keys without the prefix: {keys:?}"
-        );
-        ensure!(keys.len() >= at_least, "only {} keys: {keys:?}", keys.len());
-        Ok(keys)
+            .collect())
+    }
+
+    async fn life(&self, key: &str) -> Result<i64> {
+        Ok(self.ask(&["TTL", key]).await?.trim().parse()?)
     }
 }
 

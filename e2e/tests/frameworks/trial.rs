@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::sandbox::Sandbox;
-use crate::store::{Store, free_port};
+use crate::store::{Place, free_port};
 
 /// How long an application may take to start on a busy machine.
 const START_LIMIT: Duration = Duration::from_mins(2);
@@ -103,7 +103,7 @@ impl Trial {
     }
 
     /// Injects, and lets users through the death of every process.
-    pub async fn run(mut self, store: &Store) -> Result<()> {
+    pub async fn run(mut self, store: &impl Place) -> Result<()> {
         let parts = self.inject(store).await?;
         let report = self.drill().await?;
         let table = report.table();
@@ -117,9 +117,10 @@ impl Trial {
             report.count(Class::LoggedOut) == LEAVERS,
             "logouts did not last:\n{table}"
         );
-        let keys = store.keys(MEMBERS as usize).await?;
+        let keys = store.keys_of_ours(MEMBERS as usize).await?;
         if let Some(wanted) = self.ttl_seconds {
-            let ttl: i32 = store.ask(&["TTL", &keys[0]]).await?.trim().parse()?;
+            let ttl = store.life(&keys[0]).await?;
+            let wanted = i64::from(wanted);
             ensure!((wanted - 60..=wanted).contains(&ttl), "{}: {ttl} s", keys[0]);
         }
         Ok(())
@@ -137,9 +138,9 @@ impl Trial {
     }
 
     /// Adds what the preset asks for.
-    pub async fn inject(&mut self, store: &Store) -> Result<Parts> {
+    pub async fn inject(&mut self, store: &impl Place) -> Result<Parts> {
         let preset = preset(self.framework);
-        let facts = match preset.preflight(&self.sandbox.container, self.settings_module.as_deref()) {
+        let facts = match preset.preflight(store.endpoint().engine, self.settings_module.as_deref()) {
             Some(preflight) => facts(&self.sandbox.preflight(&preflight).await?)?,
             None => Facts::new(),
         };
@@ -163,7 +164,7 @@ impl Trial {
             })
             .map_err(|refusal| anyhow!("refused: {}", refusal.message))?;
         self.sandbox
-            .add(parts.clone(), binding, &store.authority())
+            .add(parts.clone(), binding, store.authority().as_deref())
             .await?;
         Ok(parts)
     }
@@ -210,7 +211,23 @@ impl Trial {
 
     /// What somebody who comes with a cookie gets to see.
     pub async fn answer_to(&self, cookie: &str) -> Result<Answer> {
+        let mut answer = None;
+        self.while_it_runs(async || {
+            answer = Some(self.ask_with(cookie).await?);
+            Ok(())
+        })
+        .await?;
+        answer.context("an answer")
+    }
+
+    /// Does something while the servers run.
+    pub async fn while_it_runs(&self, work: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
         let _running = self.start().await?;
+        work().await
+    }
+
+    /// What somebody who comes with a cookie gets to see of servers that run.
+    pub async fn ask_with(&self, cookie: &str) -> Result<Answer> {
         let request = &self.application.check.request;
         let cookie = (COOKIE, HeaderValue::from_str(cookie)?);
         let question = Call::new(Method::GET, &request.path, vec![cookie], Vec::new().into());

@@ -1,6 +1,8 @@
 //! SessionStores with real servers: what they hold through restarts, and whom they let in.
 
 #[cfg(test)]
+mod memcached;
+#[cfg(test)]
 mod replicated;
 #[cfg(test)]
 mod rotation;

@@ -216,6 +216,35 @@ fn replicas_need_topology_replicated() {
 }
 
 #[test]
+fn memcached_has_one_server_in_memory_without_tls() {
+    let store = |change: &Value| {
+        let mut store = json!({"engine": "Memcached", "tls": "Disabled"});
+        for (key, value) in change.as_object().unwrap() {
+            store[key] = value.clone();
+        }
+        broken(&sharing(&json!({"store": store})))
+    };
+    assert_eq!(store(&json!({"memory": "1Gi"})), Vec::<String>::new());
+    for (change, words) in [
+        (
+            json!({"topology": "Replicated"}),
+            "set spec.topology to Standalone",
+        ),
+        (
+            json!({"persistence": {"size": "1Gi"}}),
+            "keeps sessions in memory only",
+        ),
+        (json!({"tls": "Required"}), "set spec.tls to Disabled"),
+    ] {
+        let messages = store(&change);
+        assert!(
+            messages.len() == 1 && messages[0].contains(words),
+            "{change}: {messages:?}"
+        );
+    }
+}
+
+#[test]
 fn replicated_stores_keep_their_volumes_or_have_none() {
     let store = |persistence: Value| {
         let mut store = json!({"topology": "Replicated"});
@@ -271,9 +300,9 @@ fn every_rule_has_a_message_and_a_test() {
         text.matches("\"message\":\"").count(),
         "a rule without a message"
     );
-    // name, target, two of sticky, three of cookie, strategy, replicated, shared, five of the store: the tests above.
+    // name, target, two of sticky, three of cookie, strategy, replicated, shared, eight of the store: the tests above.
     assert_eq!(
-        rules, 15,
+        rules, 18,
         "a rule came or went: add or remove its tests here and in e2e/tests/api/schema.rs"
     );
 }

@@ -7,9 +7,9 @@ use super::Preflight;
 /// How all scripts answer.
 const ANSWER: &str = include_str!("answer.sh");
 
-/// Looks at a PHP.
-pub fn php() -> Preflight {
-    script(include_str!("php.sh"))
+/// Looks at a PHP, which needs an extension.
+pub fn php(extension: &str) -> Preflight {
+    script(&format!("extension={extension}\n{}", include_str!("php.sh")))
 }
 
 /// Looks at a Tomcat.

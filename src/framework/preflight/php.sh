@@ -1,20 +1,29 @@
-# Which redis extension do the PHPs of this image have, where do they read settings, and what overrides ours?
+# Which version of the extension do the PHPs of this image have, where do they read settings, and what overrides ours?
+
+# What the extension is built with, and how a package of it is called elsewhere.
+case $extension in
+redis) built_with= package=php-pecl-redis6 ;;
+*) built_with='apt-get update && apt-get install -y libmemcached-dev zlib1g-dev && ' package=php-pecl-memcached ;;
+esac
 
 remedy() {
   if command -v docker-php-ext-enable >/dev/null 2>&1; then
-    echo 'add to the image: RUN pecl install redis && docker-php-ext-enable redis'
+    if ! command -v apt-get >/dev/null 2>&1; then
+      built_with=${built_with:+'apk add libmemcached-dev zlib-dev $PHPIZE_DEPS && '}
+    fi
+    echo "add to the image: RUN ${built_with}pecl install $extension && docker-php-ext-enable $extension"
   elif command -v apk >/dev/null 2>&1; then
-    echo 'add to the image: RUN apk add the package php*-pecl-redis that belongs to its PHP'
+    echo "add to the image: RUN apk add the package php*-pecl-$extension that belongs to its PHP"
   elif command -v apt-get >/dev/null 2>&1; then
-    echo 'add to the image: RUN apt-get update && apt-get install -y php-redis'
+    echo "add to the image: RUN apt-get update && apt-get install -y php-$extension"
   else
-    echo 'add to the image: the redis extension (pecl install redis, or the package php-pecl-redis6) and an ini file with extension=redis'
+    echo "add to the image: the $extension extension (pecl install $extension, or the package $package) and an ini file with extension=$extension"
   fi
 }
 
 # enables FOLDER: whether an ini file in it loads the extension.
 enables() {
-  grep -lE '^[[:space:]]*extension[[:space:]]*=[[:space:]]*"?([^;"]*/)?redis(\.so)?"?[[:space:]]*$' "$1"/*.ini >/dev/null 2>&1
+  grep -lE '^[[:space:]]*extension[[:space:]]*=[[:space:]]*"?([^;"]*/)?'"$extension"'(\.so)?"?[[:space:]]*$' "$1"/*.ini >/dev/null 2>&1
 }
 
 # from_info NAME: the local value in the output of `php-fpm -i`.
@@ -41,8 +50,19 @@ else
 fi
 
 if [ -n "$info" ]; then
-  version=$(from_info 'Redis Version')
-  [ -n "$version" ] || missing 'PHP in this image has no redis extension' "$(remedy)"
+  if [ "$extension" = redis ]; then
+    version=$(from_info 'Redis Version')
+  else
+    # The name of the extension heads its part of the output.
+    info_of_all=$info
+    info=$(printf '%s\n' "$info_of_all" | sed -n "/^$extension support => /,/^Directive => /p")
+    version=$(from_info Version)
+    if [ -n "$version" ] && [ "$(from_info 'Session support')" != yes ]; then
+      missing "the $extension extension of this image was built without sessions" "use the $extension extension of PECL or of the distribution"
+    fi
+    info=$info_of_all
+  fi
+  [ -n "$version" ] || missing "PHP in this image has no $extension extension" "$(remedy)"
   scanned=$(from_info 'Scan this dir for additional .ini files')
   # Debian has one folder of settings per server: what the command line loads says nothing of the others.
   case $scanned in
@@ -50,8 +70,8 @@ if [ -n "$info" ]; then
     for server in apache2 fpm cgi; do
       folder=${scanned%/*/conf.d}/$server/conf.d
       if [ -d "$folder" ] && ! enables "$folder"; then
-        missing "the redis extension is not enabled for $server: no file in $folder loads it" \
-          "add to the image: RUN phpenmod -s $server redis"
+        missing "the $extension extension is not enabled for $server: no file in $folder loads it" \
+          "add to the image: RUN phpenmod -s $server $extension"
       fi
     done
     ;;
@@ -65,7 +85,7 @@ else
       found=$folder
     fi
   done
-  [ -n "${found:-}" ] || missing 'Apache has PHP as a module, and no ini file of the image loads the redis extension' "$(remedy)"
+  [ -n "${found:-}" ] || missing "Apache has PHP as a module, and no ini file of the image loads the $extension extension" "$(remedy)"
   version=
 fi
 
@@ -77,7 +97,7 @@ for pool in /etc/php-fpm.d/*.conf /etc/php/*/fpm/pool.d/*.conf /etc/php[0-9]*/ph
   fi
 done
 
-fact redis "$version"
+fact "$extension" "$version"
 fact fpm "${fpm:+yes}"
 variable PHP_INI_SCAN_DIR
 variable SSL_CERT_FILE

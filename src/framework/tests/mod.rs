@@ -2,6 +2,7 @@ mod configured;
 mod django;
 mod express;
 mod fixture;
+mod memcached;
 mod php;
 mod preflight;
 mod tomcat;

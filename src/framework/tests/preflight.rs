@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use k8s_openapi::api::core::v1::Container;
 use serde_json::Value;
 
 use crate::api::session_policy::Framework;
+use crate::api::session_store::Engine;
 use crate::framework::preset;
 
 /// Folders in which the scripts look for things; in tests they lie elsewhere.
@@ -38,10 +38,8 @@ impl Image {
         self.file(path, &format!("#!/bin/sh\ncat <<'END'\n{output}\nEND\n"))
     }
 
-    fn script(&self, framework: Framework) -> String {
-        let preflight = preset(framework)
-            .preflight(&Container::default(), None)
-            .expect("a preflight");
+    fn script(&self, framework: Framework, engine: Engine) -> String {
+        let preflight = preset(framework).preflight(engine, None).expect("a preflight");
         let [shell, option, script] = preflight.command.as_slice() else {
             panic!("{:?}", preflight.command)
         };
@@ -58,8 +56,13 @@ impl Image {
 
     /// What the script answers.
     fn answer(&self, framework: Framework, env: &[(&str, &str)]) -> Value {
+        self.answer_for(Engine::Valkey, framework, env)
+    }
+
+    /// What it answers for a store of an engine.
+    fn answer_for(&self, engine: Engine, framework: Framework, env: &[(&str, &str)]) -> Value {
         let run = Command::new("/bin/sh")
-            .args(["-c", &self.script(framework)])
+            .args(["-c", &self.script(framework, engine)])
             .current_dir(self.0.join("work"))
             .env_clear()
             // The tools that the scripts use, and none of the frameworks that this machine may have.
@@ -120,6 +123,60 @@ fn php_on_the_command_line_tells_of_itself() {
     assert_eq!(text(&answer, "/facts/fpm"), "");
     assert_eq!(text(&answer, "/facts/env.PHP_INI_SCAN_DIR"), "a\"b\\c$(d)");
     assert_eq!(text(&answer, "/facts/env.SSL_CERT_FILE"), "");
+}
+
+const MEMCACHED_INFO: &str = "phpinfo()
+PHP Version => 8.2.29
+Scan this dir for additional .ini files => SCAN
+
+memcached
+
+memcached support => enabled
+Version => 3.2.0
+libmemcached headers version => 1.0.18
+SASL support => yes
+Session support => SESSIONS
+
+Directive => Local Value => Master Value
+memcached.sess_locking => On => On
+
+mysqlnd
+
+Version => mysqlnd 8.2.29";
+
+#[test]
+fn php_for_memcached_needs_another_extension() {
+    let ask = |image: &Image| image.answer_for(Engine::Memcached, Framework::Php, &[]);
+    let with = |name: &str, sessions: &str| {
+        let info = MEMCACHED_INFO.replace("SESSIONS", sessions);
+        ask(&Image::new(name).program("usr/bin/php", &info))
+    };
+    let answer = with("memcached", "yes");
+    assert_eq!(text(&answer, "/facts/memcached"), "3.2.0");
+    assert_eq!(answer.pointer("/facts/redis"), None);
+    let answer = with("memcached-without-sessions", "no");
+    assert!(
+        text(&answer, "/missing").contains("built without sessions"),
+        "{answer}"
+    );
+    for (tool, remedy) in [
+        (
+            "docker-php-ext-enable",
+            "pecl install memcached && docker-php-ext-enable memcached",
+        ),
+        ("apk", "php*-pecl-memcached"),
+        ("apt-get", "apt-get install -y php-memcached"),
+    ] {
+        let image = Image::new(&format!("memcached-missing-{tool}"))
+            .program("usr/bin/php", INFO)
+            .program(&format!("usr/bin/{tool}"), "");
+        let answer = ask(&image);
+        assert_eq!(
+            text(&answer, "/missing"),
+            "PHP in this image has no memcached extension"
+        );
+        assert!(text(&answer, "/remedy").contains(remedy), "{answer}");
+    }
 }
 
 #[test]

@@ -6,8 +6,18 @@ use std::collections::BTreeMap;
 use crate::api::session_store::Engine;
 use crate::framework::{Endpoint, Preset};
 
-/// Type of the Secret, as the specification wants it.
-pub const SECRET_TYPE: &str = "servicebinding.io/redis";
+/// Type of the Secret, as the specification wants it. It stays as it was made: the type of a Secret cannot be changed.
+pub fn secret_type(engine: Engine) -> String {
+    format!("servicebinding.io/{}", protocol(engine))
+}
+
+/// What clients speak.
+fn protocol(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Valkey | Engine::Redis => "redis",
+        Engine::Memcached => "memcached",
+    }
+}
 
 /// Key with the certificate authority.
 pub const CA_KEY: &str = "ca.crt";
@@ -20,12 +30,13 @@ pub fn data(
     ttl_seconds: Option<i32>,
 ) -> BTreeMap<String, String> {
     let mut data = BTreeMap::from([
-        ("type".to_owned(), "redis".to_owned()),
+        ("type".to_owned(), protocol(endpoint.engine).to_owned()),
         (
             "provider".to_owned(),
             match endpoint.engine {
                 Engine::Valkey => "valkey",
                 Engine::Redis => "redis",
+                Engine::Memcached => "memcached",
             }
             .to_owned(),
         ),
@@ -49,8 +60,12 @@ pub fn data(
     data
 }
 
-/// `redis://` or `rediss://`, with credentials (<https://www.iana.org/assignments/uri-schemes/prov/redis>).
+/// `redis://` or `rediss://`, with credentials (<https://www.iana.org/assignments/uri-schemes/prov/redis>); `memcached://` where
+/// there are none.
 pub fn uri(endpoint: &Endpoint) -> String {
+    if endpoint.engine == Engine::Memcached {
+        return format!("memcached://{}:{}", endpoint.host, endpoint.port);
+    }
     let scheme = if endpoint.tls { "rediss" } else { "redis" };
     let encode = |text: &str| {
         url::form_urlencoded::byte_serialize(text.as_bytes())
@@ -69,6 +84,7 @@ pub fn uri(endpoint: &Endpoint) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::session_policy::Framework;
 
     #[test]
     fn credentials_in_the_uri_are_percent_encoded() {
@@ -94,5 +110,20 @@ mod tests {
             ..endpoint
         };
         assert_eq!(uri(&open), "redis://store.web.svc:6379/0");
+        let memcached = Endpoint {
+            engine: Engine::Memcached,
+            port: 11211,
+            ..open
+        };
+        assert_eq!(uri(&memcached), "memcached://store.web.svc:11211");
+        let data = data(&memcached, None, crate::framework::preset(Framework::Php), None);
+        for (key, value) in [
+            ("type", "memcached"),
+            ("provider", "memcached"),
+            ("php-save-path", "store.web.svc:11211"),
+        ] {
+            assert_eq!(data.get(key).map(String::as_str), Some(value), "{key}");
+        }
+        assert!(!data.contains_key("password"), "{data:?}");
     }
 }

@@ -15,11 +15,9 @@ use crate::api::conditions::{reasons, types};
 use crate::api::session_policy::{Acknowledge, Replicated, ReplicationMode, Shared};
 use crate::api::session_store::{Engine, MemberRole, SessionStoreStatus, StoreUser, Topology};
 use crate::framework::Endpoint;
+use crate::store::build::port;
 use crate::store::names::MADE_ANNOTATION;
 use crate::store::rotation;
-
-/// Default port of Redis and Valkey.
-const DEFAULT_PORT: u16 = 6379;
 
 /// A store that can be told to clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +56,8 @@ pub enum Promise {
     Store {
         /// Its name.
         name: String,
+        /// Its server.
+        engine: Engine,
         /// Whether sessions are on a volume.
         persistent: bool,
         /// What its replicas are good for, where it is to have any.
@@ -152,16 +152,16 @@ pub struct StoreAccess {
     pub port: u16,
     /// Secret with the authority.
     pub ca_secret: Option<String>,
-    /// Secret with the credentials.
-    pub user_secret: String,
+    /// Secret with the credentials, where the server knows users.
+    pub user_secret: Option<String>,
 }
 
 /// How a SessionStore is reached, once it is ready and knows the prefix.
-pub fn access(
+pub fn access<'a>(
     name: &str,
     key_prefix: &str,
-    store: Option<&Arc<SessionStore>>,
-) -> Result<StoreAccess, Trouble> {
+    store: Option<&'a Arc<SessionStore>>,
+) -> Result<(&'a SessionStore, StoreAccess), Trouble> {
     let Some(store) = store else {
         return Err(Trouble::new(
             reasons::STORE_NOT_FOUND,
@@ -184,18 +184,35 @@ pub fn access(
     if ready.is_none() || status.observed_generation != store.metadata.generation {
         return Err(not_ready(name, "the operator has not set it up yet"));
     }
+    // A server without users keeps nobody out, so it serves one prefix.
+    if let (Engine::Memcached, None, [other, ..]) = (
+        store.spec.engine,
+        user(&status.users, key_prefix),
+        status.users.as_slice(),
+    ) {
+        return Err(Trouble::new(
+            reasons::KEY_PREFIX_TAKEN,
+            format!(
+                "SessionStore {name} has engine Memcached, which keeps no application out of the sessions of another one, so it \
+                 serves the key prefix {} alone; name another store for the key prefix {key_prefix}, or share the sessions by \
+                 the same spec.shared.storeRef.keyPrefix",
+                other.key_prefix
+            ),
+        ));
+    }
     let (Some(endpoint), Some(user)) = (&status.endpoint, user(&status.users, key_prefix)) else {
         return Err(not_ready(
             name,
             &format!("it does not know the key prefix {key_prefix} yet"),
         ));
     };
-    Ok(StoreAccess {
+    let access = StoreAccess {
         host: endpoint.host.clone(),
-        port: u16::try_from(endpoint.port).unwrap_or(DEFAULT_PORT),
+        port: u16::try_from(endpoint.port).unwrap_or(port(store.spec.engine)),
         ca_secret: endpoint.ca_secret.clone(),
         user_secret: user.secret.clone(),
-    })
+    };
+    Ok((store, access))
 }
 
 fn user<'a>(users: &'a [StoreUser], key_prefix: &str) -> Option<&'a StoreUser> {
@@ -214,10 +231,10 @@ pub fn of_store(
     store: &SessionStore,
     access: &StoreAccess,
     key_prefix: &str,
-    user: &Secret,
+    user: Option<&Secret>,
     ca: Option<&Secret>,
 ) -> Result<Source, Trouble> {
-    let credentials = Keys::of(user);
+    let credential = |key| user.map(|secret| Keys::of(secret).required(key)).transpose();
     let ca = ca.map(|secret| Keys::of(secret).required("ca.crt")).transpose()?;
     Ok(Source {
         endpoint: Endpoint {
@@ -227,17 +244,20 @@ pub fn of_store(
             port: access.port,
             tls: access.ca_secret.is_some(),
             own_authority: ca.is_some(),
-            username: Some(credentials.required("username")?),
-            password: Some(credentials.required("password")?),
+            username: credential("username")?,
+            password: credential("password")?,
             key_prefix: key_prefix.to_owned(),
         },
-        credentials: Some(rotation::credentials(
-            user.annotations().get(MADE_ANNOTATION).map(String::as_str),
-            ca.as_deref(),
-        )),
+        credentials: user.map(|user| {
+            rotation::credentials(
+                user.annotations().get(MADE_ANNOTATION).map(String::as_str),
+                ca.as_deref(),
+            )
+        }),
         ca,
         promise: Promise::Store {
             name: store.name_any(),
+            engine: store.spec.engine,
             persistent: store.spec.persistence.is_some(),
             replicas: Replicas::of(store),
         },
@@ -288,8 +308,13 @@ pub fn of_pods(
 /// The source that a user's own Secret describes.
 pub fn external(secret: &Secret, key_prefix: &str) -> Result<Source, Trouble> {
     let keys = Keys::of(secret);
+    let engine = match keys.optional("provider")?.as_deref() {
+        Some("valkey") => Engine::Valkey,
+        Some("memcached") => Engine::Memcached,
+        _ => Engine::Redis,
+    };
     let port = match keys.optional("port")? {
-        None => DEFAULT_PORT,
+        None => port(engine),
         Some(text) => text
             .parse()
             .ok()
@@ -301,12 +326,19 @@ pub fn external(secret: &Secret, key_prefix: &str) -> Result<Source, Trouble> {
     if ca.is_some() && tls == Some(false) {
         return Err(keys.wrong("tls", "true, as there is a ca.crt"));
     }
+    if engine == Engine::Memcached {
+        for key in ["username", "password", "ca.crt", "tls", "cluster"] {
+            if keys.optional(key)?.is_some_and(|value| value != "false") {
+                return Err(keys.wrong(
+                    key,
+                    "absent: clients talk to memcached without TLS and without a user",
+                ));
+            }
+        }
+    }
     Ok(Source {
         endpoint: Endpoint {
-            engine: match keys.optional("provider")?.as_deref() {
-                Some("valkey") => Engine::Valkey,
-                _ => Engine::Redis,
-            },
+            engine,
             cluster: keys.flag("cluster")?.unwrap_or(false),
             host: keys.required("host")?,
             port,

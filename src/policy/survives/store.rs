@@ -2,6 +2,7 @@
 
 use super::replicated::Pods;
 use super::{Row, reasons};
+use crate::api::session_store::Engine;
 use crate::api::{Event, Outcome};
 use crate::policy::sessions::source::Promise;
 
@@ -191,19 +192,27 @@ fn store_restart(promise: &Promise) -> Row {
         ),
         Promise::Store {
             name,
+            engine,
             persistent: false,
             ..
         } => (
             Outcome::Lost,
             reasons::STORE_IN_MEMORY,
-            format!(
-                "SessionStore {name} has {} and keeps sessions in memory only; with persistence they outlive a restart",
-                if has_replicas(promise) {
-                    "no replica with everything now"
-                } else {
-                    "one server"
-                }
-            ),
+            if *engine == Engine::Memcached {
+                format!(
+                    "SessionStore {name} has one server of Memcached, which keeps sessions in memory only; with engine Valkey and \
+                     persistence they outlive a restart"
+                )
+            } else {
+                format!(
+                    "SessionStore {name} has {} and keeps sessions in memory only; with persistence they outlive a restart",
+                    if has_replicas(promise) {
+                        "no replica with everything now"
+                    } else {
+                        "one server"
+                    }
+                )
+            },
         ),
     }
 }

@@ -1,8 +1,10 @@
 //! Step 3: what the cluster should look like. Pure: the same input gives the same output.
 
+mod memcached;
 mod objects;
 mod workload;
 
+pub use memcached::build as build_memcached;
 pub use workload::CONTAINER;
 
 #[cfg(test)]
@@ -12,7 +14,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::api::session_store::Topology;
+use crate::api::session_store::{Engine, Topology};
 
 use super::material::Material;
 use super::names::Names;
@@ -20,6 +22,17 @@ use super::validate::Validated;
 
 /// Port on which the server listens, with TLS or without.
 pub const PORT: u16 = 6379;
+
+/// Port on which Memcached listens.
+pub const MEMCACHED_PORT: u16 = 11211;
+
+/// Port on which a server listens.
+pub fn port(engine: Engine) -> u16 {
+    match engine {
+        Engine::Valkey | Engine::Redis => PORT,
+        Engine::Memcached => MEMCACHED_PORT,
+    }
+}
 
 /// The wanted state.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{PORT, metadata};
-use crate::api::session_store::Topology;
+use super::{metadata, port};
+use crate::api::session_store::{Engine, Topology};
 use crate::store::acl::{ADMIN, REPLICATION, user_name};
 use crate::store::dereference::NEXT_PASSWORD;
 use crate::store::login::Login;
@@ -126,7 +126,7 @@ pub fn service(store: &Validated) -> Value {
     let mut spec = json!({
         "type": "ClusterIP",
         "selector": store.names.selector(),
-        "ports": ports(),
+        "ports": ports(store.engine),
     });
     if let (Topology::Replicated, Some(spec)) = (store.topology, spec.as_object_mut()) {
         let mut selector = store.names.selector();
@@ -154,13 +154,22 @@ pub fn members_service(store: &Validated) -> Value {
             "clusterIP": "None",
             "publishNotReadyAddresses": true,
             "selector": store.names.selector(),
-            "ports": ports(),
+            "ports": ports(store.engine),
         },
     })
 }
 
-fn ports() -> Value {
-    json!([{"name": "tcp-redis", "port": PORT, "targetPort": "redis", "protocol": "TCP"}])
+fn ports(engine: Engine) -> Value {
+    let name = port_name(engine);
+    json!([{"name": format!("tcp-{name}"), "port": port(engine), "targetPort": name, "protocol": "TCP"}])
+}
+
+/// The container's name for its port: that of the protocol.
+pub fn port_name(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Valkey | Engine::Redis => "redis",
+        Engine::Memcached => "memcached",
+    }
 }
 
 /// The disruption budget over all pods of the store.

@@ -90,6 +90,43 @@ fn a_store_with_as_little_as_possible() {
     assert_eq!(names, ["larder-admin", "larder-users"]);
 }
 
+#[test]
+fn memcached() {
+    let store = validated(
+        "{engine: Memcached, tls: Disabled, memory: 64Mi}",
+        &nothing_but(&["shop"]),
+        &[
+            "--memcached-image=memcached:test",
+            "--store-user=999",
+            "--store-pull-secrets=registry",
+        ],
+    );
+    let desired = build_memcached(&store);
+    insta::assert_yaml_snapshot!("memcached_stateful_set", desired.stateful_set);
+    insta::assert_yaml_snapshot!("memcached_service", desired.service);
+    assert_eq!((desired.secrets.len(), desired.volumes.len()), (0, 0));
+    assert_eq!(
+        desired.budget,
+        build(&validated("{}", &nothing_but(&["shop"]), &[]), &material(&store)).budget
+    );
+}
+
+/// Memcached takes up to 48 MiB more than it is told; beyond the limit it would be killed, with all sessions.
+#[test]
+fn memcached_stays_within_its_memory() {
+    for (memory, told) in [("64Mi", 16), ("128Mi", 80), ("192Mi", 144), ("1Gi", 768)] {
+        let spec = format!("{{engine: Memcached, tls: Disabled, memory: {memory}}}");
+        let store = validated(&spec, &nothing_but(&[]), &[]);
+        let set = build_memcached(&store).stateful_set;
+        let arguments = set
+            .pointer("/spec/template/spec/containers/0/args")
+            .and_then(Value::as_array)
+            .unwrap();
+        let wanted = json!(format!("--memory-limit={told}"));
+        assert!(arguments.contains(&wanted), "{memory}: {arguments:?}");
+    }
+}
+
 /// Nothing secret is where everybody who sees pods sees it, and the authority's key is with no Secret that a pod mounts.
 #[test]
 fn secrets_are_in_secrets() {

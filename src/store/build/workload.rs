@@ -101,6 +101,12 @@ fn pod(store: &Validated) -> Value {
     if let (Topology::Replicated, Some(pod)) = (store.topology, pod.as_object_mut()) {
         pod.insert("affinity".into(), apart(store));
     }
+    add_pull_secrets(&mut pod, store);
+    pod
+}
+
+/// Names the Secrets with credentials for the image, if there are any.
+pub(super) fn add_pull_secrets(pod: &mut Value, store: &Validated) {
     if let (false, Some(pod)) = (store.pull_secrets.is_empty(), pod.as_object_mut()) {
         let secrets: Vec<Value> = store
             .pull_secrets
@@ -109,7 +115,6 @@ fn pod(store: &Validated) -> Value {
             .collect();
         pod.insert("imagePullSecrets".into(), json!(secrets));
     }
-    pod
 }
 
 /// On nodes and in zones of their own as far as there are any. A rule that had to hold would keep servers from starting in a
@@ -131,7 +136,7 @@ fn apart(store: &Validated) -> Value {
     json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}})
 }
 
-fn security(user: Option<i64>) -> Value {
+pub(super) fn security(user: Option<i64>) -> Value {
     let seccomp = json!({"type": "RuntimeDefault"});
     match user {
         None => json!({"runAsNonRoot": true, "seccompProfile": seccomp}),
@@ -201,7 +206,7 @@ fn server_container(store: &Validated) -> Value {
     container
 }
 
-fn container_security() -> Value {
+pub(super) fn container_security() -> Value {
     json!({
         "allowPrivilegeEscalation": false,
         "capabilities": {"drop": ["ALL"]},
@@ -209,11 +214,12 @@ fn container_security() -> Value {
     })
 }
 
-/// Server and client of an engine.
+/// Server and client of an engine that speaks Redis' protocol.
 fn programs(engine: Engine) -> (&'static str, &'static str) {
     match engine {
-        Engine::Valkey => ("valkey-server", "valkey-cli"),
         Engine::Redis => ("redis-server", "redis-cli"),
+        // Memcached has a workload of its own.
+        Engine::Valkey | Engine::Memcached => ("valkey-server", "valkey-cli"),
     }
 }
 

@@ -84,7 +84,7 @@ impl Endpoint {
         }
     }
 
-    fn unreachable(&self, cause: impl std::fmt::Display) -> Failure {
+    pub(super) fn unreachable(&self, cause: impl std::fmt::Display) -> Failure {
         Failure::Unreachable {
             server: self.server(),
             cause: cause.to_string(),
@@ -137,7 +137,7 @@ pub async fn open(endpoint: &Endpoint, credentials: &Credentials) -> Result<Conn
     authenticate(endpoint, credentials, stream, certificate).await
 }
 
-async fn tcp(endpoint: &Endpoint) -> Result<TcpStream, Failure> {
+pub(super) async fn tcp(endpoint: &Endpoint) -> Result<TcpStream, Failure> {
     let host = endpoint.address.as_deref().unwrap_or(&endpoint.host);
     let connecting = TcpStream::connect((host, endpoint.port));
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {

@@ -1,10 +1,11 @@
-//! A client of one Redis-compatible server, for the few commands that the operator sends.
+//! A client of one Redis-compatible server, for the few commands that the operator sends; and one of Memcached ([`memcached`]).
 //!
 //! The protocol is the `redis` crate's. Connecting is done here, step by step, because a person has to be told apart
 //! whether a name, a port, a certificate or a password is wrong.
 
 mod check;
 mod connect;
+pub mod memcached;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use crate::store::replication::info::Link;
 use crate::store::replication::{
     Address, Decision, Member, Observation, Pod, Record, Role, Server, State, Waits,
 };
-use crate::store::testing::{nothing_but, store, validated};
+use crate::store::testing::{nothing_but, settings, store, validated};
 use crate::store::trouble::unready;
 
 const MIB: i64 = 1 << 20;
@@ -72,7 +72,11 @@ fn users_are_listed_once_the_server_knows_them_and_stay_while_it_is_away() {
     };
     assert_eq!(away(None).users, []);
     let up = after(None, facts(1, 0), &nothing);
-    let secrets: Vec<&str> = up.users.iter().map(|user| user.secret.as_str()).collect();
+    let secrets: Vec<&str> = up
+        .users
+        .iter()
+        .filter_map(|user| user.secret.as_deref())
+        .collect();
     assert_eq!(secrets, ["larder-user-shop"]);
     assert_eq!(away(Some(up.clone())).users, up.users);
 }
@@ -220,4 +224,50 @@ fn of_several_servers_it_is_told_who_serves_and_who_has_everything() {
     assert!(waiting.conditions[0].message.ends_with("; it waits"));
     assert!(report(true, None).differs_from(&report(false, None)));
     assert!(!report(true, None).differs_from(&report(true, None)));
+}
+
+#[test]
+fn memcached_says_what_it_lacks_and_serves_one_prefix() {
+    let spec = "{engine: Memcached, tls: Disabled}";
+    let served = |former: Option<SessionStoreStatus>, prefixes: &[&str]| {
+        let found = nothing_but(prefixes);
+        let mut subject = store(spec);
+        subject.status = former;
+        let validated = crate::store::validate::validate(&subject, &found, &settings(&[])).unwrap();
+        let verdict = Verdict::Applied {
+            store: &validated,
+            applied: &Applied::default(),
+            server: Ok(facts(1, 0)),
+            report: None,
+            rotation: &StoreRotation::default(),
+        };
+        compute(&subject, &verdict, &Time(jiff::Timestamp::UNIX_EPOCH))
+    };
+    let prefixes = |status: &SessionStoreStatus| -> Vec<String> {
+        status.users.iter().map(|user| user.key_prefix.clone()).collect()
+    };
+    let status = served(None, &["shop"]);
+    assert_eq!(
+        status.users,
+        [StoreUser {
+            key_prefix: "shop".to_owned(),
+            secret: None
+        }]
+    );
+    let endpoint = status.endpoint.clone().unwrap();
+    assert_eq!((endpoint.port, endpoint.ca_secret), (11211, None));
+    let message = &status.conditions[0].message;
+    for words in [
+        "without TLS",
+        "a restart of the server loses them",
+        "NetworkPolicy",
+    ] {
+        assert!(message.contains(words), "{message}");
+    }
+    // Who came first stays, whatever it is called, until it goes.
+    let both = served(Some(status), &["blog", "shop"]);
+    assert_eq!(prefixes(&both), ["shop"]);
+    let next = served(Some(both), &["blog", "news"]);
+    assert_eq!(prefixes(&next), ["blog"]);
+    assert_eq!(prefixes(&served(Some(next), &[])), Vec::<String>::new());
 }

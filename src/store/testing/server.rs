@@ -1,4 +1,4 @@
-//! A redis-server on loopback, with a folder of its own. Both go when it is dropped.
+//! A redis-server or a memcached on loopback, with a folder of its own. Both go when it is dropped.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -66,6 +66,7 @@ fn free_port() -> u16 {
 
 /// A running server.
 pub struct Server {
+    program: &'static str,
     child: Child,
     /// Its folder.
     pub folder: PathBuf,
@@ -74,13 +75,13 @@ pub struct Server {
     words: Vec<String>,
 }
 
-fn spawn(folder: &Path, words: &[String]) -> Child {
-    Command::new("redis-server")
+fn spawn(program: &str, folder: &Path, words: &[String]) -> Child {
+    Command::new(program)
         .args(words)
         .stdin(Stdio::null())
         .stdout(std::fs::File::create(folder.join("log")).unwrap())
         .spawn()
-        .unwrap_or_else(|error| panic!("cannot start redis-server: {error}; install Debian's redis-server"))
+        .unwrap_or_else(|error| panic!("cannot start {program}: {error}; install Debian's {program}"))
 }
 
 impl Server {
@@ -120,14 +121,30 @@ impl Server {
         })
     }
 
-    /// With the words that are made for its folder and port.
+    /// Memcached.
+    pub fn memcached(arguments: &[&str]) -> Self {
+        Self::run("memcached", |_, port| {
+            let mut words = vec![format!("--port={port}"), "--listen=127.0.0.1".to_owned()];
+            // It does not run as root.
+            words.push("--user=nobody".to_owned());
+            words.extend(arguments.iter().map(|word| (*word).to_owned()));
+            words
+        })
+    }
+
+    /// A redis-server with the words that are made for its folder and port.
     pub fn with_words(words: impl Fn(&PathBuf, u16) -> Vec<String>) -> Self {
+        Self::run("redis-server", words)
+    }
+
+    fn run(program: &'static str, words: impl Fn(&PathBuf, u16) -> Vec<String>) -> Self {
         let port = free_port();
         let folder = std::env::temp_dir().join(format!("session-operator-{:016x}", fastrand::u64(..)));
         std::fs::create_dir(&folder).unwrap();
         let words = words(&folder, port);
-        let child = spawn(&folder, &words);
+        let child = spawn(program, &folder, &words);
         let server = Self {
+            program,
             child,
             folder,
             port,
@@ -140,7 +157,7 @@ impl Server {
     /// SIGKILL, and the same again at once, at the same port and in the same folder.
     pub fn kill_and_start(&mut self) {
         self.kill();
-        self.child = spawn(&self.folder, &self.words);
+        self.child = spawn(self.program, &self.folder, &self.words);
         self.until_started();
     }
 
@@ -152,9 +169,13 @@ impl Server {
 
     fn until_started(&self) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        // It listens before it has read its users' file, so that a connection alone tells nothing.
-        while !self.log().contains("Ready to accept connections") {
-            assert!(Instant::now() < deadline, "redis-server: {}", self.log());
+        // redis-server listens before it has read its users' file, so that a connection alone tells nothing.
+        let serves = || match self.program {
+            "redis-server" => self.log().contains("Ready to accept connections"),
+            _ => std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok(),
+        };
+        while !serves() {
+            assert!(Instant::now() < deadline, "{}: {}", self.program, self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
     }

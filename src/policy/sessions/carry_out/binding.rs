@@ -28,7 +28,8 @@ impl Work<'_> {
             self.preset,
             self.wish.ttl_seconds,
         );
-        self.own_secret(name, binding::SECRET_TYPE, data, sessions).await
+        let kind = binding::secret_type(source.endpoint.engine);
+        self.own_secret(name, &kind, data, sessions).await
     }
 
     /// Writes the Secret that tells sidecars of a store, where it differs.

@@ -225,6 +225,9 @@ impl Work<'_> {
             },
             _ => None,
         };
+        if let Some(refusal) = framework::unsuitable(self.preset, source.endpoint.engine) {
+            return Ok(Err(refusal.into()));
+        }
         let binding_version = match self.binding(&binding, source, sessions).await? {
             Ok(version) => version,
             Err(trouble) => return Ok(Err(trouble)),
@@ -236,7 +239,10 @@ impl Work<'_> {
             Ok(containers) => containers,
             Err(trouble) => return Ok(Err(trouble)),
         };
-        let known = match self.preflights(&containers, preflight, sessions).await? {
+        let known = match self
+            .preflights(&containers, source.endpoint.engine, preflight, sessions)
+            .await?
+        {
             Ok(facts) => containers.into_iter().zip(facts).collect::<Vec<_>>(),
             Err(trouble) => return Ok(Err(trouble)),
         };

@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use super::Work;
 use crate::api::INJECTION_LABEL;
 use crate::api::conditions::reasons;
+use crate::api::session_store::Engine;
 use crate::policy::sessions::members::Members;
 use crate::policy::sessions::moving::{self, Place, Request, Step};
 use crate::policy::sessions::sidecar::Upstream;
@@ -32,7 +33,8 @@ impl Work<'_> {
         store: &'a Source,
         sessions: &mut Sessions,
     ) -> Result<Result<Upstream<'a>, Trouble>, WriteError> {
-        if pods.endpoint.key_prefix != store.endpoint.key_prefix || store.endpoint.cluster {
+        let memcached = store.endpoint.engine == Engine::Memcached;
+        if pods.endpoint.key_prefix != store.endpoint.key_prefix || store.endpoint.cluster || memcached {
             return Ok(Err(Trouble::new(
                 reasons::SESSIONS_NOT_MOVABLE,
                 format!(
@@ -40,7 +42,11 @@ impl Work<'_> {
                     pods.endpoint.key_prefix,
                     store.endpoint.host,
                     store.endpoint.key_prefix,
-                    if store.endpoint.cluster { ", a cluster" } else { "" }
+                    match (store.endpoint.cluster, memcached) {
+                        (true, _) => ", a cluster",
+                        (_, true) => ", Memcached, which does not tell what it holds",
+                        _ => "",
+                    }
                 ),
             )));
         }

@@ -9,6 +9,7 @@ use kube::api::PostParams;
 use super::{POLL, SECRETS_PERIOD, Work, patience, remove, suspended};
 use crate::api::conditions::reasons;
 use crate::api::session_policy::PreflightResult;
+use crate::api::session_store::Engine;
 use crate::framework::{self, Facts};
 use crate::policy::sessions::preflight::{self, Progress};
 use crate::policy::sessions::{Sessions, Trouble, blocked, names};
@@ -22,6 +23,7 @@ impl Work<'_> {
     pub(super) async fn preflights(
         &self,
         containers: &[&Container],
+        engine: Engine,
         known: &mut Option<PreflightResult>,
         sessions: &mut Sessions,
     ) -> Result<Result<Vec<Facts>, Trouble>, WriteError> {
@@ -29,7 +31,7 @@ impl Work<'_> {
         for container in containers {
             let Some(preflight) = self
                 .preset
-                .preflight(container, self.wish.client.settings_module.as_deref())
+                .preflight(engine, self.wish.client.settings_module.as_deref())
             else {
                 all.push(Facts::new());
                 continue;

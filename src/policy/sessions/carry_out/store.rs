@@ -8,6 +8,7 @@ use serde_json::json;
 use super::Work;
 use crate::api::conditions::reasons;
 use crate::api::session_policy::Shared;
+use crate::api::session_store::Engine;
 use crate::api::{SessionStore, SessionStoreSpec};
 use crate::policy::sessions::source::{self, Place, Source};
 use crate::policy::sessions::{Trouble, names};
@@ -37,28 +38,29 @@ impl Work<'_> {
                     return Ok(Err(trouble));
                 }
                 let store = self.found.stores.iter().find(|store| store.name_any() == name);
-                let access = match source::access(&name, &key_prefix, store) {
-                    Ok(access) => access,
+                let (store, access) = match source::access(&name, &key_prefix, store) {
+                    Ok(found) => found,
                     Err(trouble) => return Ok(Err(trouble)),
                 };
-                let user = self.secret(&access.user_secret).await?;
-                let ca = match &access.ca_secret {
-                    Some(secret) => self.secret(secret).await?,
-                    None => None,
-                };
-                let (Some(store), Some(user)) = (store, user) else {
-                    return Ok(Err(source::secret_missing(
-                        &access.user_secret,
-                        "the operator makes it anew within a minute",
-                    )));
-                };
-                if let (Some(secret), None) = (&access.ca_secret, &ca) {
-                    return Ok(Err(source::secret_missing(
-                        secret,
-                        "the operator makes it anew within a minute",
-                    )));
+                let mut secrets = [None, None];
+                for (secret, named) in secrets.iter_mut().zip([&access.user_secret, &access.ca_secret]) {
+                    let Some(named) = named else { continue };
+                    *secret = self.secret(named).await?;
+                    if secret.is_none() {
+                        return Ok(Err(source::secret_missing(
+                            named,
+                            "the operator makes it anew within a minute",
+                        )));
+                    }
                 }
-                Ok(source::of_store(store, &access, &key_prefix, &user, ca.as_ref()))
+                let [user, ca] = &secrets;
+                Ok(source::of_store(
+                    store,
+                    &access,
+                    &key_prefix,
+                    user.as_ref(),
+                    ca.as_ref(),
+                ))
             }
         }
     }
@@ -147,6 +149,11 @@ async fn probe(source: &Source) -> Result<Reached, Trouble> {
             None => client::Authority::Public,
         }),
     };
+    if endpoint.engine == Engine::Memcached {
+        return client::memcached::check(&server, &endpoint.key_prefix)
+            .await
+            .map_err(|failure| Trouble::new(failure.reason(), failure.explain()));
+    }
     let credentials = client::Credentials {
         username: endpoint.username.clone(),
         password: endpoint.password.clone().map(client::Password::new),

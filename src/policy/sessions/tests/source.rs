@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::api::SessionStore;
 use crate::api::conditions::reasons;
 use crate::api::session_policy::Shared;
+use crate::api::session_store::Engine;
 use crate::policy::sessions::source::{Place, access, external, of_store, place};
 
 fn secret(name: &str, data: &Value) -> Secret {
@@ -83,13 +84,13 @@ fn prefixes_are_the_policys_own_unless_it_names_another() {
 #[test]
 fn a_store_is_used_once_it_is_ready_and_knows_the_prefix() {
     let ready_store = store(&ready());
-    let found = access("sessions", "shop", Some(&ready_store)).unwrap();
+    let (_, found) = access("sessions", "shop", Some(&ready_store)).unwrap();
     let user = secret(
         "sessions-user-shop",
         &json!({"username": "shop", "password": "geheim"}),
     );
     let ca = secret("sessions-ca", &json!({"ca.crt": "PEM"}));
-    let source = of_store(&ready_store, &found, "shop", &user, Some(&ca)).unwrap();
+    let source = of_store(&ready_store, &found, "shop", Some(&user), Some(&ca)).unwrap();
     assert!(source.endpoint.tls && source.endpoint.own_authority);
     assert_eq!(source.ca.as_deref(), Some("PEM"));
     assert_eq!(source.endpoint.password.as_deref(), Some("geheim"));
@@ -120,6 +121,15 @@ fn a_store_is_used_once_it_is_ready_and_knows_the_prefix() {
         assert_eq!(trouble.reason, reason);
         assert!(trouble.message.contains(word), "{}", trouble.message);
     }
+    let mut spoilt = (*store(&ready())).clone();
+    spoilt.spec.engine = Engine::Memcached;
+    let memcached = Arc::new(spoilt);
+    let trouble = access("sessions", "blog", Some(&memcached)).unwrap_err();
+    assert_eq!(trouble.reason, reasons::KEY_PREFIX_TAKEN);
+    assert!(
+        trouble.message.contains("serves the key prefix shop alone"),
+        "{trouble:?}"
+    );
     assert_eq!(
         access("sessions", "shop", None).unwrap_err().reason,
         reasons::STORE_NOT_FOUND
@@ -144,6 +154,12 @@ fn a_users_own_secret_says_how_to_reach_the_store() {
     .unwrap();
     assert!(source.endpoint.tls && source.endpoint.own_authority && source.endpoint.cluster);
     assert_eq!(source.endpoint.port, 7000);
+    let memcached = json!({"provider": "memcached", "host": "h", "tls": "false"});
+    let source = external(&secret("mine", &memcached), "shop").unwrap();
+    assert_eq!(
+        (source.endpoint.engine, source.endpoint.port),
+        (Engine::Memcached, 11211)
+    );
 }
 
 #[test]
@@ -156,6 +172,14 @@ fn a_wrong_key_is_named_and_its_value_is_not() {
         (json!({"host": "h", "tls": "geheim"}), "tls"),
         (json!({"host": "h", "tls": "false", "ca.crt": "geheim"}), "tls"),
         (json!({"host": "h", "cluster": "geheim"}), "cluster"),
+        (
+            json!({"provider": "memcached", "host": "h", "password": "geheim"}),
+            "password",
+        ),
+        (
+            json!({"provider": "memcached", "host": "h", "tls": "true"}),
+            "tls",
+        ),
     ] {
         let trouble = external(&secret("mine", &data), "shop").unwrap_err();
         assert_eq!(trouble.reason, reasons::SECRET_INCOMPLETE);
@@ -166,4 +190,23 @@ fn a_wrong_key_is_named_and_its_value_is_not() {
         );
         assert!(!trouble.message.contains("geheim"), "{}", trouble.message);
     }
+}
+
+#[test]
+fn memcached_has_no_credentials() {
+    let mut status = ready();
+    status["users"] = json!([{"keyPrefix": "shop"}]);
+    status["endpoint"] = json!({"host": "sessions.web.svc", "port": 11211});
+    let mut subject = (*store(&status)).clone();
+    subject.spec = serde_json::from_value(json!({"engine": "Memcached", "tls": "Disabled"})).unwrap();
+    let subject = Arc::new(subject);
+    let (found, access) = access("sessions", "shop", Some(&subject)).unwrap();
+    assert_eq!((&access.user_secret, &access.ca_secret), (&None, &None));
+    let source = of_store(found, &access, "shop", None, None).unwrap();
+    let endpoint = source.endpoint;
+    assert_eq!((endpoint.engine, endpoint.port), (Engine::Memcached, 11211));
+    assert_eq!(
+        (endpoint.username, endpoint.password, endpoint.tls),
+        (None, None, false)
+    );
 }

@@ -1,13 +1,24 @@
 //! Sessions in a store.
 
 use super::*;
+use crate::api::session_store::Engine;
 use crate::policy::sessions::source::{Promise, Replicas};
 use crate::policy::survives::StoreFacts;
 
 fn standalone(persistent: bool) -> Promise {
     Promise::Store {
         name: "sessions".to_owned(),
+        engine: Engine::Valkey,
         persistent,
+        replicas: None,
+    }
+}
+
+fn memcached() -> Promise {
+    Promise::Store {
+        name: "sessions".to_owned(),
+        engine: Engine::Memcached,
+        persistent: false,
         replicas: None,
     }
 }
@@ -15,6 +26,7 @@ fn standalone(persistent: bool) -> Promise {
 fn replicated(persistent: bool, synced: usize, elsewhere: usize) -> Promise {
     Promise::Store {
         name: "sessions".to_owned(),
+        engine: Engine::Valkey,
         persistent,
         replicas: Some(Replicas { synced, elsewhere }),
     }
@@ -52,6 +64,7 @@ fn outcome(store: StoreFacts<'_>, event: Event) -> (Outcome, String) {
 fn snapshots_of_whole_tables() {
     assert_yaml_snapshot!("standalone_in_memory", table(facts(&standalone(false))));
     assert_yaml_snapshot!("standalone_persistent", table(facts(&standalone(true))));
+    assert_yaml_snapshot!("memcached", table(facts(&memcached())));
     assert_yaml_snapshot!("replicated", table(facts(&replicated(false, 2, 2))));
     assert_yaml_snapshot!("external", table(facts(&Promise::External)));
 }
