@@ -50,14 +50,28 @@ pub enum Error {
     Unreadable,
 }
 
-/// Makes an authority.
+/// `serialNumber` in a distinguished name (X.520).
+const SERIAL_NUMBER: [u64; 4] = [2, 5, 4, 5];
+
+/// Makes an authority. Each has a subject of its own: OpenSSL looks for an issuer by its name, and of two authorities of one name
+/// that a client trusts, as while one takes the place of the other, it takes any.
 pub fn authority(name: &str, now: jiff::Timestamp) -> Result<Pair, Error> {
     let mut params = CertificateParams::new(Vec::new())?;
+    let key = KeyPair::generate()?;
+    let digest = ring::digest::digest(&ring::digest::SHA256, key.public_key_raw());
+    let serial: String = digest
+        .as_ref()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     params.distinguished_name.push(DnType::CommonName, name);
+    params
+        .distinguished_name
+        .push(DnType::CustomDnType(SERIAL_NUMBER.to_vec()), serial);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     valid(&mut params, now, AUTHORITY_DAYS);
-    let key = KeyPair::generate()?;
     Ok(Pair {
         certificate: params.self_signed(&key)?.pem(),
         key: key.serialize_pem(),
@@ -85,6 +99,7 @@ pub fn leaf(authority: &Pair, hosts: &[String], usage: Usage, now: jiff::Timesta
         params.distinguished_name.push(DnType::CommonName, host);
     }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
     params.extended_key_usages = match usage {
         Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
         Usage::Both => vec![
@@ -206,6 +221,34 @@ mod tests {
         let more = [hosts(), vec!["other".to_owned()]].concat();
         assert!(!fits(&pair.certificate, &ours.certificate, &more));
         assert!(!fits("", &ours.certificate, &hosts()));
+    }
+
+    /// As OpenSSL chooses among the authorities that it trusts: by name, then by the key that the certificate names.
+    #[test]
+    fn the_issuer_of_a_certificate_is_found_among_authorities_of_one_name() {
+        use x509_parser::extensions::ParsedExtension;
+
+        let both = [0, 1].map(|days| authority("sessions", later(days)).unwrap());
+        let made = leaf(&both[1], &hosts(), Usage::Server, later(1)).unwrap();
+        let [first, second, made] = [&both[0], &both[1], &made].map(|pair| der(&pair.certificate).unwrap());
+        let [first, second, made] =
+            [&first, &second, &made].map(|der| X509Certificate::from_der(der).unwrap().1);
+        assert_ne!(first.subject(), second.subject());
+        assert_eq!(made.issuer(), second.subject());
+        let key = |certificate: &X509Certificate<'_>| {
+            certificate
+                .extensions()
+                .iter()
+                .find_map(|extension| match extension.parsed_extension() {
+                    ParsedExtension::AuthorityKeyIdentifier(named) => {
+                        named.key_identifier.as_ref().map(|key| key.0.to_vec())
+                    }
+                    ParsedExtension::SubjectKeyIdentifier(key) if certificate.is_ca() => Some(key.0.to_vec()),
+                    _ => None,
+                })
+        };
+        assert!(key(&made).is_some());
+        assert_eq!(key(&made), key(&second));
     }
 
     #[test]

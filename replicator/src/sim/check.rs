@@ -186,7 +186,15 @@ impl World {
             Some((String::from_utf8_lossy(key).into_owned(), other))
         });
         if let Some((key, other)) = missing {
-            let detail = format!("{key} has not come from p{process} to p{other}");
+            let state = |p: usize| {
+                let entry = self.processes.get(p)?.core.peek_any(key.as_bytes())?;
+                Some((entry.incarnation(), entry.version(), entry.expires_ms()))
+            };
+            let detail = format!(
+                "{key} has not come from p{process} ({:?}) to p{other} ({:?})",
+                state(process),
+                state(other)
+            );
             self.violate("who leaves has handed over everything", detail);
         }
     }
