@@ -59,16 +59,15 @@ pub fn authority(name: &str, now: jiff::Timestamp) -> Result<Pair, Error> {
     let mut params = CertificateParams::new(Vec::new())?;
     let key = KeyPair::generate()?;
     let digest = ring::digest::digest(&ring::digest::SHA256, key.public_key_raw());
-    let serial: String = digest
+    let serial = digest
         .as_ref()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_be_bytes(*bytes));
     params.distinguished_name.push(DnType::CommonName, name);
-    params
-        .distinguished_name
-        .push(DnType::CustomDnType(SERIAL_NUMBER.to_vec()), serial);
+    params.distinguished_name.push(
+        DnType::CustomDnType(SERIAL_NUMBER.to_vec()),
+        format!("{serial:016x}"),
+    );
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     valid(&mut params, now, AUTHORITY_DAYS);

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::replicated::{STORE, Scene, busy_users, in_memory};
+use e2e::replicated::{STORE, Scene, WHOLE_LIMIT, busy_users, in_memory};
 use e2e::store::{Rotates, rotating, value};
 use e2e::users::nobody_lost;
+use e2e::wait::eventually;
 use e2e::{Cluster, with_temp_namespace};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
@@ -73,9 +74,17 @@ async fn hands_over(scene: &Scene<'_>) -> Result<Report> {
     let before = scene.whole().await?;
     scene
         .drill(busy_users(), "primary's pod deleted", async || {
-            let primary = scene.primary().await?.name_any();
-            scene.pods().delete(&primary, &DeleteParams::default()).await?;
+            let primary = scene.primary().await?;
+            let pods = scene.pods();
+            pods.delete(&primary.name_any(), &DeleteParams::default()).await?;
             scene.another_than(&before).await?;
+            // It answers until its time is over.
+            eventually("the former primary's pod to be replaced", WHOLE_LIMIT, || async {
+                let now = pods.get_opt(&primary.name_any()).await?;
+                let is_other = now.as_ref().is_some_and(|pod| pod.uid() != primary.uid());
+                Ok(if is_other { Ok(()) } else { Err(now) })
+            })
+            .await?;
             scene.whole().await.map(|_| ())
         })
         .await
