@@ -92,6 +92,9 @@ impl<'a> Scene<'a> {
         policies
             .shared(in_store(SHOP, &json!({"storeRef": {"name": STORE}})))
             .await?;
+        // Who logs in at a pod from before keeps the session there.
+        scene.shop.settled().await?;
+        scene.shop.routed(entry).await?;
         Ok(scene)
     }
 
