@@ -26,12 +26,21 @@ pub(super) enum Verdict {
 }
 
 /// Who wants a command decided, and what they know.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Asking {
     pub(super) asker: Asker,
     pub(super) base: Base,
-    /// The command may have been carried out before, and only its answer been lost: when it was given.
-    pub(super) retry: Option<Hlc>,
+    /// When the command was given.
+    pub(super) given: Hlc,
+    /// It may have been carried out before, and only its answer been lost.
+    pub(super) retry: bool,
+}
+
+impl Asking {
+    /// When the command was given, if it may have been carried out before.
+    fn repeated(&self) -> Option<Hlc> {
+        self.retry.then_some(self.given)
+    }
 }
 
 impl Core {
@@ -69,7 +78,7 @@ impl Core {
         place: Located,
         out: &mut Vec<Output>,
     ) -> Verdict {
-        let Asking { asker, base, retry } = asking;
+        let Asking { asker, base, .. } = asking;
         let key = command.key().unwrap_or_default();
         let Located { hash, partition, .. } = place;
         let mut outcome = Outcome {
@@ -98,9 +107,7 @@ impl Core {
             && let Some(unknown) = self.unknown_key(now, command)
         {
             let suspended = Suspended {
-                asker,
-                base,
-                retry,
+                asking,
                 command: encode_command(OLDEST, command),
             };
             return self.look_upstream(now, unknown, suspended, out);
@@ -111,7 +118,7 @@ impl Core {
             only_if_absent,
         } = command
         {
-            return self.rename(now, (asker, retry), from, to, *only_if_absent, out);
+            return self.rename(now, asking, from, to, *only_if_absent, out);
         }
         if let Command::Key { key, op } = command
             && !op.is_read()
@@ -133,9 +140,9 @@ impl Core {
             return Verdict::Done(outcome);
         }
         self.changes.clear();
-        outcome.reply = self.run(now, base, retry, command, place);
+        outcome.reply = self.run(now, base, asking.repeated(), command, place);
         if lock {
-            self.after_lock(command, retry.is_some(), &mut outcome);
+            self.after_lock(command, asking.retry, &mut outcome);
         }
         outcome.found = self
             .store
@@ -175,17 +182,17 @@ impl Core {
         }
     }
 
-    /// Carries out a command on the store.
+    /// Carries out a command on the store. `repeated` as [`Asking::repeated`] says.
     fn run(
         &mut self,
         now: Now,
         base: Base,
-        retry: Option<Hlc>,
+        repeated: Option<Hlc>,
         command: &Command<'_>,
         place: Located,
     ) -> Reply {
         match command {
-            Command::Key { key, op } => self.apply(now, base, retry, key, place, op),
+            Command::Key { key, op } => self.apply(now, base, repeated, key, place, op),
             Command::Transaction { watches, steps } => {
                 let changed = watches
                     .iter()
@@ -204,12 +211,12 @@ impl Core {
         }
     }
 
-    /// Carries out an operation on the store. `retry` as in [`Asking`].
+    /// Carries out an operation on the store. `repeated` as [`Asking::repeated`] says.
     pub(super) fn apply(
         &mut self,
         now: Now,
         base: Base,
-        retry: Option<Hlc>,
+        repeated: Option<Hlc>,
         key: &[u8],
         place: Located,
         op: &Op<'_>,
@@ -250,7 +257,7 @@ impl Core {
             key,
             partition,
             base,
-            given: retry,
+            given: repeated,
             limits,
         }
         .run(op)

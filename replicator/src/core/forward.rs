@@ -41,8 +41,8 @@ pub(super) struct Held {
     id: u64,
     position: u64,
     base: Base,
-    /// See [`Asking::retry`].
-    retry: Option<Hlc>,
+    given: Hlc,
+    retry: bool,
     command: Vec<u8>,
     until_ms: u64,
 }
@@ -73,10 +73,14 @@ const PAUSE_MS: u64 = 20;
 impl Core {
     /// Has a command decided by the key's home.
     pub(super) fn ask(&mut self, now: Now, asking: Asking, command: &Command<'_>, out: &mut Vec<Output>) {
-        let Asking { asker, base, retry } = asking;
+        let Asking {
+            asker,
+            base,
+            given,
+            retry,
+        } = asking;
         let key = command.key().unwrap_or_default();
         let id = self.next_ticket();
-        let given = retry.unwrap_or_else(|| self.clock.reading(now.wall_ms));
         let asked = Asked {
             asker,
             given,
@@ -89,7 +93,7 @@ impl Core {
             next_ms: now.mono_ms,
             to: None,
             hops: 0,
-            tries: u32::from(retry.is_some()),
+            tries: u32::from(retry),
         };
         self.asked.insert(id, asked);
         self.deadlines.insert((now.mono_ms, id));
@@ -113,7 +117,8 @@ impl Core {
                     let asking = Asking {
                         asker: asked.asker,
                         base: asked.base,
-                        retry: (asked.tries > 0).then_some(asked.given),
+                        given: asked.given,
+                        retry: asked.tries > 0,
                     };
                     self.decide(now, asking, &command, place, out)
                 }
@@ -277,7 +282,8 @@ impl Core {
             id,
             position,
             base,
-            retry: retry.then_some(given),
+            given,
+            retry,
             command: command.to_vec(),
             until_ms,
         };
@@ -332,6 +338,7 @@ impl Core {
         let asking = Asking {
             asker,
             base: held.base,
+            given: held.given,
             retry: held.retry,
         };
         match self.decide(now, asking, &command, place, out) {

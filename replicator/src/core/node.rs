@@ -253,7 +253,8 @@ impl Core {
         let asking = Asking {
             asker,
             base,
-            retry: None,
+            given: self.clock.reading(now.wall_ms),
+            retry: false,
         };
         if self.decides(now, place, base, command) {
             match self.decide(now, asking, command, place, out) {

@@ -18,8 +18,8 @@ use crate::store::{Entry, key_hash};
 #[derive(Debug)]
 pub(super) struct Renaming {
     asker: Asker,
-    /// See [`Asking::retry`].
-    retry: Option<Hlc>,
+    /// When it was asked for.
+    given: Hlc,
     from: Box<[u8]>,
     to: Box<[u8]>,
     only_if_absent: bool,
@@ -37,14 +37,17 @@ impl Core {
     pub(super) fn rename(
         &mut self,
         now: Now,
-        (asker, retry): (Asker, Option<Hlc>),
+        asking: Asking,
         from: &[u8],
         to: &[u8],
         only_if_absent: bool,
         out: &mut Vec<Output>,
     ) -> Verdict {
+        let Asking {
+            asker, given, retry, ..
+        } = asking;
         if self.store.live(from, now.wall_ms).is_none() {
-            if let Some(done) = self.renamed_before(retry, from, to) {
+            if let Some(done) = self.renamed_before(given, from, to).filter(|_| retry) {
                 let reply = renamed_reply(only_if_absent);
                 let partition = self.partition(from);
                 self.changes.clear();
@@ -62,7 +65,7 @@ impl Core {
         }
         let renaming = Renaming {
             asker,
-            retry,
+            given,
             from: from.into(),
             to: to.into(),
             only_if_absent,
@@ -75,8 +78,7 @@ impl Core {
     }
 
     /// What a RENAME that may have been carried out before did to the old name, if it has been: the answer to that was lost.
-    fn renamed_before(&self, retry: Option<Hlc>, from: &[u8], to: &[u8]) -> Option<Change> {
-        let given = retry?;
+    fn renamed_before(&self, given: Hlc, from: &[u8], to: &[u8]) -> Option<Change> {
         let id = self.store.find(from)?;
         let entry = self.store.entry(id)?;
         let done = entry.is_dead() && entry.value() == to && entry.version().at > given;
@@ -116,13 +118,15 @@ impl Core {
                 only_absent,
             },
         };
-        // A copy made again because the old entry changed has to replace the first one.
-        let retry = renaming.retry.filter(|_| renaming.tries == 1);
+        // Another member may have been asked as well, and have made the copy, to which the client has written since. A copy made
+        // again because the old entry changed has to replace the first one.
+        let (given, retry) = (renaming.given, renaming.tries == 1);
         let ticket = self.next_ticket();
         self.renaming.insert(ticket, renaming);
         let asking = Asking {
             asker: Asker::Own(ticket),
             base: Base::Unknown,
+            given,
             retry,
         };
         self.ask(now, asking, &command, out);
@@ -136,7 +140,7 @@ impl Core {
         match (renaming.copied, reply) {
             (false, Reply::Int(1)) => {
                 renaming.copied = true;
-                let (from, to) = (renaming.from.clone(), renaming.to.clone());
+                let (from, to, given) = (renaming.from.clone(), renaming.to.clone(), renaming.given);
                 let op = Op::Bury {
                     redirect: &to,
                     token: renaming.token,
@@ -147,7 +151,8 @@ impl Core {
                 let asking = Asking {
                     asker: Asker::Own(ticket),
                     base: Base::Unknown,
-                    retry: None,
+                    given,
+                    retry: false,
                 };
                 self.ask(now, asking, &Command::Key { key: &from, op }, out);
             }

@@ -10,10 +10,9 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::acknowledge::Asker;
-use super::client::Base;
 use super::clock::{Hlc, Now};
 use super::command::Kind;
+use super::decide::Asking;
 use super::node::Core;
 use super::stream::Stream;
 
@@ -164,10 +163,7 @@ struct Fetching {
 /// A command that waits for a look-up.
 #[derive(Debug)]
 pub(super) struct Suspended {
-    pub(super) asker: Asker,
-    pub(super) base: Base,
-    /// See [`super::decide::Asking::retry`].
-    pub(super) retry: Option<Hlc>,
+    pub(super) asking: Asking,
     /// In the oldest layout.
     pub(super) command: Vec<u8>,
 }

@@ -6,7 +6,7 @@ use crate::core::acknowledge::Outcome;
 use crate::core::client::Base;
 use crate::core::clock::Now;
 use crate::core::command::{Command, CommandError, Condition, Op, Restored, SetExpiry};
-use crate::core::decide::{Asking, Verdict};
+use crate::core::decide::Verdict;
 use crate::core::groups::is_lock;
 use crate::core::io::Output;
 use crate::core::node::Core;
@@ -127,7 +127,7 @@ impl Core {
         }
         for suspended in held {
             match refused {
-                Some(error) => self.deliver(now, suspended.asker, refusal(error, &key), out),
+                Some(error) => self.deliver(now, suspended.asking.asker, refusal(error, &key), out),
                 None => self.go_on_with(now, &suspended, out),
             }
         }
@@ -165,14 +165,12 @@ impl Core {
 
     /// A command whose key has been looked up.
     fn go_on_with(&mut self, now: Now, suspended: &Suspended, out: &mut Vec<Output>) {
-        let Suspended {
-            asker, base, retry, ..
-        } = *suspended;
+        let asking = suspended.asking;
+        let asker = asking.asker;
         let Ok(command) = decode_command(OLDEST, &suspended.command) else {
             return self.deliver(now, asker, refusal(CommandError::Malformed, &[]), out);
         };
         let place = self.locate(command.key().unwrap_or_default());
-        let asking = Asking { asker, base, retry };
         if self.homes.acts(place.partition) {
             match self.decide(now, asking, &command, place, out) {
                 Verdict::Done(outcome) => return self.deliver(now, asker, outcome, out),
