@@ -24,8 +24,20 @@ impl Store {
         mix(mix(seed, at.0), self.nodes.id(node).0)
     }
 
-    /// The hash of a state: incarnation, and value, fields or tombstone with their versions.
+    /// The hash of a state: incarnation, and value, fields or tombstone with their versions, and the expiry with its own.
     fn state_hash(&self, slot: &Slot) -> u64 {
+        self.content_hash(slot) ^ self.expiry_hash(slot)
+    }
+
+    /// The part of a state's hash that its expiry register makes up. What never ends has none, whenever that was written.
+    pub(super) fn expiry_hash(&self, slot: &Slot) -> u64 {
+        if slot.expire_ms == 0 || matches!(slot.state, State::Free | State::Dead) {
+            return 0;
+        }
+        self.mix_version(!key_hash(slot.key()), slot.expiry_at, slot.expiry_node)
+    }
+
+    fn content_hash(&self, slot: &Slot) -> u64 {
         let base = self.mix_version(key_hash(slot.key()), slot.incarnation_at, slot.incarnation_node);
         match slot.state {
             State::Free => 0,
@@ -47,6 +59,22 @@ impl Store {
         let (hash, partition) = (self.state_hash(slot), usize::from(slot.partition));
         if let Some(digest) = self.digests.get_mut(partition) {
             *digest ^= hash;
+        }
+    }
+
+    /// Changes a slot's expiry register, with the digest kept up to date around it: a session is touched by every request, and its
+    /// fields need not be gone through for that.
+    pub(super) fn change_expiry(&mut self, id: u32, change: impl FnOnce(&mut Slot)) {
+        let hash = |store: &Self| store.slots.get(id).map_or(0, |slot| store.expiry_hash(slot));
+        let before = hash(self);
+        let Some(slot) = self.slots.get_mut(id) else {
+            return;
+        };
+        let partition = usize::from(slot.partition);
+        change(slot);
+        let after = hash(self);
+        if let Some(digest) = self.digests.get_mut(partition) {
+            *digest ^= before ^ after;
         }
     }
 

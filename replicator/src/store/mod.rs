@@ -179,7 +179,7 @@ impl Store {
     }
 
     /// The digest of a partition: equal on two members when they have the same incarnations, values, fields and
-    /// tombstones in it. Expiry is not part of it.
+    /// tombstones in it, and the same expiries but for touches that were too small to be told.
     pub fn digest(&self, partition: u16) -> u64 {
         self.digests
             .get(usize::from(partition))

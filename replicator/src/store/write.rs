@@ -163,15 +163,18 @@ impl Store {
     /// Writes the expiry register.
     pub fn set_expiry(&mut self, id: SlotId, expiry: Expiry) {
         let node = self.intern(expiry.version.node);
-        let Some(slot) = self.slots.get_mut(id.0) else {
+        let Some(slot) = self.slots.get(id.0) else {
             return;
         };
         let unlimited_before = slot.is_unlimited();
-        slot.expire_ms = expiry.at_ms;
-        self.unlimited = self.unlimited + usize::from(slot.is_unlimited()) - usize::from(unlimited_before);
-        slot.expiry_at = expiry.version.at;
-        slot.expiry_node = node;
-        slot.extension_ms = 0;
+        self.change_expiry(id.0, |slot| {
+            slot.expire_ms = expiry.at_ms;
+            slot.expiry_at = expiry.version.at;
+            slot.expiry_node = node;
+            slot.extension_ms = 0;
+        });
+        let unlimited = self.slots.get(id.0).is_some_and(Slot::is_unlimited);
+        self.unlimited = self.unlimited + usize::from(unlimited) - usize::from(unlimited_before);
         if expiry.at_ms != 0 {
             let ttl = expiry.at_ms.saturating_sub(expiry.version.at.ms());
             self.longest_ttl_ms = self.longest_ttl_ms.max(ttl);
