@@ -134,9 +134,7 @@ impl Core {
             let Some((peer, purpose, partitions)) = self.comparisons.queued.pop_front() else {
                 break;
             };
-            if purpose == Purpose::Repair && self.is_view_moving(now) {
-                self.comparisons.queued.push_back((peer, purpose, partitions));
-            } else if self
+            if self
                 .members
                 .get(&peer)
                 .is_some_and(super::members::Member::in_reach)

@@ -13,8 +13,6 @@ use super::version::NodeId;
 use super::wire::MemberRecord;
 use crate::store::key_hash;
 
-/// How long after a change of who is in reach the next one may follow, milliseconds.
-const MOVING_MS: u64 = 100;
 /// How long a member that has gone is remembered, milliseconds.
 const REMEMBER_GONE_MS: u64 = 600_000;
 /// A member whose view keeps differing is told whom this one knows after so long at the latest, milliseconds.
@@ -140,12 +138,6 @@ impl Core {
             self.seek_homes(now, out);
             self.retry_asked(now, out);
         }
-    }
-
-    /// Whether who is in reach has just changed, and may go on changing, in mode Backup: members that are heard again one after
-    /// the other would each be taken for a holder of what in the end others hold.
-    pub(super) fn is_view_moving(&self, now: Now) -> bool {
-        self.config.mode != Mode::All && now.mono_ms < self.views.since_ms + MOVING_MS
     }
 
     /// Whether a member that tells a view other than this one's is to be told whom this member knows. What has just
