@@ -64,19 +64,10 @@ pub async fn ask_memcached(
     store: &Validated,
     found: &Dereferenced,
 ) -> Result<Result<Facts, Unready>, Error> {
-    let pod = found.pod().map(AsRef::as_ref);
-    let Some(address) = pod.and_then(serving_address) else {
-        let refused = refused_pod(context, found).await?;
-        return Ok(Err(trouble::unready(found, refused.as_deref())));
-    };
-    let answer = memcached::ask(store, &address, &context.memory, Instant::now()).await;
-    // The Service leads nowhere yet.
-    let leads_nowhere = answer.is_ok() && !pod.is_some_and(trouble::is_ready);
-    Ok(if leads_nowhere {
-        Err(trouble::unready(found, None))
-    } else {
-        answer
+    ask_server(context, found, |address| async move {
+        memcached::ask(store, &address, &context.memory, Instant::now()).await
     })
+    .await
 }
 
 async fn ask_one(
@@ -85,29 +76,34 @@ async fn ask_one(
     material: &Material,
     found: &Dereferenced,
 ) -> Result<Result<Facts, Unready>, Error> {
+    ask_server(context, found, |address| async move {
+        let endpoint = server::endpoint(store, material, &address);
+        let pod = store.names.pod();
+        let facts = server::tend(&store.names, &pod, material, &endpoint, &context.memory, false).await;
+        facts.map_err(|failure| status::of_server(store, failure))
+    })
+    .await
+}
+
+/// Asks the only server of a store at its address, if it has one.
+async fn ask_server<F>(
+    context: &Context,
+    found: &Dereferenced,
+    ask: impl FnOnce(String) -> F,
+) -> Result<Result<Facts, Unready>, Error>
+where
+    F: Future<Output = Result<Facts, Unready>>,
+{
     let pod = found.pod().map(AsRef::as_ref);
     let Some(address) = pod.and_then(serving_address) else {
         let refused = refused_pod(context, found).await?;
         return Ok(Err(trouble::unready(found, refused.as_deref())));
     };
-    let endpoint = server::endpoint(store, material, &address);
-    Ok(
-        match server::tend(
-            &store.names,
-            &store.names.pod(),
-            material,
-            &endpoint,
-            &context.memory,
-            false,
-        )
-        .await
-        {
-            // The Service leads nowhere yet.
-            Ok(_) if !pod.is_some_and(trouble::is_ready) => Err(trouble::unready(found, None)),
-            Ok(facts) => Ok(facts),
-            Err(failure) => Err(status::of_server(store, failure)),
-        },
-    )
+    Ok(match ask(address).await {
+        // The Service leads nowhere yet.
+        Ok(_) if !pod.is_some_and(trouble::is_ready) => Err(trouble::unready(found, None)),
+        answer => answer,
+    })
 }
 
 /// Asks the primary how it is, and tells every server of its users and certificate.
