@@ -284,6 +284,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_service_goes_on_leading_where_it_was_led() {
+        let names = Names::new("kitchen", "larder");
+        let mut by_role = names.selector();
+        by_role.insert(ROLE_LABEL.to_owned(), "primary".to_owned());
+        let service = |selector: &Value| json!({"spec": {"selector": selector, "type": "ClusterIP"}});
+        let kept = |wanted: &Value, live: &Value| {
+            let mut wanted = service(wanted);
+            keep_lead(&names, &mut wanted, &service(live));
+            wanted["spec"]["selector"].clone()
+        };
+        let (by_role, led) = (json!(by_role), json!(names.led_to("larder-2")));
+        assert_eq!(kept(&by_role, &led), led, "another server is primary by now");
+        assert_eq!(kept(&by_role, &by_role), by_role, "there was none yet");
+        let changed = json!({POD_NAME_LABEL: "larder-2", "app": "other"});
+        assert_eq!(kept(&by_role, &changed), led, "what somebody added goes");
+        let standalone = json!(names.selector());
+        assert_eq!(kept(&standalone, &led), standalone);
+    }
+
+    #[test]
     fn what_is_wanted_may_stand_among_more() {
         let live = json!({"spec": {"a": [{"x": "1Gi", "y": 2}], "b": true}, "status": {}});
         for (wanted, expected) in [
