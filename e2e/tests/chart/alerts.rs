@@ -50,15 +50,15 @@ fn alerts_fire_when_they_should_and_only_then() {
 }
 
 #[test]
-fn every_alert_has_a_case() {
+fn every_alert_has_a_case_in_which_it_fires() {
     let objects = objects("everything");
     let rule = of_kind(&objects, "PrometheusRule")[0];
     let cases = read("e2e/tests/chart/alerts.yaml");
     for alert in rule["spec"]["groups"][0]["rules"].as_array().unwrap() {
         let name = text(alert, "/alert");
         assert!(
-            cases.contains(&format!("alertname: {name}")),
-            "e2e/tests/chart/alerts.yaml has no case for {name}"
+            cases.contains(&format!("alertname: {name}\n        exp_alerts:")),
+            "e2e/tests/chart/alerts.yaml has no case in which {name} fires"
         );
     }
 }
