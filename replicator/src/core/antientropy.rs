@@ -25,8 +25,10 @@ pub(super) enum Purpose {
     Handoff,
     /// To give everything to members that stay.
     Leave,
-    /// To find what may have been missed.
+    /// To tell members that have just become holders what was written before everybody wrote to them.
     Repair,
+    /// To find what may have been missed, in all that both hold.
+    Sweep,
 }
 
 /// Comparisons under way at once.
@@ -83,12 +85,15 @@ impl Comparisons {
         self.jobs.len() + self.queued.len()
     }
 
-    /// Asks for a comparison; no partitions means all that both hold.
+    /// Asks for a comparison of all that both hold.
+    pub(super) fn sweep(&mut self, peer: NodeId) {
+        self.queue(peer, Purpose::Sweep, Vec::new());
+    }
+
+    /// Asks for a comparison of some partitions.
     pub(super) fn queue(&mut self, peer: NodeId, purpose: Purpose, partitions: Vec<u16>) {
         let same = |q: &&mut (NodeId, Purpose, Vec<u16>)| q.0 == peer && q.1 == purpose;
         match self.queued.iter_mut().find(same) {
-            // All is more than some.
-            Some((_, _, queued)) if queued.is_empty() || partitions.is_empty() => queued.clear(),
             Some((_, _, queued)) => {
                 queued.extend(partitions);
                 queued.sort_unstable();
@@ -134,11 +139,14 @@ impl Core {
             let Some((peer, purpose, partitions)) = self.comparisons.queued.pop_front() else {
                 break;
             };
-            if self
+            let in_reach = self
                 .members
                 .get(&peer)
-                .is_some_and(super::members::Member::in_reach)
-            {
+                .is_some_and(super::members::Member::in_reach);
+            // One that returns takes itself for a holder of all that nobody else is heard of to hold: what it is to have it
+            // can only say when all go by the same view again.
+            let unclear = purpose == Purpose::Sweep && self.lingers();
+            if in_reach && !unclear {
                 self.begin(now, peer, purpose, partitions, out);
             } else if self.members.contains_key(&peer) {
                 self.comparisons.queued.push_back((peer, purpose, partitions));
@@ -180,7 +188,7 @@ impl Core {
             .comparisons
             .random_below(u64::try_from(peers.len()).unwrap_or(1));
         if let Some(peer) = usize::try_from(at).ok().and_then(|at| peers.get(at)) {
-            self.comparisons.queue(*peer, Purpose::Repair, Vec::new());
+            self.comparisons.sweep(*peer);
         }
     }
 
@@ -194,7 +202,7 @@ impl Core {
             .collect();
         for peer in peers {
             self.settling.await_comparison(peer);
-            self.comparisons.queue(peer, Purpose::Repair, Vec::new());
+            self.comparisons.sweep(peer);
         }
     }
 
@@ -232,7 +240,7 @@ impl Core {
         partitions: Vec<u16>,
         out: &mut Vec<Output>,
     ) {
-        let partitions = if partitions.is_empty() {
+        let partitions = if purpose == Purpose::Sweep {
             self.shared(peer)
         } else {
             partitions
@@ -334,7 +342,7 @@ impl Core {
             Purpose::Fill => self.filled(now, peer, partitions, out),
             Purpose::Handoff => self.handoff_done(now, partitions, out),
             Purpose::Leave => self.handed(now, peer, partitions, out),
-            Purpose::Repair => {}
+            Purpose::Repair | Purpose::Sweep => {}
         }
         self.compare(now, out);
     }

@@ -291,7 +291,7 @@ impl Core {
     }
 
     /// Decides a command of another member, keeps it for later, or says who decides.
-    fn consider(&mut self, now: Now, held: Held, out: &mut Vec<Output>) {
+    fn consider(&mut self, now: Now, mut held: Held, out: &mut Vec<Output>) {
         if now.mono_ms >= held.until_ms {
             return;
         }
@@ -306,8 +306,11 @@ impl Core {
             let me = self.me.id;
             let to = self.home_of(partition).filter(|to| *to != me);
             match to {
-                // It will be here shortly.
-                None if self.serves() && self.held.len() < self.config.max_pending => self.held.push(held),
+                // It will be here shortly. Until then whoever asks may have it done by the home that was.
+                None if self.serves() && self.held.len() < self.config.max_pending => {
+                    held.retry = true;
+                    self.held.push(held);
+                }
                 to => {
                     let to = to.unwrap_or_default();
                     self.send(held.from, &PeerMessage::Redirect { id: held.id, to }, out);
@@ -347,6 +350,7 @@ impl Core {
             Verdict::NotYet => {
                 self.answered.remove(&(held.from, held.id));
                 drop(command);
+                held.retry = true;
                 self.held.push(held);
             }
         }

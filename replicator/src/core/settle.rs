@@ -112,8 +112,7 @@ impl Core {
         let since = self.members.get(&from).map_or(Hlc::ZERO, |m| m.as_of);
         self.settling.freeze(since);
         self.settling.await_comparison(from);
-        self.comparisons
-            .queue(from, super::antientropy::Purpose::Repair, Vec::new());
+        self.comparisons.sweep(from);
     }
 
     /// A comparison is done.
@@ -225,8 +224,7 @@ impl Core {
             return;
         }
         for id in &awaited {
-            self.comparisons
-                .queue(*id, super::antientropy::Purpose::Repair, Vec::new());
+            self.comparisons.sweep(*id);
         }
         self.stirred = true;
         self.settling.behind = Some(Behind {
@@ -305,8 +303,7 @@ impl Core {
             // What was written in isolation is told only after it has been confirmed.
             lost.extend(member.out.give_up());
             if awaited.contains(id) {
-                self.comparisons
-                    .queue(*id, super::antientropy::Purpose::Repair, Vec::new());
+                self.comparisons.sweep(*id);
             }
         }
         self.lost_tickets.extend(lost);

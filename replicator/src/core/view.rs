@@ -153,6 +153,11 @@ impl Core {
         self.members.get(&id).is_some_and(|m| m.view == view)
     }
 
+    /// Whether somebody in reach may still go by a view of the past. Never in mode All, where every member holds everything.
+    pub(super) fn lingers(&self) -> bool {
+        !self.views.past.is_empty()
+    }
+
     /// Forgets the views of the past when nobody in reach goes by them any more.
     pub(super) fn end_past(&mut self) {
         if self.views.past.is_empty() {
@@ -329,8 +334,7 @@ impl Core {
         self.claims_for(now, id, out);
         // It may have suspected this member as well, and routes around it until it is told otherwise.
         self.beat_to(now, id, out);
-        self.comparisons
-            .queue(id, super::antientropy::Purpose::Repair, Vec::new());
+        self.comparisons.sweep(id);
         self.view_changed();
     }
 
