@@ -337,12 +337,12 @@ impl Core {
         partitions: &[u16],
         out: &mut Vec<Output>,
     ) {
-        self.comparison_settled(now, peer, out);
         match purpose {
             Purpose::Fill => self.filled(now, peer, partitions, out),
             Purpose::Handoff => self.handoff_done(now, partitions, out),
             Purpose::Leave => self.handed(now, peer, partitions, out),
-            Purpose::Repair | Purpose::Sweep => {}
+            Purpose::Repair => {}
+            Purpose::Sweep => self.comparison_settled(now, peer, out),
         }
         self.compare(now, out);
     }

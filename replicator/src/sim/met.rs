@@ -51,6 +51,7 @@ counters! {
     locks: "locks taken", true;
     lock_waits: "locks waited for", true;
     home_changes_under_lock: "homes changed while one of their locks was held", true;
+    everywhere: "reads of what all members had, while not all was in order", true;
     partitions: "partitions", true;
     long_partitions: "partitions longer than the life of a session", true;
     touched_both_sides: "sessions used on both sides of a partition", true;

@@ -34,6 +34,16 @@ pub(super) struct Written {
     pub(super) process: usize,
 }
 
+/// What all members have confirmed while nothing was wrong: whatever happens to the network afterwards, none of them may answer
+/// with less.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Everywhere {
+    /// By field.
+    pub(super) n: [u64; 2],
+    pub(super) since_us: u64,
+    pub(super) until_us: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
 #[expect(
@@ -54,6 +64,8 @@ pub(super) struct User {
     /// What must be there, by field.
     pub(super) floor: [u64; 2],
     pub(super) recent: Vec<Written>,
+    /// What every member has confirmed, in mode All.
+    pub(super) everywhere: Option<Everywhere>,
     /// The session may have vanished: nobody promises otherwise.
     pub(super) may_vanish: bool,
     /// Until then the session must be there, if it must at all.
@@ -86,6 +98,7 @@ impl User {
             logged_in: false,
             next_n: 1,
             floor: [0; 2],
+            everywhere: None,
             recent: Vec::new(),
             may_vanish: true,
             lives_until_us: 0,
@@ -158,6 +171,7 @@ impl User {
     pub(super) fn new_session(&mut self) {
         self.logged_in = false;
         self.floor = [0; 2];
+        self.everywhere = None;
         self.may_vanish = true;
         self.recent.clear();
         self.last_write = None;

@@ -2,7 +2,7 @@
 
 use super::requests::{Job, Owner, Request, Stage};
 use super::scenario::TTL_MS;
-use super::users::{Dead, Style, User, Written, parse};
+use super::users::{Dead, Everywhere, Style, User, Written, parse};
 use super::world::{Event, World};
 use crate::core::{Acknowledge, Client, Reply};
 
@@ -225,6 +225,23 @@ impl World {
         if job == Job::Login {
             return true;
         }
+        // Also while members do not hear each other, and at once when they do again.
+        let promised = user.everywhere.filter(|all| {
+            let mine = user.logged_in && generation == user.generation && job == Job::Visit;
+            mine && self.newest_ready_us < all.since_us && self.now_us < all.until_us
+        });
+        if let Some(all) = promised {
+            self.met.everywhere += u64::from(!self.is_calm());
+            let less = match read {
+                None => true,
+                Some((g, n)) => g == generation && n.iter().zip(&all.n).any(|(n, all)| n < all),
+            };
+            if less {
+                let detail = format!("{} at p{process} has {read:?}, all had {:?}", user.key, all.n);
+                self.violate("what all members had none of them forgets", detail);
+                return false;
+            }
+        }
         match read {
             None => {
                 let expected = user.logged_in && generation == user.generation && !user.may_vanish;
@@ -328,6 +345,19 @@ impl World {
         user.recent.retain(|w| w.at_us + 10_000_000 > now_us);
         user.recent.push(written);
         user.last_write = Some(written);
+        let by_all = !evicts && self.scenario.mode == crate::core::Mode::All && strict;
+        if calm && by_all {
+            let n = user.everywhere.map_or([0; 2], |all| all.n);
+            let mut all = Everywhere {
+                n,
+                since_us: started_us,
+                until_us: user.lives_until_us,
+            };
+            if let Some(n) = all.n.get_mut(written.field) {
+                *n = (*n).max(written.n);
+            }
+            user.everywhere = Some(all);
+        }
         if calm {
             if !concurrent && let Some(floor) = user.floor.get_mut(written.field) {
                 *floor = (*floor).max(written.n);
@@ -375,6 +405,7 @@ impl World {
                 process,
             });
             user.key = new;
+            user.everywhere = None;
             if !calm {
                 user.may_vanish = true;
                 user.floor = [0; 2];

@@ -107,6 +107,8 @@ pub(super) struct World {
     /// Faults under way that may cost availability.
     pub(super) disturbances: usize,
     pub(super) calm_from_us: u64,
+    /// When a process became ready for the last time.
+    pub(super) newest_ready_us: u64,
     /// Faults under way that may cost data or separate members, and since when there was none.
     pub(super) losses: usize,
     pub(super) whole_from_us: u64,
@@ -149,6 +151,7 @@ impl World {
             surge: None,
             disturbances: 0,
             calm_from_us: 0,
+            newest_ready_us: 0,
             losses: 0,
             whole_from_us: 0,
             deaths_us: Vec::new(),
@@ -355,6 +358,9 @@ impl World {
                 Output::Ready(ready) => {
                     if let Some(process) = self.processes.get_mut(from) {
                         process.ready = ready;
+                    }
+                    if ready {
+                        self.newest_ready_us = self.now_us;
                     }
                     self.log(|| format!("p{from} ready {ready}"));
                     self.check_joined(from);
