@@ -80,7 +80,23 @@ impl<'a> Scene<'a> {
             shop.behind_traefik(cluster)
         );
         made?;
-        let (shop, entry) = shop?;
+        Self::of(cluster, namespace, shop?).await
+    }
+
+    /// Makes shop and policy for a store that is there.
+    ///
+    /// # Errors
+    /// When that does not come about in time.
+    pub async fn in_present_store(cluster: &'a Cluster, namespace: &'a str) -> Result<Self> {
+        let shop = SHOP.manifests(namespace)?.behind_traefik(cluster).await?;
+        Self::of(cluster, namespace, shop).await
+    }
+
+    async fn of(
+        cluster: &'a Cluster,
+        namespace: &'a str,
+        (shop, entry): (Running, SocketAddr),
+    ) -> Result<Self> {
         let scene = Self {
             cluster,
             namespace,

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # bench: figures of the operator and of every strategy on an otherwise idle cluster. `e2e/stage bench strategies` makes one
-# table alone (operator, strategies, sizes).
+# table alone (operator, strategies, sizes, failover).
 
 bench() {
     e2e_up
