@@ -25,7 +25,6 @@ const AT_REST: Duration = Duration::from_millis(1_500);
 pub async fn measure(cluster: &Cluster, namespace: &str) -> Result<Vec<Figure>> {
     let begun = Instant::now();
     e2e::store::create(cluster, namespace, STORE, in_memory()).await?;
-    e2e::store::ready(cluster, namespace, STORE).await?;
     let ready = begun.elapsed();
     let scene = Scene::in_present_store(cluster, namespace).await?;
 
