@@ -55,6 +55,45 @@ mod tests {
         );
     }
 
+    /// Every Rust file below a folder.
+    fn sources(folder: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(read(&path));
+            }
+        }
+    }
+
+    #[test]
+    fn every_complaint_has_a_test_that_exists() {
+        let mut code = Vec::new();
+        for folder in ["src", "e2e/tests"] {
+            sources(&repository().join(folder), &mut code);
+        }
+        let document = read(&repository().join("docs/complaints.md"));
+        let rows = document.lines().filter(|line| line.starts_with("| ")).skip(2);
+        let mut seen = 0;
+        for row in rows {
+            let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+            let names: Vec<&str> = tests
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .filter(|name| !name.contains(' '))
+                .collect();
+            assert!(!names.is_empty(), "no test is named: {row}");
+            for name in names {
+                let is_there = code.iter().any(|file| file.contains(&format!("fn {name}(")));
+                assert!(is_there, "no test is called {name}: {row}");
+            }
+            seen += 1;
+        }
+        assert!(seen >= 15, "docs/complaints.md is read wrongly: {seen} rows");
+    }
+
     /// The YAML blocks of a Markdown document.
     fn yaml_blocks(markdown: &str) -> Vec<&str> {
         markdown
