@@ -34,8 +34,8 @@ const ADMIN_COMMANDS: &str = "-@all +ping +hello +info +acl +config +client +set
 /// What the operator may do besides where servers follow each other.
 const ADMIN_REPLICATION_COMMANDS: &str = "+replicaof";
 
-/// What a replica may do at its primary.
-const REPLICATION_COMMANDS: &str = "-@all +psync +replconf +ping";
+/// What a replica may do at its primary, and `redis-cli --rdb`, which asks with the older SYNC.
+const REPLICATION_COMMANDS: &str = "-@all +psync +sync +replconf +ping";
 
 /// Users by name, each with the hashes of its passwords (SHA-256, hexadecimal).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use e2e::users::nobody_lost;
 use e2e::wait::eventually;
 use e2e::{Cluster, node, with_temp_namespace};
 use fastrand::Rng;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, EvictParams, ListParams};
@@ -34,6 +35,15 @@ const OPERATOR_PODS: &str = "app.kubernetes.io/name=session-operator,app.kuberne
 
 /// Time between the last write and a crash: replication has brought it to the others by then.
 const AT_REST: Duration = Duration::from_millis(1_500);
+
+/// A renewal of the lease so much later than the fault is none of the former leader's.
+const RENEWED: Duration = Duration::from_secs(1);
+
+/// How long it may take until an operator leads: a lease, and a container that is started again with a pause.
+const LEADER_LIMIT: Duration = Duration::from_mins(2);
+
+/// By then it has looked at every store, and said what it saw.
+const LOOKED: Duration = Duration::from_secs(4);
 
 /// What befalls a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +112,9 @@ impl Round {
             Ok::<_, anyhow::Error>(())
         };
         tokio::try_join!(fault, operators)?;
+        if self.operators_killed_after.is_some() {
+            somebody_leads(scene.cluster).await?;
+        }
         if self.fault == Fault::AllRestarted {
             return scene.rolled(&uids).await;
         }
@@ -169,6 +182,20 @@ async fn kill_operators(cluster: &Cluster) -> Result<()> {
             cluster.run(["kill", "-n", OPERATOR, &pod.name_any()]).await?;
         }
     }
+    Ok(())
+}
+
+/// Waits until one of them leads again and has looked at the store: until then status says what the former one saw.
+async fn somebody_leads(cluster: &Cluster) -> Result<()> {
+    let since = jiff::Timestamp::now() + RENEWED;
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), OPERATOR);
+    eventually("an operator to lead", LEADER_LIMIT, || async {
+        let spec = leases.get(OPERATOR).await?.spec.unwrap_or_default();
+        let is_new = spec.renew_time.as_ref().is_some_and(|time| time.0 > since);
+        Ok(if is_new { Ok(()) } else { Err(spec) })
+    })
+    .await?;
+    sleep(LOOKED).await;
     Ok(())
 }
 
