@@ -9,13 +9,13 @@
 //! to only when that one is the primary.
 
 pub mod act;
-mod cluster;
 pub mod decide;
 pub mod info;
 pub mod observe;
 pub mod record;
 pub mod report;
 pub mod servers;
+mod surroundings;
 pub mod watch;
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::act::{Actor, Doors, Error};
-use super::cluster::Cluster;
+use super::surroundings::Kubernetes;
 use super::observe::{Access, Connections, members};
 use super::report::Report;
 use super::{Action, Decision, Observation, Record, Waits, decide};
@@ -289,7 +289,7 @@ impl Watcher {
         let mut promoted = None;
         let service = ObjectRef::new(plan.names.store()).within(plan.names.namespace());
         let service = self.tools.caches.services.get(&service);
-        let surroundings = Cluster {
+        let surroundings = Kubernetes {
             client: &self.tools.client,
             names: &plan.names,
             service: service

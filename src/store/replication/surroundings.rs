@@ -15,8 +15,8 @@ use crate::store::names::{Names, ROLE_LABEL};
 /// Field manager of labels and record.
 const MANAGER: &str = "session-operator/replication";
 
-/// The cluster around one store.
-pub struct Cluster<'a> {
+/// Kubernetes around one store.
+pub struct Kubernetes<'a> {
     /// Write side.
     pub client: &'a Client,
     /// Names of the store.
@@ -25,7 +25,7 @@ pub struct Cluster<'a> {
     pub service: Option<&'a str>,
 }
 
-impl Cluster<'_> {
+impl Kubernetes<'_> {
     fn params() -> PatchParams {
         PatchParams {
             field_manager: Some(MANAGER.to_owned()),
@@ -34,7 +34,7 @@ impl Cluster<'_> {
     }
 }
 
-impl Surroundings for Cluster<'_> {
+impl Surroundings for Kubernetes<'_> {
     async fn record(&self, record: &Record) -> Result<(), WriteError> {
         let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), self.names.namespace());
         let text =
