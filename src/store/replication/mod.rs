@@ -12,6 +12,7 @@ pub mod act;
 pub mod decide;
 pub mod info;
 pub mod observe;
+pub mod pods;
 pub mod record;
 pub mod report;
 pub mod servers;
@@ -90,9 +91,9 @@ pub struct Pod {
 
 /// What a server answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Server {
+pub enum Server<T = State> {
     /// It answers.
-    Answers(State),
+    Answers(T),
     /// Nobody listens at its address, or there is none.
     Down,
     /// It may be there, but the operator gets no answer; the sentence says what it gets.

@@ -86,15 +86,13 @@ impl Drop for Entry {
 }
 
 impl Watches {
-    /// No watch yet. Stores whose status may have to be written come out of the receiver.
-    pub fn new(tools: Tools) -> (Self, mpsc::UnboundedReceiver<Trigger>) {
-        let (triggers, receiver) = mpsc::unbounded_channel();
-        let watches = Self {
+    /// No watch yet. Stores whose status may have to be written go to `triggers`.
+    pub fn new(tools: Tools, triggers: mpsc::UnboundedSender<Trigger>) -> Self {
+        Self {
             tools,
             triggers,
             entries: Mutex::default(),
-        };
-        (watches, receiver)
+        }
     }
 
     /// Watches a store from now on, or goes on with what has changed.
