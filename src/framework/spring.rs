@@ -23,6 +23,10 @@ impl Preset for Spring {
         Framework::Spring
     }
 
+    fn speaks_cluster(&self) -> bool {
+        true
+    }
+
     fn preflight(&self, _: Engine, _: Option<&str>) -> Option<Preflight> {
         None
     }

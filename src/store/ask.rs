@@ -199,11 +199,14 @@ pub async fn ask_shards(
         .chain(members().map(|member| member.name.clone()))
         .collect();
     let everyone: Vec<_> = all.into_iter().map(|name| (facts(&name), name)).collect();
-    let everyone: Vec<(String, Option<Facts>)> = everyone.into_iter().map(|(facts, name)| (name, facts)).collect();
+    let everyone: Vec<(String, Option<Facts>)> =
+        everyone.into_iter().map(|(facts, name)| (name, facts)).collect();
     let primaries = members().filter(|member| member.is_owner());
     let server = match whole(primaries.filter_map(|member| facts(&member.name))) {
         Some(facts) => Ok(Facts {
-            users_are_current: told.iter().all(|(_, told)| told.as_ref().is_ok_and(|facts| facts.users_are_current)),
+            users_are_current: told
+                .iter()
+                .all(|(_, told)| told.as_ref().is_ok_and(|facts| facts.users_are_current)),
             certificate_is_current: told
                 .iter()
                 .all(|(_, told)| told.as_ref().is_ok_and(|facts| facts.certificate_is_current)),

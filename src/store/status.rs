@@ -407,7 +407,9 @@ fn sharded(
         return (
             "False",
             reasons::SLOTS_UNSERVED,
-            format!("{missing} of {count} slots have no primary that serves them, and nobody reaches the sessions in them: {why}"),
+            format!(
+                "{missing} of {count} slots have no primary that serves them, and nobody reaches the sessions in them: {why}"
+            ),
         );
     }
     let lacking = report.lacking();
@@ -415,12 +417,20 @@ fn sharded(
     _ = write!(message, "; {} shards serve all {count} slots", report.shards());
     if lacking.is_empty() {
         _ = match store.servers_per_shard() - 1 {
-            0 => write!(message, ", and none of them has a replica: what its only server has is lost with it"),
-            asked => write!(message, ", each with {asked} of {asked} replicas that have everything"),
+            0 => write!(
+                message,
+                ", and none of them has a replica: what its only server has is lost with it"
+            ),
+            asked => write!(
+                message,
+                ", each with {asked} of {asked} replicas that have everything"
+            ),
         };
     }
     if store.volume.is_none() {
-        message.push_str("; sessions are in memory only: a restart of all servers of a shard at once loses those in it");
+        message.push_str(
+            "; sessions are in memory only: a restart of all servers of a shard at once loses those in it",
+        );
     }
     if let Some(waits) = waits {
         return ("True", waits.reason, format!("{message}; {}", waits.message));
@@ -428,7 +438,11 @@ fn sharded(
     if lacking.is_empty() {
         return ("True", reasons::READY, message);
     }
-    ("True", reasons::REPLICAS_MISSING, format!("{message}; {}", lacking.join("; ")))
+    (
+        "True",
+        reasons::REPLICAS_MISSING,
+        format!("{message}; {}", lacking.join("; ")),
+    )
 }
 
 /// Writes `status` if it differs from what stands; returns whether the summary is another one.

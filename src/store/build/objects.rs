@@ -38,9 +38,10 @@ pub fn secrets(store: &Validated, material: &Material) -> Vec<Value> {
     secrets.push(login(store, &names.admin_secret(), ADMIN, &material.admin));
     if let Some(replication) = &material.replication {
         let mut secret = login(store, &names.replication_secret(), REPLICATION, replication);
-        if let (Topology::Cluster, Some(data)) =
-            (store.topology, secret.get_mut("data").and_then(Value::as_object_mut))
-        {
+        if let (Topology::Cluster, Some(data)) = (
+            store.topology,
+            secret.get_mut("data").and_then(Value::as_object_mut),
+        ) {
             let settings = format!(
                 "masteruser {REPLICATION}\nmasterauth {}\n",
                 replication.password.reveal()

@@ -2,7 +2,8 @@
 //!
 //! Without a volume a server that starts again has nothing of what it was: the file by which the cluster knows it goes with every
 //! process, so that it comes back as a new one. As the one that it was it would be taken for a primary that is well, and its
-//! replicas would copy that it is empty.
+//! replicas would copy that it is empty. It also listens for other servers at another port than the process before: where they
+//! find a stranger in place of a server that they know, they never take that one for failed, and elect nobody in its place.
 
 use serde_json::{Value, json};
 
@@ -15,6 +16,15 @@ const REPLICATION: &str = "/replication";
 
 /// The file by which servers of a cluster know each other, in the folder of the data. The server writes it.
 const NODES_FILE: &str = "nodes.conf";
+
+/// The file that counts starts in a pod.
+const STARTS_FILE: &str = "starts";
+
+/// The first port at which servers talk to each other: the one that servers choose themselves.
+const BUS_PORT: u16 = super::PORT + 10_000;
+
+/// From there on, how many ports one after the other are used.
+const BUS_PORTS: u16 = 100;
 
 /// Milliseconds without an answer after which the others take a primary for failed, and elect another one. A pause of a busy node is
 /// shorter than that; who waits longer has users wait.
@@ -56,10 +66,7 @@ fn stateful_set(store: &Validated, number: usize, shard: &Shard) -> Value {
             },
         },
     });
-    if let (Some(volume), Some(spec)) = (
-        &store.volume,
-        set.get_mut("spec").and_then(Value::as_object_mut),
-    ) {
+    if let (Some(volume), Some(spec)) = (&store.volume, set.get_mut("spec").and_then(Value::as_object_mut)) {
         // The claims themselves are made beside it.
         let template = json!({
             "apiVersion": "v1",
@@ -83,14 +90,17 @@ fn pod(store: &Validated, number: usize) -> Value {
         let mut arguments = vec![file];
         arguments.extend(workload::arguments(store));
         if store.volume.is_none() {
-            let forget = format!("rm -f {}/{NODES_FILE} && exec \"$0\" \"$@\"", workload::DATA);
-            container.insert("command".into(), json!(["sh", "-c", forget, server]));
+            container.insert("command".into(), json!(["sh", "-c", as_a_new_one(), server]));
         }
         container.insert("args".into(), json!(arguments));
-        let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+        let field =
+            |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
         container.insert(
             "env".into(),
-            json!([field("POD_NAME", "metadata.name"), field("POD_IP", "status.podIP")]),
+            json!([
+                field("POD_NAME", "metadata.name"),
+                field("POD_IP", "status.podIP")
+            ]),
         );
         container.insert("startupProbe".into(), workload::any_answer(store, 1, 3600));
         container.insert("livenessProbe".into(), workload::any_answer(store, 15, 12));
@@ -112,6 +122,18 @@ fn pod(store: &Validated, number: usize) -> Value {
         }
     }
     pod
+}
+
+/// What starts a server as one that nobody knows. Needs a shell, rm and cat.
+fn as_a_new_one() -> String {
+    let (nodes, starts) = (
+        format!("{}/{NODES_FILE}", workload::DATA),
+        format!("{}/{STARTS_FILE}", workload::DATA),
+    );
+    format!(
+        "rm -f {nodes}; touch {starts}; starts=$(( ($(cat {starts}) + 1) % {BUS_PORTS} )); echo $starts >{starts}; \
+         exec \"$0\" \"$@\" --cluster-port $(( {BUS_PORT} + starts ))"
+    )
 }
 
 /// Succeeds when the server is part of a cluster that serves: a client that asks another one learns nothing.

@@ -246,3 +246,55 @@ fn a_primary_that_is_to_go_stays_until_another_has_taken_over() {
     assert_eq!(replicas(&found), 4);
     assert_eq!(replicas(&nothing_but(&[])), 2);
 }
+
+#[test]
+fn shards() {
+    let spec = "{engine: Redis, topology: Cluster, shards: 3, persistence: {size: 2Gi}}";
+    let store = validated(spec, &nothing_but(&["shop"]), &["--redis-image=redis:test"]);
+    let desired = build(&store, &material(&store));
+    assert_eq!(desired.stateful_sets.len(), 3);
+    insta::assert_yaml_snapshot!("sharded_stateful_set", desired.stateful_sets[1]);
+    insta::assert_yaml_snapshot!("sharded_service", desired.service);
+    insta::assert_yaml_snapshot!("sharded_members_service", desired.members_service);
+    insta::assert_yaml_snapshot!("sharded_budget", desired.budget);
+    let claims: Vec<_> = desired
+        .volumes
+        .iter()
+        .map(|claim| claim["metadata"]["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        (claims.len(), claims[0], claims[5]),
+        (6, "data-larder-0-0", "data-larder-2-1")
+    );
+    let workload = serde_json::to_string(&desired.stateful_sets).unwrap();
+    assert!(!workload.contains(" password"), "{workload}");
+}
+
+#[test]
+fn shards_in_memory_without_tls() {
+    let store = validated(
+        "{topology: Cluster, tls: Disabled, memory: 64Mi, shards: 4, replicasPerShard: 0}",
+        &nothing_but(&[]),
+        &["--valkey-image=valkey:test"],
+    );
+    let desired = build(&store, &material(&store));
+    insta::assert_yaml_snapshot!("sharded_in_memory_stateful_set", desired.stateful_sets[3]);
+    assert_eq!(
+        (desired.stateful_sets.len(), desired.volumes),
+        (4, Vec::<Value>::new())
+    );
+}
+
+#[test]
+fn a_primary_of_a_shard_that_is_to_go_stays_until_another_has_taken_over() {
+    let mut found = nothing_but(&[]);
+    let labels = json!({"session-operator.dev/role": "primary"});
+    let pod = json!({"metadata": {"name": "larder-1-2", "labels": labels}});
+    found
+        .shard_pods
+        .insert((1, 2), serde_json::from_value::<Pod>(pod).unwrap().into());
+    let store = validated("{topology: Cluster}", &found, &[]);
+    let sets = build(&store, &material(&store)).stateful_sets;
+    let replicas: Vec<_> = sets.iter().map(|set| set["spec"]["replicas"].clone()).collect();
+    assert_eq!(replicas, [2, 3, 2]);
+}

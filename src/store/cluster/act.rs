@@ -7,6 +7,7 @@ use super::{Action, Member, Observation, Record, Slots};
 use crate::api::session_store::{ClusterLoss, Failover, FailoverCause};
 use crate::runtime::writer::WriteError;
 use crate::store::client::{Connection, Failure};
+use crate::store::replication::Address;
 use crate::store::replication::observe::Access;
 
 /// Where the servers are: what has to be written beside what they are told.
@@ -47,8 +48,11 @@ impl<S: Surroundings> Actor<'_, S> {
     pub async fn act(&self, action: &Action, now: jiff::Timestamp) -> Result<Option<Record>, Error> {
         match action {
             Action::Meet { at, member } => {
-                if let (Some(at), Some(member)) = (self.member(at), self.member(member)) {
-                    self.connect(at).await?.meet(&member.address.host, member.address.port).await?;
+                if let (Some(at), Some(member)) = (self.member(at), self.member(member))
+                    && let Some(myself) = member.state().and_then(|state| state.myself())
+                {
+                    let mut connection = self.connect(at).await?;
+                    connection.meet(&member.address, myself.bus).await?;
                 }
                 Ok(None)
             }
@@ -59,7 +63,9 @@ impl<S: Surroundings> Actor<'_, S> {
                 Ok(None)
             }
             Action::Follow { member, primary } => {
-                if let (Some(member), Some(id)) = (self.member(member), self.member(primary).and_then(Member::id)) {
+                if let (Some(member), Some(id)) =
+                    (self.member(member), self.member(primary).and_then(Member::id))
+                {
                     self.connect(member).await?.replicate(id).await?;
                 }
                 Ok(None)
@@ -135,7 +141,10 @@ impl<S: Surroundings> Actor<'_, S> {
                 to: to.clone(),
                 cause,
             });
-            let slots = self.member(to).and_then(Member::state).map(|state| state.slots().len());
+            let slots = self
+                .member(to)
+                .and_then(Member::state)
+                .map(|state| state.slots().len());
             if let (FailoverCause::AllLost, Some(slots)) = (cause, slots) {
                 return lost(&record, slots, now);
             }
@@ -166,8 +175,10 @@ fn text(time: jiff::Timestamp) -> String {
 /// What servers of a cluster are told.
 impl Connection {
     /// `CLUSTER MEET`: know the server at an address.
-    async fn meet(&mut self, host: &str, port: u16) -> Result<(), Failure> {
-        self.command(&["CLUSTER", "MEET", host, &port.to_string()]).await
+    async fn meet(&mut self, address: &Address, bus: u16) -> Result<(), Failure> {
+        let (port, bus) = (address.port.to_string(), bus.to_string());
+        self.command(&["CLUSTER", "MEET", &address.host, &port, &bus])
+            .await
     }
 
     /// `CLUSTER FORGET`. Who does not know that one any more has forgotten it.
@@ -202,6 +213,8 @@ impl Connection {
         let mut words = vec!["CLUSTER", "ADDSLOTSRANGE"];
         words.extend(ranges.iter().map(String::as_str));
         self.command::<()>(&words).await?;
-        self.command::<String>(&["CLUSTER", "BUMPEPOCH"]).await.map(|_| ())
+        self.command::<String>(&["CLUSTER", "BUMPEPOCH"])
+            .await
+            .map(|_| ())
     }
 }

@@ -239,7 +239,10 @@ fn meet(survey: &Survey) -> Option<Step> {
         match known.node(&state.id) {
             None => true,
             Some(node) => {
-                let moved = node.ip != member.address.host || node.port != member.address.port;
+                let bus = state.myself().map(|myself| myself.bus);
+                let moved = node.ip != member.address.host
+                    || node.port != member.address.port
+                    || Some(node.bus) != bus;
                 (moved && !node.connected) || state.node(&known.id).is_none()
             }
         }
@@ -278,11 +281,16 @@ fn follow(survey: &Survey) -> Option<Step> {
         else {
             continue;
         };
-        if member.name == leader.name
-            || member.pod.terminating
-            || state.primary() == Some(of_leader.id.as_str())
-            || state.node(&of_leader.id).is_none()
-        {
+        if member.name == leader.name || member.pod.terminating || state.node(&of_leader.id).is_none() {
+            continue;
+        }
+        if state.primary() == Some(of_leader.id.as_str()) {
+            if looks_elsewhere(state, leader) {
+                actions.push(Action::Follow {
+                    member: member.name.clone(),
+                    primary: leader.name.clone(),
+                });
+            }
             continue;
         }
         // What it has may be all that is left of a primary that is gone.
@@ -317,6 +325,19 @@ fn follow(survey: &Survey) -> Option<Step> {
         });
     }
     Step::all(actions).or(stuck.map(Step::Wait))
+}
+
+/// Whether a replica knows where its primary is, and looks for it where it was before: one that hears of a new address from a third
+/// server goes on like that for ever.
+fn looks_elsewhere(state: &State, leader: &Member) -> bool {
+    let (link, address) = (&state.link, &leader.address);
+    let is_there =
+        |host: &str, port: u16| port == address.port && (host == address.host || host == address.announced);
+    let known = leader.id().and_then(|id| state.node(id));
+    !link.up
+        && !link.syncing
+        && !is_there(&link.host, link.port)
+        && known.is_some_and(|node| is_there(&node.ip, node.port))
 }
 
 /// Servers that are gone, and that nobody who answers follows.
@@ -375,7 +396,11 @@ fn assign(survey: &Survey) -> Option<Step> {
             slots.len(),
             member.name,
             state.keys,
-            if member.volume { " and its volume claim" } else { "" }
+            if member.volume {
+                " and its volume claim"
+            } else {
+                ""
+            }
         ));
     }
     let ids: Vec<&str> = survey.answering().map(|(_, state)| state.id.as_str()).collect();

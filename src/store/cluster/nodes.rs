@@ -43,6 +43,8 @@ pub struct Node {
     pub ip: String,
     /// Its port.
     pub port: u16,
+    /// The port at which servers talk to each other.
+    pub bus: u16,
     /// The name that it announces.
     pub host: String,
     /// Whether it is the one that says this.
@@ -134,7 +136,9 @@ impl Node {
         let mut address = words.next()?.split(',');
         let (ip, port) = address.next()?.rsplit_once(':')?;
         ip.clone_into(&mut node.ip);
-        node.port = port.split('@').next()?.parse().ok()?;
+        let (port, bus) = port.split_once('@')?;
+        node.port = port.parse().ok()?;
+        node.bus = bus.parse().ok()?;
         address.next().unwrap_or_default().clone_into(&mut node.host);
         for flag in words.next()?.split(',') {
             match flag {
@@ -144,10 +148,7 @@ impl Node {
                 _ => {}
             }
         }
-        node.primary = words
-            .next()
-            .filter(|primary| *primary != "-")
-            .map(str::to_owned);
+        node.primary = words.next().filter(|primary| *primary != "-").map(str::to_owned);
         let mut words = words.skip(2);
         node.epoch = words.next()?.parse().ok()?;
         node.connected = words.next()? == "connected";
@@ -161,7 +162,8 @@ impl Node {
                 continue;
             }
             let (first, last) = slots.split_once('-').unwrap_or((slots, slots));
-            node.slots.add(&Slots::of([first.parse().ok()?..=last.parse().ok()?]));
+            node.slots
+                .add(&Slots::of([first.parse().ok()?..=last.parse().ok()?]));
         }
         Some(node)
     }
@@ -173,9 +175,9 @@ mod tests {
 
     /// As Valkey 9.1 and Redis 7.0 print it.
     const NODES: &str = "\
-        aa 10.0.0.1:6379@16379,larder-0-0.larder-members.kitchen.svc,,shard-id=x myself,master - 0 0 3 connected 0-5460 7 [93->-bb] [77-<-cc]\n\
+        aa 10.0.0.1:6379@16379,larder-0-0.larder-members.kitchen.svc,,shard-id=x myself,master - 0 0 3 connected 0-5460 5470 [93->-bb] [77-<-cc]\n\
         bb 10.0.0.2:6379@16379,larder-1-0.larder-members.kitchen.svc slave,fail cc 1 2 2 disconnected\n\
-        cc fd00::5:6379@16379 master,fail? - 1 2 2 connected 5461-16383\n\
+        cc fd00::5:6379@16379 master,fail? - 1 2 2 connected 5471-16383\n\
         dd 10.0.0.9:6379@16379 handshake - 1 0 0 disconnected\n";
 
     #[test]
@@ -184,20 +186,18 @@ mod tests {
         let state = State::read(NODES, "cluster_state:ok\r\n", &info).unwrap();
         assert_eq!(state.id, "aa");
         assert!(state.serves && !state.is_replica() && !state.is_blank());
-        assert_eq!(state.slots().to_string(), "0-5460,7".replace(",7", ""));
+        assert_eq!(state.slots().to_string(), "0-5460,5470");
         let myself = state.myself().unwrap();
         assert_eq!(
             (&myself.migrating, &myself.importing),
-            (
-                &vec![(93, "bb".to_owned())],
-                &vec![(77, "cc".to_owned())]
-            )
+            (&vec![(93, "bb".to_owned())], &vec![(77, "cc".to_owned())])
         );
         let other = state.node("bb").unwrap();
         assert!(other.failed && !other.connected && other.primary.as_deref() == Some("cc"));
         assert_eq!(other.host, "larder-1-0.larder-members.kitchen.svc");
         let third = state.node("cc").unwrap();
-        assert_eq!((third.ip.as_str(), third.port, third.failed), ("fd00::5", 6379, false));
+        let told = (third.ip.as_str(), third.port, third.bus, third.failed);
+        assert_eq!(told, ("fd00::5", 6379, 16379, false));
         assert_eq!(state.node("dd"), None, "it is not known yet");
     }
 

@@ -42,7 +42,8 @@ pub struct Surroundings<'a> {
 
 /// The servers that there are or are to be, without what they answer.
 pub fn members(there: &Surroundings<'_>) -> Vec<Member> {
-    let wanted = (0..there.shards).flat_map(|shard| (0..there.per_shard).map(move |ordinal| (shard, ordinal)));
+    let wanted =
+        (0..there.shards).flat_map(|shard| (0..there.per_shard).map(move |ordinal| (shard, ordinal)));
     let places: BTreeSet<(usize, usize)> = wanted.chain(there.pods.keys().copied()).collect();
     places
         .into_iter()

@@ -70,7 +70,10 @@ impl Report {
     /// How many shards have slots.
     pub fn shards(&self) -> i32 {
         let survey = Survey::of(&self.seen);
-        let owners = survey.shards().into_iter().filter(|shard| survey.owner(*shard).is_some());
+        let owners = survey
+            .shards()
+            .into_iter()
+            .filter(|shard| survey.owner(*shard).is_some());
         i32::try_from(owners.count()).unwrap_or(i32::MAX)
     }
 

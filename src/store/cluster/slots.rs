@@ -129,7 +129,10 @@ mod tests {
     fn a_set_says_what_was_put_into_it() {
         let mut slots = Slots::of([0..=2, 5..=5, 16_380..=20_000]);
         assert_eq!(slots.to_string(), "0-2,5,16380-16383");
-        assert_eq!((slots.len(), slots.contains(5), slots.contains(4)), (8, true, false));
+        assert_eq!(
+            (slots.len(), slots.contains(5), slots.contains(4)),
+            (8, true, false)
+        );
         slots.remove(&Slots::of([1..=16_381]));
         assert_eq!(slots.to_string(), "0,16382-16383");
         slots.add(&Slots::of([1..=1]));

@@ -61,11 +61,7 @@ impl<'a> Survey<'a> {
             .into_iter()
             .map(|(id, told)| ghost(seen, &served, id, &told))
             .collect();
-        Self {
-            seen,
-            ghosts,
-            served,
-        }
+        Self { seen, ghosts, served }
     }
 
     /// Servers that answer, each with what it says.
@@ -108,11 +104,7 @@ impl<'a> Survey<'a> {
     /// Whether most of those that have slots answer, so that they can elect.
     pub fn has_majority(&self) -> bool {
         let present = self.answering().filter(|(member, _)| member.is_owner()).count();
-        let absent = self
-            .ghosts
-            .iter()
-            .filter(|ghost| !ghost.slots.is_empty())
-            .count();
+        let absent = self.ghosts.iter().filter(|ghost| !ghost.slots.is_empty()).count();
         present > absent
     }
 
@@ -127,7 +119,10 @@ impl<'a> Survey<'a> {
         let mut troubles = Vec::new();
         let missing = usize::from(super::slots::COUNT) - self.served.len();
         if missing > 0 {
-            troubles.push(format!("{missing} of {} slots have no primary", super::slots::COUNT));
+            troubles.push(format!(
+                "{missing} of {} slots have no primary",
+                super::slots::COUNT
+            ));
         }
         let members = self.seen.members.iter();
         for member in members.filter(|member| !member.leaving && but != Some(member.name.as_str())) {
@@ -136,7 +131,10 @@ impl<'a> Survey<'a> {
                 None => false,
             };
             if !is_well {
-                troubles.push(format!("{} does not have everything of shard {}", member.name, member.shard));
+                troubles.push(format!(
+                    "{} does not have everything of shard {}",
+                    member.name, member.shard
+                ));
             }
         }
         troubles

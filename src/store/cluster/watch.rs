@@ -181,9 +181,8 @@ impl Watcher {
         let seen = self.look(&plan).await;
         let decision = decide(&seen);
         self.carry_out(&plan, &seen, &decision).await;
-        let is_moving = |member: &Member| {
-            member.pod.terminating || (member.pod.running && member.state().is_none())
-        };
+        let is_moving =
+            |member: &Member| member.pod.terminating || (member.pod.running && member.state().is_none());
         let busy = !decision.actions.is_empty() || seen.members.iter().any(is_moving);
         let report = Report { seen, decision };
         let busy = busy || !report.serves_all();
@@ -354,7 +353,10 @@ impl Watcher {
 
 /// Whether what is done is seen only a while later.
 fn takes_time(action: &Action) -> bool {
-    matches!(action, Action::Meet { .. } | Action::TakeOver { .. })
+    matches!(
+        action,
+        Action::Meet { .. } | Action::TakeOver { .. } | Action::Follow { .. }
+    )
 }
 
 fn log(plan: &Plan, action: &Action, took: Duration) {

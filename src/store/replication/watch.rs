@@ -13,9 +13,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::act::{Actor, Doors, Error};
-use super::surroundings::Kubernetes;
 use super::observe::{Access, Connections, members};
 use super::report::Report;
+use super::surroundings::Kubernetes;
 use super::{Action, Decision, Observation, Record, Waits, decide};
 use crate::api::conditions::reasons;
 use crate::api::session_store::FailoverCause;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Parser;
 
-pub use server::{Certificates, Server, valkey_server};
+pub use server::{Certificates, Server, free_ports, valkey_server};
 
 use super::acl::Users;
 use super::dereference::Dereferenced;

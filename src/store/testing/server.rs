@@ -47,6 +47,20 @@ impl Certificates {
     }
 }
 
+/// The first of some ports one after the other that no other test of this process gets.
+pub fn free_ports(count: u16) -> u16 {
+    let first = free_port();
+    let mut last = first;
+    while last < first + count {
+        let next = free_port();
+        if next != last + 1 {
+            return free_ports(count);
+        }
+        last = next;
+    }
+    first
+}
+
 /// A port that no other test of this process gets.
 fn free_port() -> u16 {
     static NEXT: LazyLock<Mutex<u16>> = LazyLock::new(|| Mutex::new(fastrand::u16(PORTS)));
@@ -72,8 +86,12 @@ pub fn valkey_server() -> &'static str {
         let folder = String::from_utf8(output.stdout).unwrap();
         let mut folders = vec![PathBuf::from(folder.trim())];
         while let Some(folder) = folders.pop() {
-            let entries = std::fs::read_dir(&folder)
-                .unwrap_or_else(|error| panic!("{}: {error}; run replicator/tests/install valkey", folder.display()));
+            let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| {
+                panic!(
+                    "{}: {error}; run replicator/tests/install valkey",
+                    folder.display()
+                )
+            });
             for path in entries.map(|entry| entry.unwrap().path()) {
                 if path.file_name().is_some_and(|name| name == "valkey-server") {
                     return path.display().to_string();

@@ -13,14 +13,20 @@ pub fn records(survey: &Survey) -> Vec<Action> {
     let mut primaries = seen.record.primaries.clone();
     let mut actions = Vec::new();
     for shard in survey.shards() {
-        let Some(owner) = survey.owner(shard) else { continue };
+        let Some(owner) = survey.owner(shard) else {
+            continue;
+        };
         primaries.insert(shard, owner.name.clone());
         let pods = seen
             .members
             .iter()
             .filter(|member| member.shard == shard && member.pod.uid.is_some());
         for member in pods {
-            let role = if member.name == owner.name { PRIMARY } else { REPLICA };
+            let role = if member.name == owner.name {
+                PRIMARY
+            } else {
+                REPLICA
+            };
             if member.pod.label.as_deref() != Some(role) {
                 actions.push(Action::Label {
                     member: member.name.clone(),
@@ -176,4 +182,3 @@ pub fn restart(survey: &Survey) -> Option<Step> {
         ),
     )
 }
-

@@ -19,10 +19,13 @@ use crate::store::login::Login;
 use crate::store::material::{Certificates, Material};
 use crate::store::names::Names;
 use crate::store::replication::observe::{Access, Connections};
-use crate::store::testing::{Server as Process, nothing_but, valkey_server, validated};
+use crate::store::testing::{Server as Process, free_ports, nothing_but, validated, valkey_server};
 
 /// How long the servers may take to come to rest, on a busy machine.
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
+
+/// How often a server is started at most.
+const STARTS: u16 = 8;
 
 /// How long what was told to a server is not told again, as in the watch.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -172,6 +175,8 @@ impl Servers {
                 std::fs::write(folder.join("tls.key"), key).unwrap();
                 std::fs::write(folder.join("ca.crt"), &tls.trusted).unwrap();
             }
+            // Where it talks to the others: one of as many as it will be started times.
+            let bus = free_ports(STARTS).to_string();
             let mut words: Vec<String> = words
                 .iter()
                 .map(|word| match word.as_str() {
@@ -184,7 +189,8 @@ impl Servers {
                         .iter()
                         .fold(word.to_owned(), |word, folder| {
                             word.replace(folder, &format!("{folder_text}/"))
-                        }),
+                        })
+                        .replace("16379", &bus),
                 })
                 .collect();
             let bind = words.iter().position(|word| word == "--bind").unwrap();
@@ -244,7 +250,11 @@ impl Servers {
         self.told.retain(|_, since| since.elapsed() < PATIENCE);
         for action in &decision.actions {
             let key = format!("{action:?}");
-            if matches!(action, Action::Meet { .. } | Action::TakeOver { .. }) && self.told.contains_key(&key) {
+            let takes_time = matches!(
+                action,
+                Action::Meet { .. } | Action::TakeOver { .. } | Action::Follow { .. }
+            );
+            if takes_time && self.told.contains_key(&key) {
                 continue;
             }
             seen.record = self.played.record.lock().unwrap().clone();
@@ -407,7 +417,8 @@ impl Shop {
                 port,
                 ..self.endpoints[0].clone()
             });
-            self.connections.insert(port, open(&endpoint, &credentials).await?);
+            self.connections
+                .insert(port, open(&endpoint, &credentials).await?);
         }
         let connection = self.connections.get_mut(&port).unwrap();
         if is_asking {
