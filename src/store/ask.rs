@@ -187,7 +187,8 @@ pub async fn ask_shards(
         .filter(|member| member.state().is_some_and(|state| !state.loading))
         .map(|member| (member.name.clone(), member.address.clone()))
         .collect();
-    let told = servers::tend_all(store, material, &answering, &context.memory, &BTreeSet::new()).await;
+    let closed = report.map(cluster::report::Report::closed).unwrap_or_default();
+    let told = servers::tend_all(store, material, &answering, &context.memory, &closed).await;
     let facts = |name: &String| {
         let answer = told.iter().find(|(told, _)| told == name);
         answer.and_then(|(_, answer)| answer.clone().ok())
@@ -198,33 +199,32 @@ pub async fn ask_shards(
     let all: BTreeSet<String> = wanted
         .chain(members().map(|member| member.name.clone()))
         .collect();
-    let everyone: Vec<_> = all.into_iter().map(|name| (facts(&name), name)).collect();
-    let everyone: Vec<(String, Option<Facts>)> =
-        everyone.into_iter().map(|(facts, name)| (name, facts)).collect();
+    let everyone = all
+        .into_iter()
+        .map(|name| (facts(&name), name))
+        .map(|(facts, name)| (name, facts))
+        .collect();
+    let all_told = |is_so: fn(&Facts) -> bool| told.iter().all(|(_, told)| told.as_ref().is_ok_and(is_so));
     let primaries = members().filter(|member| member.is_owner());
-    let server = match whole(primaries.filter_map(|member| facts(&member.name))) {
-        Some(facts) => Ok(Facts {
-            users_are_current: told
-                .iter()
-                .all(|(_, told)| told.as_ref().is_ok_and(|facts| facts.users_are_current)),
-            certificate_is_current: told
-                .iter()
-                .all(|(_, told)| told.as_ref().is_ok_and(|facts| facts.certificate_is_current)),
+    let server = if let Some(facts) = whole(primaries.filter_map(|member| facts(&member.name))) {
+        Ok(Facts {
+            users_are_current: all_told(|facts| facts.users_are_current),
+            certificate_is_current: all_told(|facts| facts.certificate_is_current),
             ..facts
-        }),
-        None => {
-            let refused = refused_pod(context, found).await?;
-            let trouble = trouble::unready_shards(store, found, refused.as_deref());
-            let waits = report.and_then(|report| report.decision.waits.clone());
-            Err(match (waits, told.into_iter().find_map(|(_, told)| told.err())) {
-                (_, Some(failure)) => status::of_server(store, failure),
-                (Some(waits), None) if trouble.reason == reasons::STORE_STARTING => Unready {
-                    reason: waits.reason,
-                    message: waits.message,
-                },
-                _ => trouble,
-            })
-        }
+        })
+    } else {
+        let refused = refused_pod(context, found).await?;
+        let trouble = trouble::unready_shards(store, found, refused.as_deref());
+        let waits = report.and_then(|report| report.decision.waits.clone());
+        let failure = told.iter().find_map(|(_, told)| told.as_ref().err());
+        Err(match (waits, failure) {
+            (_, Some(failure)) => status::of_server(store, failure.clone()),
+            (Some(waits), None) if trouble.reason == reasons::STORE_STARTING => Unready {
+                reason: waits.reason,
+                message: waits.message,
+            },
+            _ => trouble,
+        })
     };
     Ok(Asked { server, everyone })
 }

@@ -32,18 +32,18 @@ pub fn unready_shards(store: &Validated, found: &Dereferenced, refused: Option<&
     let names = &found.names;
     let places = (0..store.shards.len())
         .flat_map(|shard| (0..store.servers_per_shard()).map(move |ordinal| (shard, ordinal)));
-    let mut troubles: Vec<Unready> = places
-        .map(|(shard, ordinal)| {
-            let name = names.shard_member(shard, ordinal);
-            let claim = Names::volume_of(&name);
-            let pod = found.shard_pods.get(&(shard, ordinal));
-            trouble_of(found, &name, pod.map(AsRef::as_ref), &[claim], refused)
-        })
-        .collect();
-    let worst = troubles
-        .iter()
-        .position(|trouble| trouble.reason != reasons::STORE_STARTING);
-    troubles.swap_remove(worst.unwrap_or_default())
+    let mut first = None;
+    for (shard, ordinal) in places {
+        let name = names.shard_member(shard, ordinal);
+        let claim = Names::volume_of(&name);
+        let pod = found.shard_pods.get(&(shard, ordinal));
+        let trouble = trouble_of(found, &name, pod.map(AsRef::as_ref), &[claim], refused);
+        if trouble.reason != reasons::STORE_STARTING {
+            return trouble;
+        }
+        first.get_or_insert(trouble);
+    }
+    first.unwrap_or_else(|| unready_pod(found, 0, refused))
 }
 
 fn unready_pod(found: &Dereferenced, ordinal: usize, refused: Option<&str>) -> Unready {

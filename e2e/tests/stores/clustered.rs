@@ -8,7 +8,6 @@ use e2e::replicated::{STORE, Scene, WHOLE_LIMIT, busy_users, calm_users};
 use e2e::users::nobody_lost;
 use e2e::wait::eventually;
 use e2e::with_temp_namespace;
-use kube::ResourceExt;
 use kube::api::{DeleteParams, EvictParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use session_operator::api::session_store::{Failover, FailoverCause, MemberRole, StoreCluster};

@@ -1,13 +1,18 @@
 //! The servers of topology Cluster: a StatefulSet for each shard.
 //!
-//! Without a volume a server that starts again has nothing of what it was: the file by which the cluster knows it goes with every
-//! process, so that it comes back as a new one. As the one that it was it would be taken for a primary that is well, and its
-//! replicas would copy that it is empty. It also listens for other servers at another port than the process before: where they
-//! find a stranger in place of a server that they know, they never take that one for failed, and elect nobody in its place.
+//! A server that starts with nothing must not be taken for the one that it was, whose replicas would copy that it is empty:
+//!
+//! * The file by which the cluster knows it goes, so that it comes back as a new one that has no slots.
+//! * It refuses to be followed: a replica that lost its primary connects to the same address again and asks nobody who is there. Once
+//!   it is known to have what it is to have, the operator lets the others follow it.
+//! * It listens for other servers at another port than the process before: where they find a stranger in place of a server that they
+//!   know, they never take that one for failed, and elect nobody in its place.
 
 use serde_json::{Value, json};
 
 use super::{REPLICATION_FILE, metadata, objects, workload};
+use crate::store::acl::REPLICATION as REPLICATION_USER;
+use crate::store::dereference::USERS_FILE;
 use crate::store::names::SHARD_LABEL;
 use crate::store::validate::{Shard, Validated};
 
@@ -17,7 +22,10 @@ const REPLICATION: &str = "/replication";
 /// The file by which servers of a cluster know each other, in the folder of the data. The server writes it.
 const NODES_FILE: &str = "nodes.conf";
 
-/// The file that counts starts in a pod.
+/// The folder of the append-only file. A server that has none has nothing.
+const APPEND_ONLY: &str = "appendonlydir";
+
+/// The file that counts starts with nothing.
 const STARTS_FILE: &str = "starts";
 
 /// The first port at which servers talk to each other: the one that servers choose themselves.
@@ -89,9 +97,7 @@ fn pod(store: &Validated, number: usize) -> Value {
         let file = format!("{REPLICATION}/{REPLICATION_FILE}");
         let mut arguments = vec![file];
         arguments.extend(workload::arguments(store));
-        if store.volume.is_none() {
-            container.insert("command".into(), json!(["sh", "-c", as_a_new_one(), server]));
-        }
+        container.insert("command".into(), json!(["sh", "-c", start(), server]));
         container.insert("args".into(), json!(arguments));
         let field =
             |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
@@ -124,15 +130,14 @@ fn pod(store: &Validated, number: usize) -> Value {
     pod
 }
 
-/// What starts a server as one that nobody knows. Needs a shell, rm and cat.
-fn as_a_new_one() -> String {
-    let (nodes, starts) = (
-        format!("{}/{NODES_FILE}", workload::DATA),
-        format!("{}/{STARTS_FILE}", workload::DATA),
-    );
+/// What starts the server, as one that nobody knows if it has nothing. Needs a shell, rm, cat and sed; its probe grep.
+fn start() -> String {
+    let (data, users) = (workload::DATA, workload::USERS);
     format!(
-        "rm -f {nodes}; touch {starts}; starts=$(( ($(cat {starts}) + 1) % {BUS_PORTS} )); echo $starts >{starts}; \
-         exec \"$0\" \"$@\" --cluster-port $(( {BUS_PORT} + starts ))"
+        "set -e; cd {data}; if [ ! -e {APPEND_ONLY} ]; then rm -f {NODES_FILE}; [ -e {STARTS_FILE} ] || echo 0 >{STARTS_FILE}; \
+         starts=$(( ($(cat {STARTS_FILE}) + 1) % {BUS_PORTS} )); echo $starts >{STARTS_FILE}; \
+         sed -i 's/^user {REPLICATION_USER} on /user {REPLICATION_USER} off /' {users}/{USERS_FILE}; fi; \
+         exec \"$0\" \"$@\" --cluster-port $(( {BUS_PORT} + $(cat {STARTS_FILE}) ))"
     )
 }
 

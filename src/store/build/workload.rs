@@ -17,7 +17,7 @@ use crate::store::validate::Validated;
 pub(super) const DATA: &str = "/data";
 
 /// Folder of the users' file that the server reads and writes.
-const USERS: &str = "/users";
+pub(super) const USERS: &str = "/users";
 
 /// Folder of the users' file as it is in the Secret.
 const USERS_SOURCE: &str = "/users-secret";

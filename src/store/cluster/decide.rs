@@ -107,12 +107,12 @@ impl Step {
         (!actions.is_empty()).then_some(Self::Do(actions))
     }
 
-    fn one(action: Action) -> Option<Self> {
-        Some(Self::Do(vec![action]))
+    fn one(action: Action) -> Self {
+        Self::Do(vec![action])
     }
 
-    fn wait(reason: &'static str, message: String) -> Option<Self> {
-        Some(Self::Wait(Waits { reason, message }))
+    fn wait(reason: &'static str, message: String) -> Self {
+        Self::Wait(Waits { reason, message })
     }
 }
 
@@ -153,7 +153,7 @@ fn take_over(survey: &Survey) -> Option<Step> {
     let owners = survey.ghosts.iter().filter(|ghost| !ghost.slots.is_empty());
     for ghost in owners {
         match successor(survey, ghost) {
-            Ok(Some(action)) => return Step::one(action),
+            Ok(Some(action)) => return Some(Step::one(action)),
             Ok(None) => {}
             Err(wait) => {
                 waits.get_or_insert(wait);
@@ -258,7 +258,7 @@ fn meet(survey: &Survey) -> Option<Step> {
 }
 
 /// Whom the servers of a shard are to follow: the primary that has slots, else one that is to get some.
-fn leader<'a>(survey: &Survey<'a>, shard: usize) -> Option<&'a Member> {
+pub fn leader<'a>(survey: &Survey<'a>, shard: usize) -> Option<&'a Member> {
     let fit = survey.answering().filter(|(member, state)| {
         member.shard == shard && !state.is_replica() && !member.pod.terminating && !member.leaving
     });
@@ -336,6 +336,7 @@ fn looks_elsewhere(state: &State, leader: &Member) -> bool {
     let known = leader.id().and_then(|id| state.node(id));
     !link.up
         && !link.syncing
+        && !link.host.is_empty()
         && !is_there(&link.host, link.port)
         && known.is_some_and(|node| is_there(&node.ip, node.port))
 }
@@ -368,11 +369,12 @@ fn assign(survey: &Survey) -> Option<Step> {
     }
     let seen = survey.seen;
     let wait = |message: String| {
-        if seen.record.formed {
-            Step::wait(reasons::MEMBERS_UNSEEN, message)
+        let reason = if seen.record.formed {
+            reasons::MEMBERS_UNSEEN
         } else {
-            Step::wait(reasons::STORE_STARTING, message)
-        }
+            reasons::STORE_STARTING
+        };
+        Some(Step::wait(reason, message))
     };
     let unseen: Vec<&str> = seen
         .members

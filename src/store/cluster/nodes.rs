@@ -36,6 +36,7 @@ pub struct State {
 
 /// A server as another one knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Node {
     /// Its name.
     pub id: String,

@@ -1,5 +1,8 @@
 //! What is told of the servers: status and metrics.
 
+use std::collections::BTreeSet;
+
+use super::decide::leader;
 use super::slots::COUNT;
 use super::survey::Survey;
 use super::{Decision, Member, Observation};
@@ -41,6 +44,26 @@ impl Report {
     /// Whether every slot has a primary that serves it.
     pub fn serves_all(&self) -> bool {
         self.served() == usize::from(COUNT)
+    }
+
+    /// Servers that nobody is to follow yet: each has nothing, and may be taken for one that had a part of the sessions. They are not
+    /// told of users, that of replicas among them.
+    pub fn closed(&self) -> BTreeSet<String> {
+        let survey = Survey::of(&self.seen);
+        let lacks_owner = survey.ghosts.iter().any(|ghost| !ghost.slots.is_empty());
+        let is_open = |member: &Member| {
+            let all_answer = || {
+                let mut others = self.seen.members.iter();
+                others.all(|other| other.shard != member.shard || other.state().is_some())
+            };
+            let leads = || leader(&survey, member.shard).is_some_and(|leader| leader.name == member.name);
+            member.is_owner()
+                || member.state().is_some_and(super::State::is_replica)
+                || (!lacks_owner && all_answer() && leads())
+        };
+        let members = self.seen.members.iter();
+        let closed = members.filter(|member| !is_open(member));
+        closed.map(|member| member.name.clone()).collect()
     }
 
     /// The servers, for status.
@@ -131,6 +154,7 @@ impl Report {
         facts(self) != facts(next)
             || self.decision.waits != next.decision.waits
             || self.cluster() != next.cluster()
+            || self.closed() != next.closed()
     }
 }
 

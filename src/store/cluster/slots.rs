@@ -76,6 +76,7 @@ impl Slots {
     }
 
     /// The first ones, as many as are asked for.
+    #[must_use]
     pub fn first(&self, count: usize) -> Self {
         Self::of(self.iter().take(count).map(|slot| slot..=slot))
     }

@@ -68,12 +68,10 @@ pub fn hand_over(survey: &Survey) -> Option<Step> {
         } else {
             continue;
         };
-        match successor(survey, owner) {
-            Some(action) => return Step::one(action),
-            None => {
-                waits.get_or_insert(no_replica(owner, why));
-            }
+        if let Some(action) = successor(survey, owner) {
+            return Some(Step::one(action));
         }
+        waits.get_or_insert(no_replica(owner, why));
     }
     if waits.is_some() {
         return waits;
@@ -91,17 +89,15 @@ pub fn hand_over(survey: &Survey) -> Option<Step> {
     }
     let troubles = survey.troubles(None);
     if !troubles.is_empty() || survey.seen.members.iter().any(|member| member.pod.terminating) {
-        return Step::wait(
-            reasons::RESTART_WAITS,
-            format!(
-                "primary {} has an older template and is replaced once all servers do their part{}",
-                outdated.name,
-                listed(&troubles)
-            ),
+        let message = format!(
+            "primary {} has an older template and is replaced once all servers do their part{}",
+            outdated.name,
+            listed(&troubles)
         );
+        return Some(Step::wait(reasons::RESTART_WAITS, message));
     }
     successor(survey, outdated)
-        .and_then(Step::one)
+        .map(Step::one)
         .or_else(|| Some(no_replica(outdated, "its pod has an older template")))
 }
 
@@ -148,9 +144,9 @@ fn listed(troubles: &[String]) -> String {
 /// The outdated pod that may be replaced now.
 pub fn restart(survey: &Survey) -> Option<Step> {
     let restart = |member: &Member| {
-        Step::one(Action::Restart {
+        Some(Step::one(Action::Restart {
             member: member.name.clone(),
-        })
+        }))
     };
     let outdated: Vec<&Member> = survey
         .seen
@@ -173,12 +169,10 @@ pub fn restart(survey: &Survey) -> Option<Step> {
     if others.is_empty() && !is_ending {
         return restart(first);
     }
-    Step::wait(
-        reasons::RESTART_WAITS,
-        format!(
-            "pods with an older template are replaced one at a time, and the next one, {}, waits until all others do their part{}",
-            first.name,
-            listed(&others)
-        ),
-    )
+    let message = format!(
+        "pods with an older template are replaced one at a time, and the next one, {}, waits until all others do their part{}",
+        first.name,
+        listed(&others)
+    );
+    Some(Step::wait(reasons::RESTART_WAITS, message))
 }

@@ -17,12 +17,14 @@ use crate::store::cluster::report::Report;
 use crate::store::cluster::*;
 use crate::store::login::Login;
 use crate::store::material::{Certificates, Material};
+use crate::store::memory::Memory;
 use crate::store::names::Names;
 use crate::store::replication::observe::{Access, Connections};
+use crate::store::server::tend;
 use crate::store::testing::{Server as Process, free_ports, nothing_but, validated, valkey_server};
 
 /// How long the servers may take to come to rest, on a busy machine.
-pub(super) const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_mins(1);
 
 /// How often a server is started at most.
 const STARTS: u16 = 8;
@@ -75,6 +77,7 @@ pub(super) struct Servers {
     per_shard: usize,
     persistent: bool,
     arguments: Vec<String>,
+    memory: Memory,
     told: HashMap<String, Instant>,
     causes: HashMap<String, FailoverCause>,
     /// One at a time: a dozen servers that each say something every 100 ms are enough for a small machine.
@@ -134,6 +137,7 @@ impl Servers {
             per_shard: store.servers_per_shard(),
             persistent: store.volume.is_some(),
             arguments: [words("command"), words("args")].concat(),
+            memory: Memory::default(),
             told: HashMap::new(),
             causes: HashMap::new(),
             material,
@@ -185,12 +189,16 @@ impl Servers {
                     "valkey-server" | "redis-server" => server(word).to_owned(),
                     "$(POD_IP)" => "127.0.0.1".to_owned(),
                     word if word.starts_with("$(POD_NAME)") => announced.clone(),
-                    word => ["/tls/", "/users/", "/data/", "/replication/"]
+                    // The script that starts it.
+                    word if word.contains("cd /data; if") => word
+                        .replace("/data", &folder_text)
+                        .replace("/users/", &format!("{folder_text}/"))
+                        .replace("16379", &bus),
+                    word => ["/tls/", "/users/", "/replication/"]
                         .iter()
                         .fold(word.to_owned(), |word, folder| {
                             word.replace(folder, &format!("{folder_text}/"))
-                        })
-                        .replace("16379", &bus),
+                        }),
                 })
                 .collect();
             let bind = words.iter().position(|word| word == "--bind").unwrap();
@@ -282,7 +290,29 @@ impl Servers {
             self.played.labels.lock().unwrap().remove(&name);
             self.outdated.remove(&place);
         }
-        Report { seen, decision }
+        let report = Report { seen, decision };
+        self.tend(&report).await;
+        report
+    }
+
+    /// Tells servers of their users, as a reconcile does.
+    async fn tend(&self, report: &Report) {
+        let closed = report.closed();
+        for member in report.seen.members.iter().filter(|member| member.id().is_some()) {
+            let endpoint = self.endpoint(self.names.place(&member.name).unwrap());
+            let is_closed = closed.contains(&member.name);
+            let told = tend(
+                &self.names,
+                &member.name,
+                &self.material,
+                &endpoint,
+                &self.memory,
+                is_closed,
+            );
+            if let Err(failure) = told.await {
+                eprintln!("{}: {failure}", member.name);
+            }
+        }
     }
 
     /// Goes on until every slot is served, all replicas have everything, and nothing is left to be done.
@@ -345,6 +375,7 @@ impl Servers {
         Shop {
             endpoints: self.processes.keys().map(|place| self.endpoint(*place)).collect(),
             connections: HashMap::new(),
+            first: 0,
         }
     }
 
@@ -373,14 +404,15 @@ fn server(program: &str) -> &str {
 pub(super) struct Shop {
     endpoints: Vec<Endpoint>,
     connections: HashMap<u16, Connection>,
+    /// Whom it asks first: the one that last knew an answer.
+    first: usize,
 }
 
 impl Shop {
     /// Sends a command, and again for as long as the servers change, at most ten seconds.
     pub(super) async fn command(&mut self, words: &[&str]) -> Result<redis::Value, Failure> {
         let begun = Instant::now();
-        let mut port = self.endpoints[0].port;
-        let mut next = 0;
+        let mut port = self.endpoints[self.first].port;
         let mut is_asking = false;
         loop {
             let answer = self.at(port, words, is_asking).await;
@@ -397,8 +429,8 @@ impl Shop {
                 }
                 Err(_) => {
                     self.connections.remove(&port);
-                    next = (next + 1) % self.endpoints.len();
-                    port = self.endpoints[next].port;
+                    self.first = (self.first + 1) % self.endpoints.len();
+                    port = self.endpoints[self.first].port;
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
