@@ -36,7 +36,7 @@ test: ## All tests that CI runs.
 	@$(TIMED) frameworks $(MAKE) --no-print-directory test-frameworks
 	@$(TIMED) e2e $(MAKE) --no-print-directory test-e2e
 test-unit: ## Pure functions, snapshots, CEL rules, simulations, transcripts, the replicator beside redis-server.
-	replicator/tests/install redis memcached
+	replicator/tests/install redis memcached valkey
 	cargo test --workspace --lib --bins --test transcripts --test differential --test mutations -- --skip sim::tests::
 	cargo test --package session-replicator --profile sim --lib -- --show-output sim::tests::
 test-api: ## The operator against a real etcd and kube-apiserver. ONLY=name picks tests.

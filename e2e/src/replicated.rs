@@ -1,4 +1,4 @@
-//! A store with topology Replicated and the shop that keeps its sessions there, for tests in which servers fail.
+//! A store with topology Replicated or Cluster and the shop that keeps its sessions there, for tests in which servers fail.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::{Value, json};
-use session_operator::api::SessionStore;
-use session_operator::api::session_store::{FailoverCause, MemberRole, StoreReplication};
+use session_operator::api::session_store::{FailoverCause, MemberRole, StoreReplication, Topology};
+use session_operator::api::{SessionStore, SessionStoreStatus};
 use session_operator::drill::{Class, Options, Report};
 
 use crate::Cluster;
@@ -22,6 +22,9 @@ use crate::wait::eventually;
 
 /// Name of the store.
 pub const STORE: &str = "sessions";
+
+/// Slots of a cluster.
+const ALL_SLOTS: i32 = 16384;
 
 /// Label of its pods.
 const SERVERS: &str = "session-operator.dev/store=sessions";
@@ -103,7 +106,7 @@ impl<'a> Scene<'a> {
             shop,
             entry,
         };
-        scene.whole().await?;
+        scene.well().await?;
         let policies = Policies::new(&cluster.client, namespace);
         policies
             .shared(in_store(SHOP, &json!({"storeRef": {"name": STORE}})))
@@ -129,6 +132,14 @@ impl<'a> Scene<'a> {
     /// # Errors
     /// When that does not come about in time.
     pub async fn whole(&self) -> Result<StoreReplication> {
+        self.well().await?.replication.context("a primary")
+    }
+
+    /// Waits until every server does its part: each shard has a primary, and all others have everything.
+    ///
+    /// # Errors
+    /// When that does not come about in time.
+    pub async fn well(&self) -> Result<SessionStoreStatus> {
         let what = format!("every server of {}/{STORE} does its part", self.namespace);
         eventually(&what, WHOLE_LIMIT, || async {
             let store = self.stores().get(STORE).await?;
@@ -139,15 +150,14 @@ impl<'a> Scene<'a> {
                 .filter(|member| member.role == MemberRole::Primary)
                 .count();
             let ready = status.conditions.first().map(|ready| ready.reason.as_str());
-            let is_whole = primaries == 1
+            let slots = status.cluster.as_ref().map(|cluster| cluster.slots);
+            let is_whole = primaries == store.spec.shards()
+                && (store.spec.topology != Topology::Cluster || slots == Some(ALL_SLOTS))
                 && status.members.len() == store.spec.servers()
                 && status.members.iter().all(|member| member.ready)
                 && status.observed_generation == store.metadata.generation
                 && ready == Some("Ready");
-            Ok(match (is_whole, status.replication.clone()) {
-                (true, Some(replication)) => Ok(replication),
-                _ => Err(status),
-            })
+            Ok(if is_whole { Ok(status) } else { Err(status) })
         })
         .await
     }
@@ -297,7 +307,7 @@ impl<'a> Scene<'a> {
             })
         })
         .await?;
-        self.whole().await.map(|_| ())
+        self.well().await.map(|_| ())
     }
 
     /// Deletes the pods of all servers at once, with hardly any time to end. With none at all, a pod's successor might start

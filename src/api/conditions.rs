@@ -109,6 +109,12 @@ pub mod reasons {
     pub const FAILED_OVER: &str = "FailedOver";
     /// Event of a SessionStore with topology Replicated: its first server was made primary.
     pub const PRIMARY_MADE: &str = "PrimaryMade";
+    /// Part of the sessions of a cluster is out of reach: slots have no primary that serves them.
+    pub const SLOTS_UNSERVED: &str = "SlotsUnserved";
+    /// Sessions were lost with all servers that had them.
+    pub const SESSIONS_LOST: &str = "SessionsLost";
+    /// Every slot of a new cluster has a primary.
+    pub const CLUSTER_FORMED: &str = "ClusterFormed";
 
     /// SessionsReplicated: every sidecar answers, reaches all others and keeps up.
     pub const IN_SYNC: &str = "InSync";

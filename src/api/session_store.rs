@@ -15,6 +15,10 @@ use serde::{Deserialize, Serialize};
     plural = "sessionstores",
     namespaced,
     status = "SessionStoreStatus",
+    scale(
+        spec_replicas_path = ".spec.shards",
+        status_replicas_path = ".status.shards"
+    ),
     shortname = "sessstore",
     category = "sessions",
     label("app.kubernetes.io/part-of", "session-operator"),
@@ -34,18 +38,28 @@ use serde::{Deserialize, Serialize};
         json_path = ".status.replication.primary",
         priority = 1
     ),
+    printcolumn(name = "Shards", type_ = "integer", json_path = ".status.shards", priority = 1),
     printcolumn(name = "Used", type_ = "string", json_path = ".status.memory.used", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("size(self.metadata.name) <= 50 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message(
         "metadata.name becomes part of labels: use at most 50 characters, a-z, 0-9 and '-', starting with a letter and not ending with '-'"
+    ),
+    validation = Rule::new("self.spec.topology != 'Cluster' || size(self.metadata.name) <= 49").message(
+        "metadata.name: under topology Cluster the names of shards are made of it: use at most 49 characters"
     )
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.replicas) || self.topology == 'Replicated'").message(
     "spec.replicas counts the copies of topology Replicated: remove it, or set spec.topology to Replicated"
 ))]
-#[x_kube(validation = Rule::new("self.topology != 'Replicated' || has(self.persistence) == has(oldSelf.persistence)").message(
-    "under topology Replicated spec.persistence can be neither added nor removed: make another SessionStore and let the policies name that one"
+#[x_kube(validation = Rule::new("!has(self.shards) || self.topology == 'Cluster'").message(
+    "spec.shards counts the shards of topology Cluster: remove it, or set spec.topology to Cluster; a store of another topology cannot be scaled"
+))]
+#[x_kube(validation = Rule::new("!has(self.replicasPerShard) || self.topology == 'Cluster'").message(
+    "spec.replicasPerShard counts the copies of topology Cluster: remove it, or set spec.topology to Cluster"
+))]
+#[x_kube(validation = Rule::new("self.topology == 'Standalone' || has(self.persistence) == has(oldSelf.persistence)").message(
+    "under topologies Replicated and Cluster spec.persistence can be neither added nor removed: make another SessionStore and let the policies name that one"
 ))]
 #[x_kube(validation = Rule::new("self.engine != 'Memcached' || self.topology == 'Standalone'").message(
     "spec.topology: a server of engine Memcached keeps no copy of another one: set spec.topology to Standalone, or spec.engine to Valkey"
@@ -65,7 +79,9 @@ pub struct SessionStoreSpec {
     pub engine: Engine,
 
     /// How many servers there are and what becomes of one that fails. Standalone: one server. Replicated: one primary, which
-    /// serves, and replicas, one of which the operator makes primary when the primary fails or is to be restarted.
+    /// serves, and replicas, one of which the operator makes primary when the primary fails or is to be restarted. Cluster: shards,
+    /// each with a part of the sessions, a primary and replicas; servers elect a new primary by themselves, also while no operator
+    /// runs, and clients have to speak the protocol of clusters.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf").message(
         "spec.topology is immutable: make another SessionStore and let the policies name that one"
@@ -76,6 +92,18 @@ pub struct SessionStoreSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 8))]
     pub replicas: Option<i32>,
+
+    /// Parts of the sessions, each with a primary of its own (topology Cluster). Absent: 3. Primaries elect, so fewer than 3 could
+    /// not spare one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 3, max = 64))]
+    pub shards: Option<i32>,
+
+    /// Servers that hold a copy beside the primary of each shard (topology Cluster). Absent: 1. With 0 a shard's sessions are out of
+    /// reach while its only server is away, and lost with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 4))]
+    pub replicas_per_shard: Option<i32>,
 
     /// Memory limit of one server, at least 64Mi; about three quarters of it hold sessions, and at most all but 48Mi under engine
     /// Memcached.
@@ -98,16 +126,38 @@ pub struct SessionStoreSpec {
 /// Copies beside the primary, where the spec gives no number: one may be lost while another one is restarted.
 const DEFAULT_REPLICAS: i32 = 2;
 
+/// Shards of a cluster, where the spec gives no number: the least that can spare a primary.
+const DEFAULT_SHARDS: i32 = 3;
+
+/// Copies beside the primary of each shard, where the spec gives no number.
+const DEFAULT_REPLICAS_PER_SHARD: i32 = 1;
+
 impl SessionStoreSpec {
     /// Number of servers.
     pub fn servers(&self) -> usize {
         match self.topology {
             Topology::Standalone => 1,
-            Topology::Replicated => {
-                1 + usize::try_from(self.replicas.unwrap_or(DEFAULT_REPLICAS)).unwrap_or_default()
-            }
+            Topology::Replicated => 1 + count(self.replicas, DEFAULT_REPLICAS),
+            Topology::Cluster => self.shards() * self.servers_per_shard(),
         }
     }
+
+    /// Number of shards; 1 for a store that has none.
+    pub fn shards(&self) -> usize {
+        match self.topology {
+            Topology::Standalone | Topology::Replicated => 1,
+            Topology::Cluster => count(self.shards, DEFAULT_SHARDS),
+        }
+    }
+
+    /// Number of servers in each shard.
+    pub fn servers_per_shard(&self) -> usize {
+        1 + count(self.replicas_per_shard, DEFAULT_REPLICAS_PER_SHARD)
+    }
+}
+
+fn count(wish: Option<i32>, default: i32) -> usize {
+    usize::try_from(wish.unwrap_or(default)).unwrap_or_default()
 }
 
 fn default_memory() -> Quantity {
@@ -134,6 +184,8 @@ pub enum Topology {
     Standalone,
     /// One primary and replicas.
     Replicated,
+    /// Shards, each with a primary and replicas.
+    Cluster,
 }
 
 /// Sessions on a volume (append-only file, written each second).
@@ -209,7 +261,7 @@ pub struct SessionStoreStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evicted_keys: Option<i64>,
 
-    /// The servers (topology Replicated).
+    /// The servers (topologies Replicated and Cluster).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub members: Vec<StoreMember>,
@@ -217,6 +269,14 @@ pub struct SessionStoreStatus {
     /// Which server is the primary, and since when (topology Replicated).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<StoreReplication>,
+
+    /// Shards that have a part of the sessions (topology Cluster).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<i32>,
+
+    /// How the shards are (topology Cluster).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<StoreCluster>,
 
     /// What became of the last wish for other passwords or certificates. Absent: there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -286,6 +346,12 @@ pub struct StoreMember {
     /// The node that it runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Number of its shard (topology Cluster).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<i32>,
+    /// Slots that it serves, of 16384 (topology Cluster, primaries).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<i32>,
 }
 
 /// What a server is.
@@ -311,6 +377,30 @@ pub struct StoreReplication {
     /// The last change of the primary. Absent: there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<Failover>,
+}
+
+/// How the shards of a cluster are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreCluster {
+    /// Slots that a primary serves, of 16384. Each session is in one of them.
+    pub slots: i32,
+    /// The last change of the primary of a shard. Absent: there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failover: Option<Failover>,
+    /// The last time that sessions were lost with all servers that had them. Absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_loss: Option<ClusterLoss>,
+}
+
+/// Sessions that were lost with all servers that had them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterLoss {
+    /// When it was noticed (RFC 3339).
+    pub time: String,
+    /// The part of the sessions, in slots of 16384.
+    pub slots: i32,
 }
 
 /// A change of the primary.

@@ -19,6 +19,10 @@ impl Preset for Generic {
         true
     }
 
+    fn speaks_cluster(&self) -> bool {
+        true
+    }
+
     fn preflight(&self, _: Engine, _: Option<&str>) -> Option<Preflight> {
         None
     }

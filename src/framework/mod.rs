@@ -135,8 +135,20 @@ pub fn preset(framework: Framework) -> &'static dyn Preset {
     }
 }
 
-/// Why a preset is of no use with a store of this engine, whatever the image has.
-pub fn unsuitable(preset: &dyn Preset, engine: Engine) -> Option<Refusal> {
+/// Why a preset is of no use with a store of this engine, or one of ours that has shards, whatever the image has.
+pub fn unsuitable(preset: &dyn Preset, engine: Engine, has_shards: bool) -> Option<Refusal> {
+    if has_shards && !preset.speaks_cluster() {
+        return Some(Refusal {
+            reason: reasons::HANDLER_MISSING,
+            message: format!(
+                "spec.client.framework {:?}: its session handler is not known to speak to a store with shards (topology Cluster); \
+                 name a SessionStore with topology Replicated, or, for an application that is to keep its sessions there by its \
+                 own configuration, set spec.client.framework to Generic and give it the keys nodes, username and password by \
+                 spec.client.env",
+                preset.framework()
+            ),
+        });
+    }
     (engine == Engine::Memcached && !preset.speaks_memcached()).then(|| Refusal {
         reason: reasons::HANDLER_MISSING,
         message: format!(
@@ -155,6 +167,11 @@ pub trait Preset: Sync {
 
     /// Whether the framework's session handler speaks to Memcached, too.
     fn speaks_memcached(&self) -> bool {
+        false
+    }
+
+    /// Whether the framework's session handler, as it comes, speaks to a store with shards.
+    fn speaks_cluster(&self) -> bool {
         false
     }
 

@@ -38,6 +38,10 @@ impl Preset for Php {
         true
     }
 
+    fn speaks_cluster(&self) -> bool {
+        true
+    }
+
     fn preflight(&self, engine: Engine, _: Option<&str>) -> Option<Preflight> {
         Some(preflight::php(extension(engine)))
     }

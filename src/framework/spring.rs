@@ -11,6 +11,9 @@ use crate::api::session_store::Engine;
 /// How long a connection, or an answer, may take.
 const TIMEOUT: &str = "5s";
 
+/// How often it asks a cluster who has which keys, beside when a server says that it has them no more.
+const REFRESH_PERIOD: &str = "10s";
+
 /// Name of the SSL bundle with the store's authority, in the only spelling that a variable can give it.
 const BUNDLE: &str = "sessionoperator";
 
@@ -21,6 +24,10 @@ pub struct Spring;
 impl Preset for Spring {
     fn framework(&self) -> Framework {
         Framework::Spring
+    }
+
+    fn speaks_cluster(&self) -> bool {
+        true
     }
 
     fn preflight(&self, _: Engine, _: Option<&str>) -> Option<Preflight> {
@@ -42,6 +49,10 @@ impl Preset for Spring {
         if endpoint.cluster {
             let node = format!("{}:{}", url_host(&endpoint.host), endpoint.port);
             env.push(literal("SPRING_DATA_REDIS_CLUSTER_NODES", node));
+            // As it comes, its client asks only once who has which keys, and goes on to a server that is gone.
+            let refresh = "SPRING_DATA_REDIS_LETTUCE_CLUSTER_REFRESH";
+            env.push(literal(&format!("{refresh}_ADAPTIVE"), "true"));
+            env.push(literal(&format!("{refresh}_PERIOD"), REFRESH_PERIOD));
         } else {
             env.push(bound("SPRING_DATA_REDIS_HOST", subject, "host"));
             env.push(bound("SPRING_DATA_REDIS_PORT", subject, "port"));

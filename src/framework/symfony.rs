@@ -20,6 +20,10 @@ impl Preset for Symfony {
         true
     }
 
+    fn speaks_cluster(&self) -> bool {
+        true
+    }
+
     fn preflight(&self, engine: Engine, settings_module: Option<&str>) -> Option<Preflight> {
         Php.preflight(engine, settings_module)
     }

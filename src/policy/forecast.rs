@@ -11,12 +11,13 @@ use super::dereference::{Dereferenced, dereference};
 use super::restore::edit_operations;
 use super::sessions::carry_out::{read_old_nodes, read_surroundings};
 use super::sessions::cautions::{Cautions, too_old};
-use super::sessions::source::{Place, Promise, Replicas, key_prefix, of_pods, place};
+use super::sessions::source::{Place, Promise, Replicas, Shards, key_prefix, of_pods, place};
 use super::sessions::{Sessions, Trouble, hand_over, in_pods, moving, names, pods};
 use super::status;
 use super::validate::{Kept, Validated, validate};
 use crate::affinity::model::{ObjectKey, PlanOutcome, Write};
 use crate::api::session_policy::Injection;
+use crate::api::session_store::Topology;
 use crate::api::{SessionPolicy, SessionStoreSpec, Survival};
 use crate::framework;
 use crate::runtime::client::explain;
@@ -110,11 +111,11 @@ pub async fn forecast(
 /// Why the framework is of no use with the store.
 fn unsuitable(validated: &Validated, sessions: Option<&Sessions>) -> Option<String> {
     let wish = validated.sessions.as_ref()?;
-    let Some(Promise::Store { engine, .. }) = &sessions?.promise else {
+    let Some(Promise::Store { engine, shards, .. }) = &sessions?.promise else {
         return None;
     };
     let preset = framework::preset(wish.client.framework);
-    framework::unsuitable(preset, *engine).map(|refusal| refusal.message)
+    framework::unsuitable(preset, *engine, shards.is_some()).map(|refusal| refusal.message)
 }
 
 /// What is in the way of sessions in the pods, and what to know of them. What the user may not read is noted.
@@ -184,14 +185,26 @@ fn expected(validated: &Validated, found: &Dereferenced, cautions: Cautions) -> 
                 .or_else(|| shared.store.clone())
                 .unwrap_or_default();
             // Of a store that is yet to be made nothing is known but what it is to be.
-            let hoped = (spec.servers() > 1).then(|| Replicas {
+            let hoped = (spec.topology == Topology::Replicated).then(|| Replicas {
                 synced: spec.servers() - 1,
                 elsewhere: spec.servers() - 1,
+            });
+            let covered = if spec.servers_per_shard() > 1 {
+                spec.shards()
+            } else {
+                0
+            };
+            let hoped_shards = (spec.topology == Topology::Cluster).then(|| Shards {
+                count: spec.shards(),
+                covered,
+                elsewhere: covered,
+                voters_together: false,
             });
             Promise::Store {
                 engine: spec.engine,
                 persistent: spec.persistence.is_some(),
                 replicas: standing.map_or(hoped, |store| Replicas::of(store)),
+                shards: standing.map_or(hoped_shards, |store| Shards::of(store)),
                 name,
             }
         }

@@ -13,6 +13,7 @@ use store::Reach;
 pub use store::StoreFacts;
 
 mod replicated;
+mod sharded;
 mod store;
 
 /// Why sessions are kept or lost. Part of the API.
@@ -69,6 +70,8 @@ pub mod reasons {
     pub const STORE_FAILS_OVER: &str = "StoreFailsOver";
     /// No replica of the store takes over without the operator.
     pub const FAILOVER_WAITS: &str = "FailoverWaits";
+    /// A shard of the store has no replica with everything.
+    pub const SHARD_ALONE: &str = "ShardAlone";
     /// Pods that are to use the store cannot start without the operator's webhook.
     pub const WEBHOOK_NEEDED: &str = "WebhookNeeded";
     /// No session store is in use.

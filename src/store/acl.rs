@@ -34,8 +34,19 @@ const ADMIN_COMMANDS: &str = "-@all +ping +hello +info +acl +config +client +set
 /// What the operator may do besides where servers follow each other.
 const ADMIN_REPLICATION_COMMANDS: &str = "+replicaof";
 
+/// What the operator may do besides where servers form a cluster. Keys of applications it may move from one server to the other,
+/// and nothing else; nothing that empties a server.
+const ADMIN_CLUSTER_COMMANDS: &str = "+cluster -cluster|reset -cluster|flushslots (~* +migrate)";
+
 /// What a replica may do at its primary, and `redis-cli --rdb`, which asks with the older SYNC.
 const REPLICATION_COMMANDS: &str = "-@all +psync +sync +replconf +ping";
+
+/// What servers of a cluster may do besides at each other: take keys over.
+const REPLICATION_CLUSTER_COMMANDS: &str = "+cluster|info (~* +select +restore-asking)";
+
+/// What clients of a cluster ask besides: who has which keys.
+const APPLICATION_CLUSTER_COMMANDS: &str =
+    " +cluster|slots +cluster|shards +cluster|nodes +cluster|info +cluster|myid +cluster|keyslot";
 
 /// Users by name, each with the hashes of its passwords (SHA-256, hexadecimal).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +55,8 @@ pub struct Users {
     pub admin: BTreeSet<String>,
     /// Hashes of the passwords by which servers follow each other, where there are several.
     pub replication: Option<BTreeSet<String>>,
+    /// Whether servers form a cluster.
+    pub cluster: bool,
     /// Hashes by key prefix.
     pub prefixes: BTreeMap<String, BTreeSet<String>>,
 }
@@ -64,22 +77,30 @@ impl Users {
             ),
             (
                 PROBE.to_owned(),
-                words("on nopass resetkeys resetchannels -@all +ping"),
+                words(&format!(
+                    "on nopass resetkeys resetchannels -@all +ping {}",
+                    if self.cluster { "+cluster|info" } else { "" }
+                )),
             ),
             (
                 ADMIN.to_owned(),
                 words(&format!(
                     "on{} resetkeys ~{PROBE_PREFIX}:* resetchannels {ADMIN_COMMANDS} {}",
                     passwords(&self.admin),
-                    self.replication
-                        .as_ref()
-                        .map_or("", |_| ADMIN_REPLICATION_COMMANDS)
+                    match (self.cluster, &self.replication) {
+                        (true, _) => ADMIN_CLUSTER_COMMANDS,
+                        (false, Some(_)) => ADMIN_REPLICATION_COMMANDS,
+                        (false, None) => "",
+                    }
                 )),
             ),
         ]);
         if let Some(hashes) = &self.replication {
             let passwords = passwords(hashes);
-            let rules = format!("on{passwords} resetkeys resetchannels {REPLICATION_COMMANDS}");
+            let mut rules = format!("on{passwords} resetkeys resetchannels {REPLICATION_COMMANDS}");
+            if self.cluster {
+                _ = write!(rules, " {REPLICATION_CLUSTER_COMMANDS}");
+            }
             users.insert(REPLICATION.to_owned(), words(&rules));
         }
         for (prefix, hashes) in &self.prefixes {
@@ -91,6 +112,9 @@ impl Users {
                 " resetkeys ~{prefix}:* resetchannels &{prefix}:* &{prefix}:event:0:created:* \
                  &__keyevent@0__:del &__keyevent@0__:expired {APPLICATION_COMMANDS}"
             );
+            if self.cluster {
+                rules.push_str(APPLICATION_CLUSTER_COMMANDS);
+            }
             // Who has the store to himself may list its keys: that is how his sessions move into pods.
             if self.prefixes.len() == 1 {
                 rules.push_str(" +scan");
@@ -115,6 +139,7 @@ impl Users {
         for line in file.lines() {
             let mut words = line.split_whitespace().skip(1);
             let Some(name) = words.next() else { continue };
+            users.cluster |= name == ADMIN && words.clone().any(|word| word == "+cluster");
             let hashes: BTreeSet<String> = words
                 .filter_map(|word| word.strip_prefix('#'))
                 .map(str::to_owned)
@@ -162,6 +187,7 @@ mod tests {
         Users {
             admin: hashes("admin-secret"),
             replication: Some(hashes("replication-secret")),
+            cluster: false,
             prefixes: [("shop", hashes("shop-secret")), ("blog", hashes("blog-secret"))]
                 .map(|(prefix, hashes)| (prefix.to_owned(), hashes))
                 .into(),
@@ -400,6 +426,7 @@ mod tests {
             let users = Users {
                 admin: BTreeSet::from(["x".to_owned()]),
                 replication: None,
+                cluster: false,
                 prefixes: prefixes
                     .iter()
                     .map(|prefix| ((*prefix).to_owned(), BTreeSet::from(["h".to_owned()])))

@@ -55,7 +55,7 @@ pub async fn apply(client: &Client, found: &Dereferenced, desired: Desired) -> R
         service,
         members_service,
         budget,
-        stateful_set,
+        stateful_sets,
         obsolete,
     } = desired;
     let mut applied = Applied::default();
@@ -90,15 +90,11 @@ pub async fn apply(client: &Client, found: &Dereferenced, desired: Desired) -> R
         ensure(client, found, service, live, &mut applied).await?;
     }
     ensure(client, found, budget, found.budget.as_deref(), &mut applied).await?;
-    // Last: its pod needs all the others.
-    ensure(
-        client,
-        found,
-        stateful_set,
-        found.stateful_set.as_deref(),
-        &mut applied,
-    )
-    .await?;
+    // Last: their pods need all the others.
+    for set in stateful_sets {
+        let live = found.stateful_sets.get(name_of(&set)).map(AsRef::as_ref);
+        ensure(client, found, set, live, &mut applied).await?;
+    }
     Ok(applied)
 }
 

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event as CoreEvent, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
+use super::cluster;
 use super::dereference::Dereferenced;
 use super::material::Material;
 use super::memcached;
@@ -117,7 +119,8 @@ pub async fn ask_all(
     let told = match report {
         Some(report) => {
             let closed = context.watches.closed(&context_key(store));
-            servers::tend_all(store, material, report, &context.memory, &closed).await
+            let answering = servers::answering(report);
+            servers::tend_all(store, material, &answering, &context.memory, &closed).await
         }
         None => Vec::new(),
     };
@@ -171,6 +174,78 @@ pub async fn ask_all(
     Ok(Asked { server, everyone })
 }
 
+/// Asks the primaries of all shards how they are, and tells every server of its users and certificate.
+pub async fn ask_shards(
+    context: &Context,
+    store: &Validated,
+    material: &Material,
+    found: &Dereferenced,
+    report: Option<&cluster::report::Report>,
+) -> Result<Asked, Error> {
+    let members = || report.iter().flat_map(|report| &report.seen.members);
+    let answering: Vec<_> = members()
+        .filter(|member| member.state().is_some_and(|state| !state.loading))
+        .map(|member| (member.name.clone(), member.address.clone()))
+        .collect();
+    let closed = report.map(cluster::report::Report::closed).unwrap_or_default();
+    let told = servers::tend_all(store, material, &answering, &context.memory, &closed).await;
+    let facts = |name: &String| {
+        let answer = told.iter().find(|(told, _)| told == name);
+        answer.and_then(|(_, answer)| answer.clone().ok())
+    };
+    let wanted = (0..store.shards.len())
+        .flat_map(|shard| (0..store.servers_per_shard()).map(move |ordinal| (shard, ordinal)))
+        .map(|(shard, ordinal)| store.names.shard_member(shard, ordinal));
+    let all: BTreeSet<String> = wanted
+        .chain(members().map(|member| member.name.clone()))
+        .collect();
+    let everyone = all
+        .into_iter()
+        .map(|name| (facts(&name), name))
+        .map(|(facts, name)| (name, facts))
+        .collect();
+    let all_told = |is_so: fn(&Facts) -> bool| told.iter().all(|(_, told)| told.as_ref().is_ok_and(is_so));
+    let primaries = members().filter(|member| member.is_owner());
+    let server = if let Some(facts) = whole(primaries.filter_map(|member| facts(&member.name))) {
+        Ok(Facts {
+            users_are_current: all_told(|facts| facts.users_are_current),
+            certificate_is_current: all_told(|facts| facts.certificate_is_current),
+            ..facts
+        })
+    } else {
+        let refused = refused_pod(context, found).await?;
+        let trouble = trouble::unready_shards(store, found, refused.as_deref());
+        let waits = report.and_then(|report| report.decision.waits.clone());
+        let failure = told.iter().find_map(|(_, told)| told.as_ref().err());
+        Err(match (waits, failure) {
+            (_, Some(failure)) => status::of_server(store, failure.clone()),
+            (Some(waits), None) if trouble.reason == reasons::STORE_STARTING => Unready {
+                reason: waits.reason,
+                message: waits.message,
+            },
+            _ => trouble,
+        })
+    };
+    Ok(Asked { server, everyone })
+}
+
+/// What primaries say together: of memory the one that has the least left, as it is the first to refuse writes.
+fn whole(primaries: impl Iterator<Item = Facts>) -> Option<Facts> {
+    primaries.reduce(|one, other| {
+        let (fuller, emptier) = if one.used >= other.used {
+            (one, other)
+        } else {
+            (other, one)
+        };
+        Facts {
+            clients: fuller.clients + emptier.clients,
+            evicted: fuller.evicted + emptier.evicted,
+            disk_failed: fuller.disk_failed || emptier.disk_failed,
+            ..fuller
+        }
+    })
+}
+
 /// The address of a pod whose server has started.
 fn serving_address(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
@@ -186,17 +261,23 @@ fn serving_address(pod: &Pod) -> Option<String> {
 
 /// Why the StatefulSet could not make its pod: it has no condition for that, only Events.
 async fn refused_pod(context: &Context, found: &Dereferenced) -> Result<Option<String>, Error> {
-    let Some(stateful_set) = &found.stateful_set else {
+    let lacks_pods = |set: &StatefulSet| {
+        let wanted = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        let name = set.metadata.name.as_deref().unwrap_or_default();
+        let of_shard = found
+            .shard_pods
+            .keys()
+            .filter(|(shard, _)| found.names.shard(*shard) == name);
+        let there = if name == found.names.store() {
+            found.pods.len()
+        } else {
+            of_shard.count()
+        };
+        there < usize::try_from(wanted).unwrap_or_default()
+    };
+    let Some(stateful_set) = found.stateful_sets.values().find(|set| lacks_pods(set)) else {
         return Ok(None);
     };
-    let wanted = stateful_set
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(1);
-    if found.pods.len() >= usize::try_from(wanted).unwrap_or_default() {
-        return Ok(None);
-    }
     let api: Api<CoreEvent> = Api::namespaced(context.writer.client().clone(), found.names.namespace());
     let uid = stateful_set.uid().unwrap_or_default();
     let params = ListParams::default().fields(&format!("involvedObject.uid={uid},reason=FailedCreate"));

@@ -166,6 +166,20 @@ impl Caches {
             .collect()
     }
 
+    /// Pods of servers of a store's shards, by shard and ordinal.
+    pub fn shard_servers(&self, names: &Names) -> BTreeMap<(usize, usize), Arc<Pod>> {
+        of_store(&self.pods, names)
+            .filter_map(|pod| Some((names.place(pod.metadata.name.as_deref()?)?, pod)))
+            .collect()
+    }
+
+    /// StatefulSets of a store, by name.
+    pub fn sets(&self, names: &Names) -> BTreeMap<String, Arc<StatefulSet>> {
+        of_store(&self.stateful_sets, names)
+            .map(|set| (set.name_any(), set))
+            .collect()
+    }
+
     /// Volume claims of a store, by name.
     pub fn claims(&self, names: &Names) -> BTreeMap<String, Arc<PersistentVolumeClaim>> {
         of_store(&self.volumes, names)

@@ -60,7 +60,7 @@ pub async fn remove(client: &Client, found: &Dereferenced) -> Result<Vec<String>
             removed.push(format!("{kind} {name}"));
         }
     };
-    if let Some(object) = &found.stateful_set {
+    for object in found.stateful_sets.values() {
         note(
             "StatefulSet",
             object.name_any(),

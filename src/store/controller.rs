@@ -8,13 +8,14 @@ use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
+use tokio::sync::mpsc;
 use tracing::Instrument;
 
-use super::GuardedStore;
 use super::caches::{self, Watches};
 use super::memory::Memory;
 use super::reconcile::{self as work, Context, Error, RECONCILE_TIMEOUT, reconcile_guarded};
 use super::replication::watch;
+use super::{GuardedStore, cluster};
 use crate::policy::caches::Scope;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::events::Events;
@@ -52,20 +53,22 @@ async fn run_scope(runtime: Runtime, scope: Scope) {
     let awaited = runtime.readiness.wait_for(format!("caches of stores of {scope}"));
     let metrics = runtime.metrics.reconcile(CONTROLLER);
     let events = Events::new(runtime.client.clone(), &runtime.identity);
-    let (watches, observed) = watch::Watches::new(watch::Tools {
+    let tools = watch::Tools {
         caches: caches.clone(),
         client: runtime.client.clone(),
         leadership: runtime.leadership.clone(),
         events: events.clone(),
         metrics: runtime.metrics.stores(),
-    });
+    };
+    let (to_look_at, observed) = mpsc::unbounded_channel();
     let context = Arc::new(Context {
         caches: caches.clone(),
         writer: Writer::new(runtime.client.clone()),
         settings: runtime.stores.clone(),
         leadership: runtime.leadership.clone(),
         events,
-        watches,
+        watches: watch::Watches::new(tools.clone(), to_look_at.clone()),
+        clusters: cluster::watch::Watches::new(tools, to_look_at),
         metrics: metrics.clone(),
         stores: runtime.metrics.stores(),
         backoff: Backoff::default(),
@@ -76,7 +79,9 @@ async fn run_scope(runtime: Runtime, scope: Scope) {
     let nudged = context.clone();
     let triggers = triggers.inspect(move |trigger| {
         let namespace = trigger.namespace.as_deref().unwrap_or_default();
-        nudged.watches.nudge(&format!("{namespace}/{}", trigger.name));
+        let key = format!("{namespace}/{}", trigger.name);
+        nudged.watches.nudge(&key);
+        nudged.clusters.nudge(&key);
     });
     let observed = futures::stream::unfold(observed, |mut observed| async move {
         observed.recv().await.map(|trigger| (trigger, observed))

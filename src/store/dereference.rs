@@ -31,10 +31,12 @@ pub struct Dereferenced {
     pub names: Names,
     /// Key prefixes in use, each with its policies.
     pub prefixes: BTreeMap<String, BTreeSet<String>>,
-    /// The StatefulSet.
-    pub stateful_set: Option<Arc<StatefulSet>>,
-    /// Pods of servers, by ordinal.
+    /// The StatefulSets, by name: one, or one for each shard.
+    pub stateful_sets: BTreeMap<String, Arc<StatefulSet>>,
+    /// Pods of servers of a store without shards, by ordinal.
     pub pods: BTreeMap<usize, Arc<Pod>>,
+    /// Pods of servers of shards, by shard and ordinal.
+    pub shard_pods: BTreeMap<(usize, usize), Arc<Pod>>,
     /// The Service.
     pub service: Option<Arc<Service>>,
     /// The headless Service of several servers.
@@ -85,8 +87,9 @@ pub async fn dereference(
         .collect();
     read(&secrets, user_secrets, &mut found).await?;
     Ok(Dereferenced {
-        stateful_set: cached(&caches.stateful_sets, &namespace, names.store()),
+        stateful_sets: caches.sets(&names),
         pods: caches.servers(&names),
+        shard_pods: caches.shard_servers(&names),
         service: cached(&caches.services, &namespace, names.store()),
         members_service: cached(&caches.services, &namespace, &names.members()),
         budget: cached(&caches.budgets, &namespace, names.store()),
@@ -152,6 +155,11 @@ impl Dereferenced {
             .keys()
             .filter(|prefix| !self.prefixes.contains_key(*prefix))
             .cloned()
+    }
+
+    /// The StatefulSet of a store without shards.
+    pub fn stateful_set(&self) -> Option<&Arc<StatefulSet>> {
+        self.stateful_sets.get(self.names.store())
     }
 
     /// The pod of the first server.

@@ -17,7 +17,7 @@ use super::login::{Circumstances, Login};
 use super::memory::Passwords;
 use super::rotation;
 use super::validate::Validated;
-use crate::api::session_store::{RotationPhase, StoreRotation};
+use crate::api::session_store::{RotationPhase, StoreRotation, Topology};
 use crate::certificates;
 use crate::runtime::writer::WriteError;
 
@@ -103,10 +103,11 @@ pub fn complete(
     )?;
     let mut users = Users {
         admin: hashes,
+        cluster: validated.topology == Topology::Cluster,
         ..Users::default()
     };
     let mut replication = None;
-    if validated.servers > 1 {
+    if validated.topology != Topology::Standalone {
         let (login, hashes) = decide(
             &names.replication_secret(),
             remembered.replication.as_ref(),

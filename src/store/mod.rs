@@ -3,7 +3,7 @@
 //! One reconcile is five steps, as in [`crate::policy`]: [`dereference`] → [`validate`] → [`build`] → [`apply`] →
 //! [`status`]. Between apply and status stands `ask`: what running servers have to be told, each by [`server`], and what
 //! they say.
-//! Stores with several servers are watched beside that, each second: [`replication`].
+//! Stores with several servers are watched beside that, each second: [`replication`] and [`cluster`].
 //! [`material`] completes passwords and certificates, for which build needs chance and a clock; [`rotation`] says when others
 //! take their place.
 
@@ -14,6 +14,7 @@ pub mod build;
 pub mod caches;
 pub mod cleanup;
 pub mod client;
+pub mod cluster;
 pub mod controller;
 pub mod dereference;
 pub mod holders;

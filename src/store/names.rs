@@ -26,6 +26,9 @@ pub const ROLE_LABEL: &str = "session-operator.dev/role";
 /// it leads nowhere.
 pub const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 
+/// Label of the pods of a shard: its number. Each shard's StatefulSet finds its own by it.
+pub const SHARD_LABEL: &str = "session-operator.dev/shard";
+
 /// Value of [`ROLE_LABEL`] for the server that takes writes.
 pub const PRIMARY: &str = "primary";
 
@@ -76,6 +79,25 @@ impl Names {
         pod.strip_prefix(&self.store)?.strip_prefix('-')?.parse().ok()
     }
 
+    /// The StatefulSet of a shard.
+    pub fn shard(&self, shard: usize) -> String {
+        format!("{}-{shard}", self.store)
+    }
+
+    /// A server's pod by its shard and its ordinal in there.
+    pub fn shard_member(&self, shard: usize, ordinal: usize) -> String {
+        format!("{}-{shard}-{ordinal}", self.store)
+    }
+
+    /// Shard and ordinal of a server's pod.
+    pub fn place(&self, pod: &str) -> Option<(usize, usize)> {
+        let (shard, ordinal) = pod
+            .strip_prefix(&self.store)?
+            .strip_prefix('-')?
+            .split_once('-')?;
+        Some((shard.parse().ok()?, ordinal.parse().ok()?))
+    }
+
     /// The volume of a Standalone store.
     pub fn volume(&self) -> String {
         format!("{}-data", self.store)
@@ -83,7 +105,12 @@ impl Names {
 
     /// The volume of one of several servers, as the StatefulSet calls it.
     pub fn member_volume(&self, ordinal: usize) -> String {
-        format!("data-{}", self.member(ordinal))
+        Self::volume_of(&self.member(ordinal))
+    }
+
+    /// The volume of a pod of a store with several servers.
+    pub fn volume_of(pod: &str) -> String {
+        format!("data-{pod}")
     }
 
     /// The headless Service that gives each of several servers a name.
@@ -138,13 +165,7 @@ impl Names {
 
     /// Every name under which clients may reach it, and those of its `servers` if there are several.
     pub fn hosts(&self, servers: usize) -> Vec<String> {
-        let host = self.host();
-        let mut hosts = vec![
-            host.clone(),
-            format!("{host}.cluster.local"),
-            format!("{}.{}", self.store, self.namespace),
-            self.store.clone(),
-        ];
+        let mut hosts = self.service_hosts();
         if servers > 1 {
             for ordinal in 0..servers {
                 let host = self.member_host(&self.member(ordinal));
@@ -153,6 +174,25 @@ impl Names {
             }
         }
         hosts
+    }
+
+    /// The same for a store with shards: one name stands for all servers, as there may be more of them tomorrow.
+    pub fn shard_hosts(&self) -> Vec<String> {
+        let mut hosts = self.service_hosts();
+        let host = self.member_host("*");
+        hosts.push(format!("{host}.cluster.local"));
+        hosts.push(host);
+        hosts
+    }
+
+    fn service_hosts(&self) -> Vec<String> {
+        let host = self.host();
+        vec![
+            host.clone(),
+            format!("{host}.cluster.local"),
+            format!("{}.{}", self.store, self.namespace),
+            self.store.clone(),
+        ]
     }
 
     /// What the Service selects when it leads to one server.
@@ -172,6 +212,13 @@ impl Names {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
+    }
+
+    /// What selects the pods of a shard.
+    pub fn shard_selector(&self, shard: usize) -> BTreeMap<String, String> {
+        let mut selector = self.selector();
+        selector.insert(SHARD_LABEL.to_owned(), shard.to_string());
+        selector
     }
 
     /// Labels of the pods.

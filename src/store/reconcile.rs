@@ -11,7 +11,7 @@ use kube::runtime::events::EventType;
 use kube::{Api, Resource, ResourceExt};
 
 use super::apply::{Applied, apply, name_of};
-use super::ask::{ask, ask_all, ask_memcached};
+use super::ask::{ask, ask_all, ask_memcached, ask_shards};
 use super::build::{Desired, build, build_memcached};
 use super::caches::Caches;
 use super::dereference::{Dereferenced, dereference};
@@ -23,9 +23,9 @@ use super::rotate::{announce, rotated};
 use super::rotation;
 use super::server::Facts;
 use super::settings::StoreArgs;
-use super::status::{self, Unready, Verdict};
+use super::status::{self, Several, Unready, Verdict};
 use super::validate::{Validated, removes_everything, validate};
-use super::{GuardedStore, cleanup, store_key};
+use super::{GuardedStore, cleanup, cluster, store_key};
 use crate::api::conditions::reasons;
 use crate::api::session_store::{Engine, StoreRotation, Topology};
 use crate::api::{STATUS_FIELD_MANAGER, SessionStore};
@@ -75,8 +75,10 @@ pub struct Context {
     pub backoff: Backoff<String>,
     /// What is remembered of stores.
     pub memory: Memory,
-    /// Looks at stores with several servers.
+    /// Looks at stores with topology Replicated.
     pub watches: Watches,
+    /// Looks at stores with topology Cluster.
+    pub clusters: cluster::watch::Watches,
 }
 
 impl Context {
@@ -85,6 +87,7 @@ impl Context {
         let key = format!("{namespace}/{name}");
         self.memory.forget(&key);
         self.watches.end(&key);
+        self.clusters.end(&key);
         self.stores.forget(namespace, name);
     }
 }
@@ -192,7 +195,13 @@ async fn reconcile_store(store: &SessionStore, context: &Context) -> Result<Acti
             context.watches.keep(&key, servers::plan(&validated, &material));
             let report = context.watches.report(&key);
             let asked = ask_all(context, &validated, &material, &found, report.as_ref()).await?;
-            (asked, report)
+            (asked, report.map(Several::Replicas))
+        }
+        Topology::Cluster => {
+            context.clusters.keep(&key, cluster::plan(&validated, &material));
+            let report = context.clusters.report(&key);
+            let asked = ask_shards(context, &validated, &material, &found, report.as_ref()).await?;
+            (asked, report.map(Several::Shards))
         }
     };
     let rotation = rotated(context, &validated, &material, &course, &asked).await?;

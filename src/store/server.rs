@@ -192,6 +192,7 @@ mod tests {
             users: Users {
                 admin: BTreeSet::from([hash(admin.reveal())]),
                 replication: None,
+                cluster: false,
                 prefixes: prefixes
                     .iter()
                     .map(|prefix| ((*prefix).to_owned(), BTreeSet::from([hash(prefix)])))

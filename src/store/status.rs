@@ -9,6 +9,7 @@ use serde_json::json;
 use super::apply::{Applied, Error as ApplyError};
 use super::build::port;
 use super::client::Failure;
+use super::cluster;
 use super::dereference::Dereferenced;
 use super::replication::report::{Report, replication};
 use super::server::Facts;
@@ -26,6 +27,15 @@ const MEMORY_STEPS: i64 = 20;
 /// Clients that come and go without being told: the kubelet's probes are some of them.
 const FEW_CLIENTS: i64 = 2;
 
+/// The last look at several servers.
+#[derive(Clone, Debug)]
+pub enum Several {
+    /// A primary and its replicas.
+    Replicas(Report),
+    /// Shards.
+    Shards(cluster::report::Report),
+}
+
 /// What a reconcile came to.
 pub enum Verdict<'a> {
     /// Everything is written, and the server was asked; or why it could not be.
@@ -37,7 +47,7 @@ pub enum Verdict<'a> {
         /// What the server said, or the primary of several.
         server: Result<Facts, Unready>,
         /// The last look at several servers.
-        report: Option<&'a Report>,
+        report: Option<&'a Several>,
         /// How far rotations are.
         rotation: &'a StoreRotation,
     },
@@ -166,9 +176,17 @@ pub fn compute(store: &SessionStore, verdict: &Verdict<'_>, now: &Time) -> Sessi
             });
             next.users
                 .retain(|user| store.prefixes.contains_key(&user.key_prefix));
-            if let Some(report) = report {
-                next.members = report.members();
-                next.replication = replication(&report.seen.record);
+            match report {
+                Some(Several::Replicas(report)) => {
+                    next.members = report.members();
+                    next.replication = replication(&report.seen.record);
+                }
+                Some(Several::Shards(report)) => {
+                    next.members = report.members();
+                    next.shards = Some(report.shards());
+                    next.cluster = Some(report.cluster());
+                }
+                None => {}
             }
             match server {
                 Ok(facts) => {
@@ -270,7 +288,7 @@ fn up(
     store: &Validated,
     applied: &Applied,
     facts: &Facts,
-    report: Option<&Report>,
+    report: Option<&Several>,
 ) -> (&'static str, &'static str, String) {
     if facts.used >= facts.max && facts.max > 0 {
         return (
@@ -316,8 +334,10 @@ fn up(
         port(store.engine),
         if store.tls { "with TLS" } else { "without TLS" }
     );
-    if let Some(report) = report {
-        return replicated(store, report, message);
+    match report {
+        Some(Several::Replicas(report)) => return replicated(store, report, message),
+        Some(Several::Shards(report)) => return sharded(store, report, message),
+        None => {}
     }
     if store.volume.is_none() {
         message.push_str("; sessions are in memory only: a restart of the server loses them");
@@ -332,8 +352,12 @@ fn up(
 }
 
 /// The volume of the server that serves.
-fn volume_of(store: &Validated, report: Option<&Report>) -> String {
-    let primary = report.and_then(Report::primary);
+fn volume_of(store: &Validated, report: Option<&Several>) -> String {
+    let primary = match report {
+        Some(Several::Replicas(report)) => report.primary(),
+        Some(Several::Shards(_)) => return "of a shard (see the servers' logs)".to_owned(),
+        None => None,
+    };
     primary
         .and_then(|primary| store.names.ordinal(&primary.name))
         .map_or_else(
@@ -367,6 +391,58 @@ fn replicated(
         reasons::READY
     };
     ("True", reason, message)
+}
+
+/// What is to be said of shards.
+fn sharded(
+    store: &Validated,
+    report: &cluster::report::Report,
+    mut message: String,
+) -> (&'static str, &'static str, String) {
+    let (served, count) = (report.served(), cluster::slots::COUNT);
+    let waits = report.decision.waits.as_ref();
+    if !report.serves_all() {
+        let why = waits.map_or("it is being seen to", |waits| waits.message.as_str());
+        let missing = usize::from(count) - served;
+        return (
+            "False",
+            reasons::SLOTS_UNSERVED,
+            format!(
+                "{missing} of {count} slots have no primary that serves them, and nobody reaches the sessions in them: {why}"
+            ),
+        );
+    }
+    let lacking = report.lacking();
+    // Writing to a String cannot fail.
+    _ = write!(message, "; {} shards serve all {count} slots", report.shards());
+    if lacking.is_empty() {
+        _ = match store.servers_per_shard() - 1 {
+            0 => write!(
+                message,
+                ", and none of them has a replica: what its only server has is lost with it"
+            ),
+            asked => write!(
+                message,
+                ", each with {asked} of {asked} replicas that have everything"
+            ),
+        };
+    }
+    if store.volume.is_none() {
+        message.push_str(
+            "; sessions are in memory only: a restart of all servers of a shard at once loses those in it",
+        );
+    }
+    if let Some(waits) = waits {
+        return ("True", waits.reason, format!("{message}; {}", waits.message));
+    }
+    if lacking.is_empty() {
+        return ("True", reasons::READY, message);
+    }
+    (
+        "True",
+        reasons::REPLICAS_MISSING,
+        format!("{message}; {}", lacking.join("; ")),
+    )
 }
 
 /// Writes `status` if it differs from what stands; returns whether the summary is another one.

@@ -3,7 +3,9 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod};
 
 use super::dereference::Dereferenced;
+use super::names::Names;
 use super::status::Unready;
+use super::validate::Validated;
 use crate::api::conditions::reasons;
 
 /// Why no pod serves, from what the cluster says of them: of the first that has more to say than that it starts. `refused` is
@@ -25,11 +27,42 @@ pub fn unready(found: &Dereferenced, refused: Option<&str>) -> Unready {
     first.unwrap_or_else(|| unready_pod(found, 0, refused))
 }
 
+/// The same for shards.
+pub fn unready_shards(store: &Validated, found: &Dereferenced, refused: Option<&str>) -> Unready {
+    let names = &found.names;
+    let places = (0..store.shards.len())
+        .flat_map(|shard| (0..store.servers_per_shard()).map(move |ordinal| (shard, ordinal)));
+    let mut first = None;
+    for (shard, ordinal) in places {
+        let name = names.shard_member(shard, ordinal);
+        let claim = Names::volume_of(&name);
+        let pod = found.shard_pods.get(&(shard, ordinal));
+        let trouble = trouble_of(found, &name, pod.map(AsRef::as_ref), &[claim], refused);
+        if trouble.reason != reasons::STORE_STARTING {
+            return trouble;
+        }
+        first.get_or_insert(trouble);
+    }
+    first.unwrap_or_else(|| unready_pod(found, 0, refused))
+}
+
 fn unready_pod(found: &Dereferenced, ordinal: usize, refused: Option<&str>) -> Unready {
     let names = &found.names;
     let name = names.member(ordinal);
+    let claims = [names.volume(), names.member_volume(ordinal)];
+    let pod = found.pods.get(&ordinal);
+    trouble_of(found, &name, pod.map(AsRef::as_ref), &claims, refused)
+}
+
+fn trouble_of(
+    found: &Dereferenced,
+    name: &str,
+    pod: Option<&Pod>,
+    claims: &[String],
+    refused: Option<&str>,
+) -> Unready {
     let unready = |reason: &'static str, message: String| Unready { reason, message };
-    let Some(pod) = found.pods.get(&ordinal) else {
+    let Some(pod) = pod else {
         return match refused {
             Some(text) if text.contains("quota") => unready(
                 reasons::QUOTA_EXCEEDED,
@@ -40,7 +73,6 @@ fn unready_pod(found: &Dereferenced, ordinal: usize, refused: Option<&str>) -> U
         };
     };
     if let Some(message) = unschedulable(pod) {
-        let claims = [names.volume(), names.member_volume(ordinal)];
         let pending = claims
             .iter()
             .find_map(|claim| found.volumes.get_key_value(claim))
@@ -63,7 +95,7 @@ fn unready_pod(found: &Dereferenced, ordinal: usize, refused: Option<&str>) -> U
             .chain(status.container_statuses.iter().flatten())
     });
     statuses
-        .find_map(|container| container_trouble(container, &name))
+        .find_map(|container| container_trouble(container, name))
         .unwrap_or_else(|| {
             unready(
                 reasons::STORE_STARTING,

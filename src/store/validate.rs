@@ -1,16 +1,19 @@
 //! Step 2: from what was found to what can be worked with. No client, no clock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::dereference::Dereferenced;
 use super::names::{Names, PRIMARY, ROLE_LABEL};
 use super::quantity;
 use super::settings::StoreArgs;
-use crate::api::SessionStore;
 use crate::api::conditions::reasons;
 use crate::api::session_store::{DeletionPolicy, Engine, StoreTls, Topology};
+use crate::api::{SessionStore, SessionStoreSpec};
 
 /// Least memory of a server: below it Valkey and a few hundred clients hardly fit.
 const LEAST_MEMORY: i64 = 64 << 20;
@@ -32,10 +35,12 @@ pub struct Validated {
     pub uid: String,
     /// The server.
     pub engine: Engine,
-    /// One server, or a primary and replicas.
+    /// One server, a primary and replicas, or shards.
     pub topology: Topology,
     /// Number of servers.
     pub servers: usize,
+    /// The shards, where there are any.
+    pub shards: Vec<Shard>,
     /// Number of servers that the StatefulSet makes: more than `servers` while the primary is among those that are to go.
     pub pods: usize,
     /// The image of the server.
@@ -56,6 +61,30 @@ pub struct Validated {
     pub tls: bool,
     /// Key prefixes in use, each with its policies.
     pub prefixes: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// A shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Number of servers that its StatefulSet makes: more than are asked for while the primary is among those that are to go.
+    pub pods: usize,
+    /// Bytes of the volumes that the StatefulSet itself would make, which cannot be changed any more.
+    pub template_size: i64,
+}
+
+impl Validated {
+    /// Number of servers in each shard.
+    pub fn servers_per_shard(&self) -> usize {
+        self.servers / self.shards.len().max(1)
+    }
+
+    /// Every name under which clients may reach the store or one of its servers.
+    pub fn hosts(&self) -> Vec<String> {
+        match self.topology {
+            Topology::Standalone | Topology::Replicated => self.names.hosts(self.servers),
+            Topology::Cluster => self.names.shard_hosts(),
+        }
+    }
 }
 
 /// A volume.
@@ -119,7 +148,7 @@ pub fn validate(
     };
     let topology = store.spec.topology;
     let servers = store.spec.servers();
-    for claim in claims(&found.names, topology, servers) {
+    for claim in claims(&found.names, &store.spec) {
         if let (Some(wanted), Some(there)) = (&volume, found.volume_size(&claim))
             && wanted.size < there
         {
@@ -133,12 +162,14 @@ pub fn validate(
             });
         }
     }
+    let size = volume.as_ref().map_or(0, |volume| volume.size);
     Ok(Validated {
         names: found.names.clone(),
         uid: store.uid().unwrap_or_default(),
         engine: store.spec.engine,
         topology,
         servers,
+        shards: shards(store, found, size),
         pods: pods(found, servers),
         image: settings.image(store.spec.engine).to_owned(),
         user: settings.store_user,
@@ -150,9 +181,7 @@ pub fn validate(
             .collect(),
         memory,
         max_memory: max_memory(store.spec.engine, memory),
-        template_size: template_size(found)
-            .or(volume.as_ref().map(|volume| volume.size))
-            .unwrap_or_default(),
+        template_size: template_size(found.stateful_set()).unwrap_or(size),
         volume,
         tls: store.spec.tls == StoreTls::Required,
         prefixes: admitted(store, found),
@@ -186,29 +215,59 @@ fn admitted(store: &SessionStore, found: &Dereferenced) -> BTreeMap<String, BTre
 }
 
 /// Names of the volume claims of a store's servers.
-pub fn claims(names: &Names, topology: Topology, servers: usize) -> Vec<String> {
-    match topology {
+fn claims(names: &Names, spec: &SessionStoreSpec) -> Vec<String> {
+    match spec.topology {
         Topology::Standalone => vec![names.volume()],
-        Topology::Replicated => (0..servers).map(|ordinal| names.member_volume(ordinal)).collect(),
+        Topology::Replicated => (0..spec.servers())
+            .map(|ordinal| names.member_volume(ordinal))
+            .collect(),
+        Topology::Cluster => (0..spec.shards())
+            .flat_map(|shard| (0..spec.servers_per_shard()).map(move |ordinal| (shard, ordinal)))
+            .map(|(shard, ordinal)| Names::volume_of(&names.shard_member(shard, ordinal)))
+            .collect(),
     }
+}
+
+/// The shards that are asked for.
+fn shards(store: &SessionStore, found: &Dereferenced, size: i64) -> Vec<Shard> {
+    if store.spec.topology != Topology::Cluster {
+        return Vec::new();
+    }
+    let servers = store.spec.servers_per_shard();
+    let shards = (0..store.spec.shards()).map(|shard| {
+        let primaries = found
+            .shard_pods
+            .iter()
+            .filter(|((of, _), pod)| *of == shard && is_primary(pod));
+        let last = primaries.map(|((_, ordinal), _)| ordinal + 1).max();
+        let set = found.stateful_sets.get(&found.names.shard(shard));
+        Shard {
+            pods: last.map_or(servers, |last| servers.max(last)),
+            template_size: template_size(set).unwrap_or(size),
+        }
+    });
+    shards.collect()
+}
+
+/// Whether a pod is labelled as primary.
+fn is_primary(pod: &Pod) -> bool {
+    let labels = pod.metadata.labels.as_ref();
+    labels
+        .and_then(|labels| labels.get(ROLE_LABEL))
+        .map(String::as_str)
+        == Some(PRIMARY)
 }
 
 /// How many pods there are to be. A StatefulSet removes those with the highest ordinals, and the primary is not removed
 /// before another server has taken over.
 fn pods(found: &Dereferenced, servers: usize) -> usize {
-    let primary = found.pods.iter().find(|(_, pod)| {
-        let labels = pod.metadata.labels.as_ref();
-        labels
-            .and_then(|labels| labels.get(ROLE_LABEL))
-            .map(String::as_str)
-            == Some(PRIMARY)
-    });
+    let primary = found.pods.iter().find(|(_, pod)| is_primary(pod));
     primary.map_or(servers, |(ordinal, _)| servers.max(ordinal + 1))
 }
 
-/// What the StatefulSet's own claim asks for.
-fn template_size(found: &Dereferenced) -> Option<i64> {
-    let spec = found.stateful_set.as_ref()?.spec.as_ref()?;
+/// What a StatefulSet's own claim asks for.
+fn template_size(set: Option<&Arc<StatefulSet>>) -> Option<i64> {
+    let spec = set?.spec.as_ref()?;
     let claim = spec.volume_claim_templates.as_ref()?.first()?;
     let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
     quantity::bytes(requests.get("storage")?)

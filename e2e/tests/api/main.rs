@@ -21,6 +21,8 @@ mod afterwards;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod clustered_stores;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod failures;

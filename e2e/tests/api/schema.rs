@@ -362,6 +362,18 @@ async fn strategy_shared_needs_exactly_one_place() {
             json!({"store": {"topology": "Replicated", "replicas": 9}}),
             "spec.shared.store.replicas",
         ),
+        (
+            json!({"store": {"shards": 3}}),
+            "a store of another topology cannot be scaled",
+        ),
+        (
+            json!({"store": {"topology": "Cluster", "shards": 2}}),
+            "spec.shared.store.shards",
+        ),
+        (
+            json!({"store": {"topology": "Cluster", "replicas": 2}}),
+            "set spec.topology to Replicated",
+        ),
         (json!({"external": {}}), "secretRef: Required value"),
     ] {
         let status = refusal(&world, &sharing(&shared)).await;
@@ -371,6 +383,7 @@ async fn strategy_shared_needs_exactly_one_place() {
         json!({"store": {"memory": "64Mi"}}),
         json!({"store": {"engine": "Memcached", "tls": "Disabled"}}),
         json!({"store": {"topology": "Replicated", "replicas": 1}}),
+        json!({"store": {"topology": "Cluster", "shards": 3, "replicasPerShard": 1}}),
         json!({"storeRef": {"name": "sessions", "keyPrefix": "shop"}}),
         json!({"external": {"secretRef": {"name": "mine"}}}),
     ] {

@@ -1,6 +1,7 @@
 //! SessionStores with real servers: what they hold through restarts, and whom they let in.
 
 #[cfg(test)]
+mod clustered;
 mod memcached;
 #[cfg(test)]
 mod replicated;

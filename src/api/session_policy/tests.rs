@@ -245,9 +245,15 @@ fn memcached_has_one_server_in_memory_without_tls() {
 }
 
 #[test]
-fn replicated_stores_keep_their_volumes_or_have_none() {
+fn stores_with_several_servers_keep_their_volumes_or_have_none() {
+    for topology in ["Replicated", "Cluster"] {
+        keeps_its_volumes(topology);
+    }
+}
+
+fn keeps_its_volumes(topology: &str) {
     let store = |persistence: Value| {
-        let mut store = json!({"topology": "Replicated"});
+        let mut store = json!({"topology": topology});
         if !persistence.is_null() {
             store["persistence"] = persistence;
         }
@@ -265,6 +271,44 @@ fn replicated_stores_keep_their_volumes_or_have_none() {
             errors.len() == 1 && errors[0].message.contains("can be neither added nor removed"),
             "{errors:?}"
         );
+    }
+}
+
+#[test]
+fn shards_need_topology_cluster() {
+    for (store, words) in [
+        (
+            json!({"shards": 3}),
+            "a store of another topology cannot be scaled",
+        ),
+        (
+            json!({"topology": "Replicated", "shards": 3}),
+            "set spec.topology to Cluster",
+        ),
+        (
+            json!({"replicasPerShard": 1}),
+            "spec.replicasPerShard counts the copies of topology Cluster",
+        ),
+        (
+            json!({"topology": "Cluster", "replicas": 1}),
+            "set spec.topology to Replicated",
+        ),
+        (
+            json!({"topology": "Cluster", "engine": "Memcached", "tls": "Disabled"}),
+            "set spec.topology to Standalone",
+        ),
+    ] {
+        let messages = broken(&sharing(&json!({"store": store})));
+        assert!(
+            messages.len() == 1 && messages[0].contains(words),
+            "{store}: {messages:?}"
+        );
+    }
+    for store in [
+        json!({"topology": "Cluster"}),
+        json!({"topology": "Cluster", "shards": 3, "replicasPerShard": 0}),
+    ] {
+        assert_eq!(broken(&sharing(&json!({"store": store}))), Vec::<String>::new());
     }
 }
 
@@ -300,9 +344,9 @@ fn every_rule_has_a_message_and_a_test() {
         text.matches("\"message\":\"").count(),
         "a rule without a message"
     );
-    // name, target, two of sticky, three of cookie, strategy, replicated, shared, eight of the store: the tests above.
+    // name, target, two of sticky, three of cookie, strategy, replicated, shared, ten of the store: the tests above.
     assert_eq!(
-        rules, 18,
+        rules, 20,
         "a rule came or went: add or remove its tests here and in e2e/tests/api/schema.rs"
     );
 }

@@ -54,12 +54,39 @@ fn presets_that_do_not_speak_it_name_the_way_out() {
         (Framework::Tomcat, false),
         (Framework::Laravel, false),
     ] {
-        let refusal = unsuitable(preset(framework), Engine::Memcached);
+        let refusal = unsuitable(preset(framework), Engine::Memcached, false);
         assert_eq!(refusal.is_none(), speaks, "{framework:?}: {refusal:?}");
         if let Some(refusal) = refusal {
             assert_eq!(refusal.reason, reasons::HANDLER_MISSING);
             assert!(refusal.message.contains("engine Valkey"), "{}", refusal.message);
         }
-        assert_eq!(unsuitable(preset(framework), Engine::Redis), None);
+        assert_eq!(unsuitable(preset(framework), Engine::Redis, false), None);
+    }
+}
+
+#[test]
+fn who_does_not_speak_to_shards_is_told_so() {
+    for (framework, speaks) in [
+        (Framework::Generic, true),
+        (Framework::Php, true),
+        (Framework::Symfony, true),
+        (Framework::Spring, true),
+        (Framework::Django, false),
+        (Framework::Express, false),
+        (Framework::Flask, false),
+        (Framework::Rails, false),
+        (Framework::Tomcat, false),
+        (Framework::Laravel, false),
+    ] {
+        let refusal = unsuitable(preset(framework), Engine::Valkey, true);
+        assert_eq!(refusal.is_none(), speaks, "{framework:?}: {refusal:?}");
+        if let Some(refusal) = refusal {
+            assert_eq!(refusal.reason, reasons::HANDLER_MISSING);
+            let message = refusal.message;
+            assert!(
+                message.contains(&format!("{framework:?}")) && message.contains("topology Replicated"),
+                "{message}"
+            );
+        }
     }
 }

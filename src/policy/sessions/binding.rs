@@ -46,6 +46,11 @@ pub fn data(
         ("key-prefix".to_owned(), endpoint.key_prefix.clone()),
         ("uri".to_owned(), uri(endpoint)),
     ]);
+    if endpoint.cluster {
+        // Where clients of a cluster begin; they learn the others there.
+        data.insert("cluster".to_owned(), "true".to_owned());
+        data.insert("nodes".to_owned(), format!("{}:{}", endpoint.host, endpoint.port));
+    }
     let optional = [
         ("username", endpoint.username.as_deref()),
         ("password", endpoint.password.as_deref()),

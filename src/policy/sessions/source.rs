@@ -13,7 +13,7 @@ use super::sidecar;
 use crate::api::SessionStore;
 use crate::api::conditions::{reasons, types};
 use crate::api::session_policy::{Acknowledge, Replicated, ReplicationMode, Shared};
-use crate::api::session_store::{Engine, MemberRole, SessionStoreStatus, StoreUser, Topology};
+use crate::api::session_store::{Engine, MemberRole, SessionStoreStatus, StoreMember, StoreUser, Topology};
 use crate::framework::Endpoint;
 use crate::store::build::port;
 use crate::store::names::MADE_ANNOTATION;
@@ -60,9 +60,62 @@ pub enum Promise {
         engine: Engine,
         /// Whether sessions are on a volume.
         persistent: bool,
-        /// What its replicas are good for, where it is to have any.
+        /// What its replicas are good for, where it is to have any (topology Replicated).
         replicas: Option<Replicas>,
+        /// What its shards are good for, where it has any.
+        shards: Option<Shards>,
     },
+}
+
+/// Shards of a store, each with a part of the sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shards {
+    /// How many there are.
+    pub count: usize,
+    /// How many have a replica with everything.
+    pub covered: usize,
+    /// How many have one on another node than their primary.
+    pub elsewhere: usize,
+    /// Whether some node carries half of the primaries or more, so that without it the others cannot elect.
+    pub voters_together: bool,
+}
+
+impl Shards {
+    /// Shards by what a store says of its servers; nothing for a store that has none.
+    pub fn of(store: &SessionStore) -> Option<Self> {
+        if store.spec.topology != Topology::Cluster {
+            return None;
+        }
+        let members: Vec<_> = store
+            .status
+            .iter()
+            .flat_map(|status| &status.members)
+            .filter(|member| member.ready)
+            .collect();
+        let primaries: Vec<_> = members
+            .iter()
+            .filter(|member| member.role == MemberRole::Primary)
+            .collect();
+        let covers = |is_fit: &dyn Fn(&StoreMember, &StoreMember) -> bool| {
+            let covered = primaries.iter().filter(|primary| {
+                let mut replicas = members
+                    .iter()
+                    .filter(|member| member.shard == primary.shard && member.role == MemberRole::Replica);
+                replicas.any(|replica| is_fit(primary, replica))
+            });
+            covered.count()
+        };
+        let voters = primaries.iter().map(|primary| {
+            let together = primaries.iter().filter(|other| other.node == primary.node);
+            together.count()
+        });
+        Some(Self {
+            count: store.spec.shards().max(primaries.len()),
+            covered: covers(&|_, _| true),
+            elsewhere: covers(&|primary, replica| replica.node.is_some() && replica.node != primary.node),
+            voters_together: voters.max().is_none_or(|most| most * 2 >= primaries.len()),
+        })
+    }
 }
 
 /// Replicas of a store beside its primary.
@@ -239,7 +292,7 @@ pub fn of_store(
     Ok(Source {
         endpoint: Endpoint {
             engine: store.spec.engine,
-            cluster: false,
+            cluster: store.spec.topology == Topology::Cluster,
             host: access.host.clone(),
             port: access.port,
             tls: access.ca_secret.is_some(),
@@ -260,6 +313,7 @@ pub fn of_store(
             engine: store.spec.engine,
             persistent: store.spec.persistence.is_some(),
             replicas: Replicas::of(store),
+            shards: Shards::of(store),
         },
     })
 }

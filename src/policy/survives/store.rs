@@ -1,7 +1,7 @@
 //! Sessions in a store: what each event means for them.
 
 use super::replicated::Pods;
-use super::{Row, reasons};
+use super::{Row, reasons, sharded};
 use crate::api::session_store::Engine;
 use crate::api::{Event, Outcome};
 use crate::policy::sessions::source::Promise;
@@ -94,6 +94,16 @@ fn row(facts: &StoreFacts<'_>, event: Event) -> Row {
             webhook: facts.webhook,
         };
         return pods.row(event);
+    }
+    if let Promise::Store {
+        name,
+        persistent,
+        shards: Some(shards),
+        ..
+    } = promise
+        && let Some(row) = sharded::row(name, *persistent, *shards, facts.webhook, event)
+    {
+        return row;
     }
     match event {
         Event::StoreRestart => store_restart(promise),

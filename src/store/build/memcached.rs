@@ -29,7 +29,7 @@ pub fn build(store: &Validated) -> Desired {
         service: objects::service(store),
         members_service: None,
         budget: objects::budget(store),
-        stateful_set: stateful_set(store),
+        stateful_sets: vec![stateful_set(store)],
         obsolete: Vec::new(),
     }
 }

@@ -2,6 +2,7 @@
 
 mod memcached;
 mod objects;
+mod shards;
 mod workload;
 
 pub use memcached::build as build_memcached;
@@ -34,6 +35,10 @@ pub fn port(engine: Engine) -> u16 {
     }
 }
 
+/// Key of the settings by which servers of shards follow each other, in the Secret of that user, and so the file's name: also one
+/// that starts while no operator runs has to know them.
+const REPLICATION_FILE: &str = "replication.conf";
+
 /// The wanted state.
 #[derive(Debug)]
 pub struct Desired {
@@ -47,8 +52,8 @@ pub struct Desired {
     pub members_service: Option<Value>,
     /// The disruption budget.
     pub budget: Value,
-    /// The StatefulSet.
-    pub stateful_set: Value,
+    /// The StatefulSet, or one for each shard.
+    pub stateful_sets: Vec<Value>,
     /// Secrets that have to go.
     pub obsolete: Vec<String>,
 }
@@ -59,9 +64,12 @@ pub fn build(store: &Validated, material: &Material) -> Desired {
         secrets: objects::secrets(store, material),
         volumes: objects::volumes(store),
         service: objects::service(store),
-        members_service: (store.topology == Topology::Replicated).then(|| objects::members_service(store)),
+        members_service: (store.topology != Topology::Standalone).then(|| objects::members_service(store)),
         budget: objects::budget(store),
-        stateful_set: workload::stateful_set(store),
+        stateful_sets: match store.topology {
+            Topology::Standalone | Topology::Replicated => vec![workload::stateful_set(store)],
+            Topology::Cluster => shards::stateful_sets(store),
+        },
         obsolete: material
             .obsolete
             .iter()

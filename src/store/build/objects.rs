@@ -2,15 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::{metadata, port};
+use super::{REPLICATION_FILE, metadata, port};
 use crate::api::session_store::{Engine, Topology};
 use crate::store::acl::{ADMIN, REPLICATION, user_name};
 use crate::store::dereference::NEXT_PASSWORD;
 use crate::store::login::Login;
 use crate::store::material::{FORMER_CERTIFICATE, FORMER_KEY, Material};
-use crate::store::names::{MADE_ANNOTATION, PRIMARY, ROLE_LABEL};
+use crate::store::names::{MADE_ANNOTATION, Names, PRIMARY, ROLE_LABEL};
 use crate::store::quantity;
-use crate::store::validate::{Validated, Volume, claims};
+use crate::store::validate::{Validated, Volume};
 
 /// All Secrets.
 pub fn secrets(store: &Validated, material: &Material) -> Vec<Value> {
@@ -37,12 +37,18 @@ pub fn secrets(store: &Validated, material: &Material) -> Vec<Value> {
     }
     secrets.push(login(store, &names.admin_secret(), ADMIN, &material.admin));
     if let Some(replication) = &material.replication {
-        secrets.push(login(
-            store,
-            &names.replication_secret(),
-            REPLICATION,
-            replication,
-        ));
+        let mut secret = login(store, &names.replication_secret(), REPLICATION, replication);
+        if let (Topology::Cluster, Some(data)) = (
+            store.topology,
+            secret.get_mut("data").and_then(Value::as_object_mut),
+        ) {
+            let settings = format!(
+                "masteruser {REPLICATION}\nmasterauth {}\n",
+                replication.password.reveal()
+            );
+            data.insert(REPLICATION_FILE.to_owned(), bytes(&settings));
+        }
+        secrets.push(secret);
     }
     for (prefix, user) in &material.logins {
         secrets.push(login(store, &names.user_secret(prefix), &user_name(prefix), user));
@@ -56,12 +62,7 @@ pub fn secrets(store: &Validated, material: &Material) -> Vec<Value> {
 fn secret(store: &Validated, name: &str, data: &[(&str, &str)]) -> Value {
     let data: serde_json::Map<String, Value> = data
         .iter()
-        .map(|(key, value)| {
-            (
-                (*key).to_owned(),
-                json!(k8s_openapi::ByteString(value.as_bytes().to_vec())),
-            )
-        })
+        .map(|(key, value)| ((*key).to_owned(), bytes(value)))
         .collect();
     json!({
         "apiVersion": "v1",
@@ -70,6 +71,10 @@ fn secret(store: &Validated, name: &str, data: &[(&str, &str)]) -> Value {
         "type": "Opaque",
         "data": data,
     })
+}
+
+fn bytes(text: &str) -> Value {
+    json!(k8s_openapi::ByteString(text.as_bytes().to_vec()))
 }
 
 fn login(store: &Validated, name: &str, user: &str, login: &Login) -> Value {
@@ -93,7 +98,7 @@ pub fn volumes(store: &Validated) -> Vec<Value> {
     let Some(volume) = &store.volume else {
         return Vec::new();
     };
-    claims(&store.names, store.topology, store.servers)
+    claims(store)
         .into_iter()
         .map(|name| {
             json!({
@@ -104,6 +109,21 @@ pub fn volumes(store: &Validated) -> Vec<Value> {
             })
         })
         .collect()
+}
+
+/// Names of the volume claims.
+fn claims(store: &Validated) -> Vec<String> {
+    let names = &store.names;
+    match store.topology {
+        Topology::Standalone => vec![names.volume()],
+        Topology::Replicated => (0..store.servers)
+            .map(|ordinal| names.member_volume(ordinal))
+            .collect(),
+        Topology::Cluster => (0..store.shards.len())
+            .flat_map(|shard| (0..store.servers_per_shard()).map(move |ordinal| (shard, ordinal)))
+            .map(|(shard, ordinal)| Names::volume_of(&names.shard_member(shard, ordinal)))
+            .collect(),
+    }
 }
 
 /// What a claim asks for.
@@ -122,6 +142,7 @@ pub fn claim(volume: &Volume, size: i64) -> Value {
 ///
 /// Of several servers it leads to the one that is labelled as primary, later to the one that is by its name, ready or not: who is
 /// made primary is about to serve, and the kubelet would notice seconds later. A server that is not the primary answers with an error itself.
+/// Of shards it leads to every server that is ready: clients ask any of them where the others are.
 pub fn service(store: &Validated) -> Value {
     let mut spec = json!({
         "type": "ClusterIP",
@@ -181,7 +202,7 @@ pub fn port_name(engine: Engine) -> &'static str {
 pub fn budget(store: &Validated) -> Value {
     let unhealthy = match store.topology {
         Topology::Standalone => "AlwaysAllow",
-        Topology::Replicated => "IfHealthyBudget",
+        Topology::Replicated | Topology::Cluster => "IfHealthyBudget",
     };
     json!({
         "apiVersion": "policy/v1",

@@ -64,7 +64,7 @@ fn a_store_with_everything() {
     ];
     let store = validated(spec, &nothing_but(&["shop"]), &arguments);
     let desired = build(&store, &material(&store));
-    insta::assert_yaml_snapshot!("everything_stateful_set", desired.stateful_set);
+    insta::assert_yaml_snapshot!("everything_stateful_set", desired.stateful_sets[0]);
     insta::assert_yaml_snapshot!("everything_volume", desired.volumes);
     insta::assert_yaml_snapshot!("everything_service", desired.service);
     insta::assert_yaml_snapshot!("everything_budget", desired.budget);
@@ -79,7 +79,7 @@ fn a_store_with_as_little_as_possible() {
         &["--valkey-image=valkey:test"],
     );
     let desired = build(&store, &material(&store));
-    insta::assert_yaml_snapshot!("little_stateful_set", desired.stateful_set);
+    insta::assert_yaml_snapshot!("little_stateful_set", desired.stateful_sets[0]);
     assert_eq!(desired.volumes, Vec::<Value>::new());
     assert_eq!(desired.members_service, None);
     let names: Vec<_> = desired
@@ -102,7 +102,7 @@ fn memcached() {
         ],
     );
     let desired = build_memcached(&store);
-    insta::assert_yaml_snapshot!("memcached_stateful_set", desired.stateful_set);
+    insta::assert_yaml_snapshot!("memcached_stateful_set", desired.stateful_sets[0]);
     insta::assert_yaml_snapshot!("memcached_service", desired.service);
     assert_eq!((desired.secrets.len(), desired.volumes.len()), (0, 0));
     assert_eq!(
@@ -117,7 +117,7 @@ fn memcached_stays_within_its_memory() {
     for (memory, told) in [("64Mi", 16), ("128Mi", 80), ("192Mi", 144), ("1Gi", 768)] {
         let spec = format!("{{engine: Memcached, tls: Disabled, memory: {memory}}}");
         let store = validated(&spec, &nothing_but(&[]), &[]);
-        let set = build_memcached(&store).stateful_set;
+        let set = build_memcached(&store).stateful_sets.remove(0);
         let arguments = set
             .pointer("/spec/template/spec/containers/0/args")
             .and_then(Value::as_array)
@@ -132,7 +132,7 @@ fn memcached_stays_within_its_memory() {
 fn secrets_are_in_secrets() {
     let store = validated("{}", &nothing_but(&["shop"]), &[]);
     let desired = build(&store, &material(&store));
-    let workload = desired.stateful_set.to_string();
+    let workload = desired.stateful_sets[0].to_string();
     for word in [" password", " key", "0a", "0b"] {
         assert!(!workload.contains(word), "{word} in {workload}");
     }
@@ -168,7 +168,7 @@ fn a_store_that_takes_over_what_another_left_keeps_its_pod() {
     let first = validated("{}", &nothing_but(&["shop"]), &[]);
     let mut second = validated("{}", &nothing_but(&["blog"]), &[]);
     second.uid = "u-2".to_owned();
-    let template = |store| build(store, &material(store)).stateful_set["spec"].clone();
+    let template = |store| build(store, &material(store)).stateful_sets[0]["spec"].clone();
     assert_eq!(template(&first), template(&second));
 }
 
@@ -177,7 +177,7 @@ fn several_servers() {
     let spec = "{engine: Redis, topology: Replicated, replicas: 3, persistence: {size: 2Gi}}";
     let store = validated(spec, &nothing_but(&["shop"]), &["--redis-image=redis:test"]);
     let desired = build(&store, &material(&store));
-    insta::assert_yaml_snapshot!("replicated_stateful_set", desired.stateful_set);
+    insta::assert_yaml_snapshot!("replicated_stateful_set", desired.stateful_sets[0]);
     insta::assert_yaml_snapshot!("replicated_service", desired.service);
     insta::assert_yaml_snapshot!("replicated_members_service", desired.members_service);
     insta::assert_yaml_snapshot!("replicated_budget", desired.budget);
@@ -196,7 +196,7 @@ fn several_servers() {
         .map(|secret| secret["metadata"]["name"].as_str().unwrap())
         .collect();
     assert!(names.contains(&"larder-replication"), "{names:?}");
-    let workload = desired.stateful_set.to_string();
+    let workload = desired.stateful_sets[0].to_string();
     assert!(!workload.contains(" password"), "{workload}");
 }
 
@@ -208,7 +208,7 @@ fn several_servers_in_memory_without_tls() {
         &["--valkey-image=valkey:test"],
     );
     let desired = build(&store, &material(&store));
-    insta::assert_yaml_snapshot!("replicated_in_memory_stateful_set", desired.stateful_set);
+    insta::assert_yaml_snapshot!("replicated_in_memory_stateful_set", desired.stateful_sets[0]);
     assert_eq!(desired.volumes, Vec::<Value>::new());
 }
 
@@ -221,13 +221,14 @@ fn volumes_grow_beside_the_stateful_set() {
         &[],
     );
     let mut found = nothing_but(&[]);
-    let set = build(&before, &material(&before)).stateful_set;
-    found.stateful_set = Some(serde_json::from_value::<StatefulSet>(set).unwrap().into());
+    let set = build(&before, &material(&before)).stateful_sets.remove(0);
+    let set = serde_json::from_value::<StatefulSet>(set).unwrap();
+    found.stateful_sets.insert("larder".to_owned(), set.into());
     let after = validated("{topology: Replicated, persistence: {size: 2Gi}}", &found, &[]);
     let desired = build(&after, &material(&after));
     let size = "/spec/resources/requests/storage";
     assert_eq!(desired.volumes[0].pointer(size).unwrap(), "2Gi");
-    let template = &desired.stateful_set["spec"]["volumeClaimTemplates"][0];
+    let template = &desired.stateful_sets[0]["spec"]["volumeClaimTemplates"][0];
     assert_eq!(template.pointer(size).unwrap(), "1Gi");
 }
 
@@ -240,8 +241,60 @@ fn a_primary_that_is_to_go_stays_until_another_has_taken_over() {
         .insert(3, serde_json::from_value::<Pod>(pod).unwrap().into());
     let replicas = |found| {
         let store = validated("{topology: Replicated, replicas: 1}", found, &[]);
-        build(&store, &material(&store)).stateful_set["spec"]["replicas"].clone()
+        build(&store, &material(&store)).stateful_sets[0]["spec"]["replicas"].clone()
     };
     assert_eq!(replicas(&found), 4);
     assert_eq!(replicas(&nothing_but(&[])), 2);
+}
+
+#[test]
+fn shards() {
+    let spec = "{engine: Redis, topology: Cluster, shards: 3, persistence: {size: 2Gi}}";
+    let store = validated(spec, &nothing_but(&["shop"]), &["--redis-image=redis:test"]);
+    let desired = build(&store, &material(&store));
+    assert_eq!(desired.stateful_sets.len(), 3);
+    insta::assert_yaml_snapshot!("sharded_stateful_set", desired.stateful_sets[1]);
+    insta::assert_yaml_snapshot!("sharded_service", desired.service);
+    insta::assert_yaml_snapshot!("sharded_members_service", desired.members_service);
+    insta::assert_yaml_snapshot!("sharded_budget", desired.budget);
+    let claims: Vec<_> = desired
+        .volumes
+        .iter()
+        .map(|claim| claim["metadata"]["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        (claims.len(), claims[0], claims[5]),
+        (6, "data-larder-0-0", "data-larder-2-1")
+    );
+    let workload = serde_json::to_string(&desired.stateful_sets).unwrap();
+    assert!(!workload.contains(" password"), "{workload}");
+}
+
+#[test]
+fn shards_in_memory_without_tls() {
+    let store = validated(
+        "{topology: Cluster, tls: Disabled, memory: 64Mi, shards: 4, replicasPerShard: 0}",
+        &nothing_but(&[]),
+        &["--valkey-image=valkey:test"],
+    );
+    let desired = build(&store, &material(&store));
+    insta::assert_yaml_snapshot!("sharded_in_memory_stateful_set", desired.stateful_sets[3]);
+    assert_eq!(
+        (desired.stateful_sets.len(), desired.volumes),
+        (4, Vec::<Value>::new())
+    );
+}
+
+#[test]
+fn a_primary_of_a_shard_that_is_to_go_stays_until_another_has_taken_over() {
+    let mut found = nothing_but(&[]);
+    let labels = json!({"session-operator.dev/role": "primary"});
+    let pod = json!({"metadata": {"name": "larder-1-2", "labels": labels}});
+    found
+        .shard_pods
+        .insert((1, 2), serde_json::from_value::<Pod>(pod).unwrap().into());
+    let store = validated("{topology: Cluster}", &found, &[]);
+    let sets = build(&store, &material(&store)).stateful_sets;
+    let replicas: Vec<_> = sets.iter().map(|set| set["spec"]["replicas"].clone()).collect();
+    assert_eq!(replicas, [2, 3, 2]);
 }

@@ -1,5 +1,7 @@
 //! The servers: a StatefulSet.
 //!
+//! [`super::shards`] makes one for each shard of the same parts.
+//!
 //! The template of topology Standalone must stay as it is, byte for byte: another one replaces the pod of every store.
 
 use serde_json::{Value, json};
@@ -12,10 +14,10 @@ use crate::store::quantity;
 use crate::store::validate::Validated;
 
 /// Folder of the data.
-const DATA: &str = "/data";
+pub(super) const DATA: &str = "/data";
 
 /// Folder of the users' file that the server reads and writes.
-const USERS: &str = "/users";
+pub(super) const USERS: &str = "/users";
 
 /// Folder of the users' file as it is in the Secret.
 const USERS_SOURCE: &str = "/users-secret";
@@ -34,7 +36,7 @@ const GRACE_SECONDS: i64 = 30;
 const NOBODY: [&str; 2] = ["127.0.0.1", "1"];
 
 /// Seconds that a pod that is to end goes on, so that another server takes over from a primary before it is told to end.
-const HAND_OVER_SECONDS: i64 = 5;
+pub(super) const HAND_OVER_SECONDS: i64 = 5;
 
 /// The part of the memory limit that keeps changes for replicas that were away for a moment.
 const BACKLOG_PART: i64 = 16;
@@ -42,13 +44,18 @@ const BACKLOG_PART: i64 = 16;
 /// Least and most bytes of it.
 const BACKLOG: std::ops::RangeInclusive<i64> = (2 << 20)..=(64 << 20);
 
+/// Bytes that keep changes for replicas that were away for a moment.
+fn backlog(store: &Validated) -> i64 {
+    (store.memory / BACKLOG_PART).clamp(*BACKLOG.start(), *BACKLOG.end())
+}
+
 /// The StatefulSet.
 pub fn stateful_set(store: &Validated) -> Value {
     let names = &store.names;
     let (service, update) = match store.topology {
         Topology::Standalone => (names.store().to_owned(), "RollingUpdate"),
         // The operator knows who may be restarted next.
-        Topology::Replicated => (names.members(), "OnDelete"),
+        Topology::Replicated | Topology::Cluster => (names.members(), "OnDelete"),
     };
     let mut set = json!({
         "apiVersion": "apps/v1",
@@ -88,7 +95,7 @@ pub fn stateful_set(store: &Validated) -> Value {
     set
 }
 
-fn pod(store: &Validated) -> Value {
+pub(super) fn pod(store: &Validated) -> Value {
     let mut pod = json!({
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
@@ -214,8 +221,11 @@ pub(super) fn container_security() -> Value {
     })
 }
 
+/// Where the server is in the container, for what is added to it.
+pub(super) const SERVER_CONTAINER: &str = "/containers/0";
+
 /// Server and client of an engine that speaks Redis' protocol.
-fn programs(engine: Engine) -> (&'static str, &'static str) {
+pub(super) fn programs(engine: Engine) -> (&'static str, &'static str) {
     match engine {
         Engine::Redis => ("redis-server", "redis-cli"),
         // Memcached has a workload of its own.
@@ -224,7 +234,7 @@ fn programs(engine: Engine) -> (&'static str, &'static str) {
 }
 
 /// The server's settings. Nothing in them is secret: everybody who sees pods sees them.
-fn arguments(store: &Validated) -> Vec<String> {
+pub(super) fn arguments(store: &Validated) -> Vec<String> {
     let port = PORT.to_string();
     let max_memory = store.max_memory.to_string();
     let users = format!("{USERS}/{USERS_FILE}");
@@ -272,8 +282,12 @@ fn arguments(store: &Validated) -> Vec<String> {
         }
         let announced = store.names.member_host("$(POD_NAME)");
         set("--replica-announce-ip", &[&announced]);
-        let backlog = (store.memory / BACKLOG_PART).clamp(*BACKLOG.start(), *BACKLOG.end());
-        set("--repl-backlog-size", &[&backlog.to_string()]);
+    }
+    if store.topology == Topology::Cluster {
+        super::shards::settings(store, &mut set);
+    }
+    if store.topology != Topology::Standalone {
+        set("--repl-backlog-size", &[&backlog(store).to_string()]);
         // A replica that comes is wanted at once.
         set("--repl-diskless-sync-delay", &["0"]);
         // How a primary that fell silent is told from an idle one.
@@ -292,11 +306,18 @@ fn probe(store: &Validated, period_seconds: i32, failures: i32) -> Value {
 }
 
 /// Succeeds when the server answers anything, errors included.
-fn any_answer(store: &Validated, period_seconds: i32, failures: i32) -> Value {
+pub(super) fn any_answer(store: &Validated, period_seconds: i32, failures: i32) -> Value {
     exec(store, &[], period_seconds, failures)
 }
 
 fn exec(store: &Validated, options: &[&str], period_seconds: i32, failures: i32) -> Value {
+    let mut command = client(store, options);
+    command.push("ping".to_owned());
+    run(&command, period_seconds, failures)
+}
+
+/// The client as the user of probes.
+pub(super) fn client(store: &Validated, options: &[&str]) -> Vec<String> {
     let (_, client) = programs(store.engine);
     let port = PORT.to_string();
     let mut command = vec![client];
@@ -307,7 +328,12 @@ fn exec(store: &Validated, options: &[&str], period_seconds: i32, failures: i32)
         command.extend(["--tls", "--cacert", &authority]);
     }
     // Any password does: the user has none, and may do nothing else.
-    command.extend(["--user", PROBE, "--pass", PROBE, "ping"]);
+    command.extend(["--user", PROBE, "--pass", PROBE]);
+    command.into_iter().map(str::to_owned).collect()
+}
+
+/// A probe that is a command.
+pub(super) fn run(command: &[String], period_seconds: i32, failures: i32) -> Value {
     json!({
         "exec": {"command": command},
         "periodSeconds": period_seconds,
@@ -331,9 +357,9 @@ fn volumes(store: &Validated) -> Vec<Value> {
             volumes.push(json!({"name": "data", "emptyDir": {"sizeLimit": "64Mi"}}));
         }
         // The StatefulSet's own claim.
-        (Topology::Replicated, Some(_)) => {}
+        (Topology::Replicated | Topology::Cluster, Some(_)) => {}
         // A replica writes down what it gets from its primary before it reads it.
-        (Topology::Replicated, None) => {
+        (Topology::Replicated | Topology::Cluster, None) => {
             let size = quantity::text(store.memory.saturating_mul(2));
             volumes.push(json!({"name": "data", "emptyDir": {"sizeLimit": size}}));
         }

@@ -1,7 +1,7 @@
 //! The authority of a store, and the certificate of its servers. An authority that is replaced goes on signing for a while.
 
 use super::Error;
-use crate::api::session_store::RotationPhase;
+use crate::api::session_store::{RotationPhase, Topology};
 use crate::certificates::{self, Pair, Usage};
 use crate::store::dereference::Dereferenced;
 use crate::store::validate::Validated;
@@ -76,7 +76,7 @@ pub(super) fn complete(
         trusted.push_str(before);
         trusted.push('\n');
     }
-    let hosts = names.hosts(validated.servers);
+    let hosts = validated.hosts();
     let is_due = presented
         .as_ref()
         .is_none_or(|server| certificates::is_due(&server.certificate, now));
@@ -95,7 +95,7 @@ pub(super) fn complete(
         Some(server) if fits && !is_due && !shows_nothing => server.clone(),
         _ => {
             let signer = former.as_ref().unwrap_or(&authority);
-            certificates::leaf(signer, &hosts, Usage::Server, now)?
+            certificates::leaf(signer, &hosts, usage(validated), now)?
         }
     };
     Ok(Certificates {
@@ -104,6 +104,14 @@ pub(super) fn complete(
         trusted,
         server,
     })
+}
+
+/// What servers present to each other, too, where they form a cluster.
+fn usage(store: &Validated) -> Usage {
+    match store.topology {
+        Topology::Standalone | Topology::Replicated => Usage::Server,
+        Topology::Cluster => Usage::Both,
+    }
 }
 
 /// Whether a certificate was issued by `authority` for all of `hosts`.

@@ -9,13 +9,14 @@
 //! to only when that one is the primary.
 
 pub mod act;
-mod cluster;
 pub mod decide;
 pub mod info;
 pub mod observe;
+pub mod pods;
 pub mod record;
 pub mod report;
 pub mod servers;
+mod surroundings;
 pub mod watch;
 
 #[cfg(test)]
@@ -90,9 +91,9 @@ pub struct Pod {
 
 /// What a server answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Server {
+pub enum Server<T = State> {
     /// It answers.
-    Answers(State),
+    Answers(T),
     /// Nobody listens at its address, or there is none.
     Down,
     /// It may be there, but the operator gets no answer; the sentence says what it gets.

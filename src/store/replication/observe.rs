@@ -59,6 +59,18 @@ impl Access {
     }
 }
 
+/// What servers are asked.
+pub trait Answer: Sized + Send {
+    /// Asks one.
+    fn ask(connection: &mut Connection) -> impl Future<Output = Result<Self, Failure>> + Send;
+}
+
+impl Answer for State {
+    async fn ask(connection: &mut Connection) -> Result<Self, Failure> {
+        state(connection).await
+    }
+}
+
 /// Connections that are kept from one look to the next.
 #[derive(Debug, Default)]
 pub struct Connections(HashMap<String, (Address, Connection)>);
@@ -70,7 +82,11 @@ impl Connections {
     }
 
     /// Asks servers, by name of their pods.
-    pub async fn look(&mut self, access: &Access, servers: &[(String, Address)]) -> BTreeMap<String, Server> {
+    pub async fn look<T: Answer>(
+        &mut self,
+        access: &Access,
+        servers: &[(String, Address)],
+    ) -> BTreeMap<String, Server<T>> {
         let looks = servers.iter().map(|(name, address)| {
             let kept = self
                 .0
@@ -90,7 +106,11 @@ impl Connections {
     }
 }
 
-async fn look(access: &Access, address: &Address, kept: Option<Connection>) -> (Server, Option<Connection>) {
+async fn look<T: Answer>(
+    access: &Access,
+    address: &Address,
+    kept: Option<Connection>,
+) -> (Server<T>, Option<Connection>) {
     if address.host.is_empty() {
         return (Server::Down, None);
     }
@@ -104,20 +124,24 @@ async fn look(access: &Access, address: &Address, kept: Option<Connection>) -> (
         })
 }
 
-async fn ask(access: &Access, address: &Address, kept: Option<Connection>) -> (Server, Option<Connection>) {
+async fn ask<T: Answer>(
+    access: &Access,
+    address: &Address,
+    kept: Option<Connection>,
+) -> (Server<T>, Option<Connection>) {
     // A connection that broke since the last look tells nothing of the server that is there now.
     if let Some(mut connection) = kept
-        && let Ok(state) = state(&mut connection).await
+        && let Ok(answer) = T::ask(&mut connection).await
     {
-        return (Server::Answers(state), Some(connection));
+        return (Server::Answers(answer), Some(connection));
     }
     let answer = async {
         let mut connection = access.connect(address).await?;
-        let state = state(&mut connection).await?;
-        Ok::<_, Failure>((state, connection))
+        let answer = T::ask(&mut connection).await?;
+        Ok::<_, Failure>((answer, connection))
     };
     match answer.await {
-        Ok((state, connection)) => (Server::Answers(state), Some(connection)),
+        Ok((answer, connection)) => (Server::Answers(answer), Some(connection)),
         Err(Failure::Unreachable { .. }) => (Server::Down, None),
         Err(failure) => (Server::Silent(failure.explain()), None),
     }
@@ -166,14 +190,15 @@ pub fn members(
 }
 
 /// The revision that pods are to be made from, once the StatefulSet's controller has seen the present template.
-fn current_revision(set: &StatefulSet) -> Option<&str> {
+pub fn current_revision(set: &StatefulSet) -> Option<&str> {
     let status = set.status.as_ref()?;
     (status.observed_generation >= set.metadata.generation)
         .then_some(status.update_revision.as_deref())
         .flatten()
 }
 
-fn facts(pod: &CorePod, revision: Option<&str>) -> Pod {
+/// What is known of a pod. `revision` is the one that it is to be made from, if that is known.
+pub fn facts(pod: &CorePod, revision: Option<&str>) -> Pod {
     let labels = pod.labels();
     let status = pod.status.as_ref();
     let container = status

@@ -56,6 +56,8 @@ impl Report {
             ready: self.is_ready(member),
             lag: self.lag(member).map(lag_text),
             node: member.pod.node.clone(),
+            shard: None,
+            slots: None,
         });
         members.collect()
     }
@@ -108,7 +110,8 @@ pub fn replication(record: &Record) -> Option<StoreReplication> {
     })
 }
 
-fn lag_text(bytes: i64) -> String {
+/// A lag as it is told: in powers of two, and none that is on its way at any moment.
+pub fn lag_text(bytes: i64) -> String {
     if bytes < SMALL_LAG {
         return "0".to_owned();
     }

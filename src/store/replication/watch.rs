@@ -13,9 +13,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::act::{Actor, Doors, Error};
-use super::cluster::Cluster;
 use super::observe::{Access, Connections, members};
 use super::report::Report;
+use super::surroundings::Kubernetes;
 use super::{Action, Decision, Observation, Record, Waits, decide};
 use crate::api::conditions::reasons;
 use crate::api::session_store::FailoverCause;
@@ -86,15 +86,13 @@ impl Drop for Entry {
 }
 
 impl Watches {
-    /// No watch yet. Stores whose status may have to be written come out of the receiver.
-    pub fn new(tools: Tools) -> (Self, mpsc::UnboundedReceiver<Trigger>) {
-        let (triggers, receiver) = mpsc::unbounded_channel();
-        let watches = Self {
+    /// No watch yet. Stores whose status may have to be written go to `triggers`.
+    pub fn new(tools: Tools, triggers: mpsc::UnboundedSender<Trigger>) -> Self {
+        Self {
             tools,
             triggers,
             entries: Mutex::default(),
-        };
-        (watches, receiver)
+        }
     }
 
     /// Watches a store from now on, or goes on with what has changed.
@@ -289,7 +287,7 @@ impl Watcher {
         let mut promoted = None;
         let service = ObjectRef::new(plan.names.store()).within(plan.names.namespace());
         let service = self.tools.caches.services.get(&service);
-        let surroundings = Cluster {
+        let surroundings = Kubernetes {
             client: &self.tools.client,
             names: &plan.names,
             service: service

@@ -191,7 +191,7 @@ fn of_several_servers_it_is_told_who_serves_and_who_has_everything() {
             store: &validated(spec, &nothing_but(&["shop"]), &[]),
             applied: &Applied::default(),
             server: Ok(facts(42, 10)),
-            report: Some(report),
+            report: Some(&Several::Replicas(report.clone())),
             rotation: &StoreRotation::default(),
         };
         compute(&store(spec), &verdict, &Time(jiff::Timestamp::UNIX_EPOCH))

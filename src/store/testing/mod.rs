@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Parser;
 
-pub use server::{Certificates, Server};
+pub use server::{Certificates, Server, free_ports, valkey_server};
 
 use super::acl::Users;
 use super::dereference::Dereferenced;
@@ -33,8 +33,9 @@ pub fn nothing_but(prefixes: &[&str]) -> Dereferenced {
             .iter()
             .map(|prefix| ((*prefix).to_owned(), policies(prefix)))
             .collect(),
-        stateful_set: None,
+        stateful_sets: BTreeMap::new(),
         pods: BTreeMap::new(),
+        shard_pods: BTreeMap::new(),
         service: None,
         members_service: None,
         budget: None,

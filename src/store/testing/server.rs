@@ -47,6 +47,20 @@ impl Certificates {
     }
 }
 
+/// The first of some ports one after the other that no other test of this process gets.
+pub fn free_ports(count: u16) -> u16 {
+    let first = free_port();
+    let mut last = first;
+    while last < first + count {
+        let next = free_port();
+        if next != last + 1 {
+            return free_ports(count);
+        }
+        last = next;
+    }
+    first
+}
+
 /// A port that no other test of this process gets.
 fn free_port() -> u16 {
     static NEXT: LazyLock<Mutex<u16>> = LazyLock::new(|| Mutex::new(fastrand::u16(PORTS)));
@@ -64,9 +78,37 @@ fn free_port() -> u16 {
     }
 }
 
+/// The valkey-server that `replicator/tests/install valkey` has got.
+pub fn valkey_server() -> &'static str {
+    static PROGRAM: LazyLock<String> = LazyLock::new(|| {
+        let install = Path::new(env!("CARGO_MANIFEST_DIR")).join("replicator/tests/install");
+        let output = Command::new(install).args(["where", "valkey"]).output().unwrap();
+        let folder = String::from_utf8(output.stdout).unwrap();
+        let mut folders = vec![PathBuf::from(folder.trim())];
+        while let Some(folder) = folders.pop() {
+            let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| {
+                panic!(
+                    "{}: {error}; run replicator/tests/install valkey",
+                    folder.display()
+                )
+            });
+            for path in entries.map(|entry| entry.unwrap().path()) {
+                if path.file_name().is_some_and(|name| name == "valkey-server") {
+                    return path.display().to_string();
+                }
+                if path.is_dir() && !path.is_symlink() {
+                    folders.push(path);
+                }
+            }
+        }
+        panic!("there is no valkey-server; run replicator/tests/install valkey")
+    });
+    &PROGRAM
+}
+
 /// A running server.
 pub struct Server {
-    program: &'static str,
+    program: String,
     child: Child,
     /// Its folder.
     pub folder: PathBuf,
@@ -137,14 +179,15 @@ impl Server {
         Self::run("redis-server", words)
     }
 
-    fn run(program: &'static str, words: impl Fn(&PathBuf, u16) -> Vec<String>) -> Self {
+    /// A program, perhaps one that starts a server, with the words that are made for its folder and port.
+    pub fn run(program: &str, words: impl Fn(&PathBuf, u16) -> Vec<String>) -> Self {
         let port = free_port();
         let folder = std::env::temp_dir().join(format!("session-operator-{:016x}", fastrand::u64(..)));
         std::fs::create_dir(&folder).unwrap();
         let words = words(&folder, port);
         let child = spawn(program, &folder, &words);
         let server = Self {
-            program,
+            program: program.to_owned(),
             child,
             folder,
             port,
@@ -157,8 +200,25 @@ impl Server {
     /// SIGKILL, and the same again at once, at the same port and in the same folder.
     pub fn kill_and_start(&mut self) {
         self.kill();
-        self.child = spawn(self.program, &self.folder, &self.words);
+        self.start_again();
+    }
+
+    /// The same again, at the same port and in the same folder.
+    pub fn start_again(&mut self) {
+        self.child = spawn(&self.program, &self.folder, &self.words);
         self.until_started();
+    }
+
+    /// The same again in the same folder, at another port: as a pod that is made anew gets another address.
+    pub fn move_away(&mut self) {
+        let before = self.port.to_string();
+        self.port = free_port();
+        for word in &mut self.words {
+            if *word == before {
+                *word = self.port.to_string();
+            }
+        }
+        self.start_again();
     }
 
     /// SIGKILL.
@@ -170,9 +230,9 @@ impl Server {
     fn until_started(&self) {
         let deadline = Instant::now() + Duration::from_secs(20);
         // redis-server listens before it has read its users' file, so that a connection alone tells nothing.
-        let serves = || match self.program {
-            "redis-server" => self.log().contains("Ready to accept connections"),
-            _ => std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok(),
+        let serves = || match self.program.as_str() {
+            "memcached" => std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok(),
+            _ => self.log().contains("Ready to accept connections"),
         };
         while !serves() {
             assert!(Instant::now() < deadline, "{}: {}", self.program, self.log());

@@ -225,7 +225,8 @@ impl Work<'_> {
             },
             _ => None,
         };
-        if let Some(refusal) = framework::unsuitable(self.preset, source.endpoint.engine) {
+        let has_shards = matches!(source.promise, Promise::Store { shards: Some(_), .. });
+        if let Some(refusal) = framework::unsuitable(self.preset, source.endpoint.engine, has_shards) {
             return Ok(Err(refusal.into()));
         }
         let binding_version = match self.binding(&binding, source, sessions).await? {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::session_store::Engine;
-use crate::policy::sessions::source::{Promise, Replicas};
+use crate::policy::sessions::source::{Promise, Replicas, Shards};
 use crate::policy::survives::StoreFacts;
 
 fn standalone(persistent: bool) -> Promise {
@@ -11,6 +11,7 @@ fn standalone(persistent: bool) -> Promise {
         engine: Engine::Valkey,
         persistent,
         replicas: None,
+        shards: None,
     }
 }
 
@@ -20,6 +21,7 @@ fn memcached() -> Promise {
         engine: Engine::Memcached,
         persistent: false,
         replicas: None,
+        shards: None,
     }
 }
 
@@ -29,6 +31,22 @@ fn replicated(persistent: bool, synced: usize, elsewhere: usize) -> Promise {
         engine: Engine::Valkey,
         persistent,
         replicas: Some(Replicas { synced, elsewhere }),
+        shards: None,
+    }
+}
+
+fn sharded(persistent: bool, covered: usize, elsewhere: usize, voters_together: bool) -> Promise {
+    Promise::Store {
+        name: "sessions".to_owned(),
+        engine: Engine::Valkey,
+        persistent,
+        replicas: None,
+        shards: Some(Shards {
+            count: 3,
+            covered,
+            elsewhere,
+            voters_together,
+        }),
     }
 }
 
@@ -66,6 +84,7 @@ fn snapshots_of_whole_tables() {
     assert_yaml_snapshot!("standalone_persistent", table(facts(&standalone(true))));
     assert_yaml_snapshot!("memcached", table(facts(&memcached())));
     assert_yaml_snapshot!("replicated", table(facts(&replicated(false, 2, 2))));
+    assert_yaml_snapshot!("sharded", table(facts(&sharded(false, 3, 3, false))));
     assert_yaml_snapshot!("external", table(facts(&Promise::External)));
 }
 
@@ -158,6 +177,67 @@ fn a_store_with_replicas_promises_as_much_as_they_are_good_for() {
         .find(|row| row.event == Event::OperatorDown)
         .unwrap();
     assert!(row.message.contains("admission of them fails"), "{}", row.message);
+}
+
+#[test]
+fn a_store_with_shards_promises_what_the_weakest_of_them_is_good_for() {
+    let kept = is(Outcome::Kept, reasons::STORE_FAILS_OVER);
+    let whole = sharded(false, 3, 3, false);
+    for event in [Event::StoreRestart, Event::NodeLoss, Event::OperatorDown] {
+        assert_eq!(outcome(facts(&whole), event), kept, "{event:?}");
+    }
+    for (promise, event, expected) in [
+        (
+            sharded(false, 2, 2, false),
+            Event::StoreRestart,
+            is(Outcome::Partly, reasons::SHARD_ALONE),
+        ),
+        (
+            sharded(false, 0, 0, false),
+            Event::StoreRestart,
+            is(Outcome::Lost, reasons::SHARD_ALONE),
+        ),
+        (
+            sharded(true, 0, 0, false),
+            Event::StoreRestart,
+            is(Outcome::Partly, reasons::SHARD_ALONE),
+        ),
+        (
+            sharded(false, 2, 2, false),
+            Event::OperatorDown,
+            is(Outcome::Partly, reasons::SHARD_ALONE),
+        ),
+        (
+            sharded(false, 3, 2, false),
+            Event::NodeLoss,
+            is(Outcome::Partly, reasons::STORE_ON_ONE_NODE),
+        ),
+        (
+            sharded(false, 3, 3, true),
+            Event::NodeLoss,
+            is(Outcome::Partly, reasons::STORE_ON_ONE_NODE),
+        ),
+        (
+            whole.clone(),
+            Event::StoreLoss,
+            is(Outcome::Lost, reasons::STORE_HAS_ALL),
+        ),
+        (
+            whole.clone(),
+            Event::PodLoss,
+            is(Outcome::Kept, reasons::IN_STORE),
+        ),
+    ] {
+        assert_eq!(outcome(facts(&promise), event), expected, "{promise:?} {event:?}");
+    }
+    let webhook = StoreFacts {
+        webhook: true,
+        ..facts(&whole)
+    };
+    assert_eq!(
+        outcome(webhook, Event::OperatorDown),
+        is(Outcome::Partly, reasons::WEBHOOK_NEEDED)
+    );
 }
 
 #[test]

@@ -98,6 +98,7 @@ impl Servers {
             users: Users {
                 admin: known(admin),
                 replication: Some(known(replication)),
+                cluster: false,
                 prefixes: [("shop".to_owned(), known(shop))].into(),
             },
             tls: store.tls.then(|| Certificates {
@@ -108,7 +109,7 @@ impl Servers {
             }),
             obsolete: BTreeSet::new(),
         };
-        let set = build(&store, &material).stateful_set;
+        let set = &build(&store, &material).stateful_sets[0];
         let container = &set["spec"]["template"]["spec"]["containers"][0];
         let arguments: Vec<String> = serde_json::from_value(container["args"].clone()).unwrap();
         let processes = (0..store.servers)

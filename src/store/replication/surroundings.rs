@@ -1,22 +1,19 @@
 //! Where servers are: labels and pods, where the Service leads, and the record on the StatefulSet.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Pod as CorePod, Service};
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 
 use super::act::Surroundings;
 use super::record::RECORD_ANNOTATION;
-use super::{Member, Record};
+use super::{Member, Record, pods};
 use crate::runtime::writer::{WriteError, classify};
 use crate::store::names::{Names, ROLE_LABEL};
 
-/// Field manager of labels and record.
-const MANAGER: &str = "session-operator/replication";
-
-/// The cluster around one store.
-pub struct Cluster<'a> {
+/// Kubernetes around one store.
+pub struct Kubernetes<'a> {
     /// Write side.
     pub client: &'a Client,
     /// Names of the store.
@@ -25,16 +22,16 @@ pub struct Cluster<'a> {
     pub service: Option<&'a str>,
 }
 
-impl Cluster<'_> {
+impl Kubernetes<'_> {
     fn params() -> PatchParams {
         PatchParams {
-            field_manager: Some(MANAGER.to_owned()),
+            field_manager: Some(pods::MANAGER.to_owned()),
             ..PatchParams::default()
         }
     }
 }
 
-impl Surroundings for Cluster<'_> {
+impl Surroundings for Kubernetes<'_> {
     async fn record(&self, record: &Record) -> Result<(), WriteError> {
         let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), self.names.namespace());
         let text =
@@ -47,18 +44,7 @@ impl Surroundings for Cluster<'_> {
     }
 
     async fn label(&self, member: &Member, role: &str) -> Result<(), WriteError> {
-        let api: Api<CorePod> = Api::namespaced(self.client.clone(), self.names.namespace());
-        // The uid keeps another pod of that name from being labelled.
-        let patch = json!({"metadata": {"uid": member.pod.uid, "labels": {ROLE_LABEL: role}}});
-        match api
-            .patch_metadata(&member.name, &Self::params(), &Patch::Merge(&patch))
-            .await
-            .map_err(classify)
-        {
-            Ok(_) => Ok(()),
-            Err(WriteError::Conflict(_) | WriteError::Changed) => Err(WriteError::Gone),
-            Err(error) => Err(error),
-        }
+        pods::label(self.client, self.names, &member.name, &member.pod, role).await
     }
 
     async fn lead(&self, member: &Member) -> Result<(), WriteError> {
@@ -81,14 +67,6 @@ impl Surroundings for Cluster<'_> {
     }
 
     async fn restart(&self, member: &Member) -> Result<(), WriteError> {
-        let api: Api<CorePod> = Api::namespaced(self.client.clone(), self.names.namespace());
-        let params = DeleteParams::default().preconditions(Preconditions {
-            uid: member.pod.uid.clone(),
-            resource_version: None,
-        });
-        match api.delete(&member.name, &params).await.map_err(classify) {
-            Ok(_) | Err(WriteError::Gone | WriteError::Changed) => Ok(()),
-            Err(error) => Err(error),
-        }
+        pods::restart(self.client, self.names, &member.name, &member.pod).await
     }
 }

@@ -1,0 +1,72 @@
+//! Looks at every server of a store, all at once and for a bounded time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod as CorePod;
+
+use super::{Member, Server, State};
+use crate::store::build::PORT;
+use crate::store::client::{Connection, Failure};
+use crate::store::names::Names;
+use crate::store::replication::Address;
+use crate::store::replication::observe::{Answer, current_revision, facts};
+
+impl Answer for Box<State> {
+    async fn ask(connection: &mut Connection) -> Result<Self, Failure> {
+        let nodes: String = connection.command(&["CLUSTER", "NODES"]).await?;
+        let cluster: String = connection.command(&["CLUSTER", "INFO"]).await?;
+        let info = connection.info().await?;
+        State::read(&nodes, &cluster, &info)
+            .map(Box::new)
+            .ok_or_else(|| connection.nonsense("CLUSTER NODES"))
+    }
+}
+
+/// What there is and is to be.
+pub struct Surroundings<'a> {
+    /// Names of the store.
+    pub names: &'a Names,
+    /// Number of shards that are asked for.
+    pub shards: usize,
+    /// Number of servers that are asked for in each of them.
+    pub per_shard: usize,
+    /// The pods, by shard and ordinal.
+    pub pods: &'a BTreeMap<(usize, usize), Arc<CorePod>>,
+    /// The StatefulSets, by name.
+    pub sets: &'a BTreeMap<String, Arc<StatefulSet>>,
+    /// Names of the volume claims.
+    pub volumes: &'a BTreeSet<String>,
+}
+
+/// The servers that there are or are to be, without what they answer.
+pub fn members(there: &Surroundings<'_>) -> Vec<Member> {
+    let wanted =
+        (0..there.shards).flat_map(|shard| (0..there.per_shard).map(move |ordinal| (shard, ordinal)));
+    let places: BTreeSet<(usize, usize)> = wanted.chain(there.pods.keys().copied()).collect();
+    places
+        .into_iter()
+        .map(|(shard, ordinal)| {
+            let name = there.names.shard_member(shard, ordinal);
+            let pod = there.pods.get(&(shard, ordinal));
+            let set = there.sets.get(&there.names.shard(shard));
+            let revision = set.and_then(|set| current_revision(set));
+            Member {
+                shard,
+                pod: pod.map(|pod| facts(pod, revision)).unwrap_or_default(),
+                address: Address {
+                    host: pod
+                        .and_then(|pod| pod.status.as_ref()?.pod_ip.clone())
+                        .unwrap_or_default(),
+                    port: PORT,
+                    announced: there.names.member_host(&name),
+                },
+                server: Server::Down,
+                leaving: ordinal >= there.per_shard,
+                volume: there.volumes.contains(&Names::volume_of(&name)),
+                name,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,370 @@
+//! Watches the servers of every store with topology Cluster: looks each second, decides, acts. In steady state it writes nothing,
+//! neither to the API server nor to a store.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::Resource;
+use kube::runtime::events::EventType;
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::AbortHandle;
+
+use super::act::{Actor, Error};
+use super::observe::{Surroundings, members};
+use super::report::Report;
+use super::surroundings::Kubernetes;
+use super::{Action, Decision, Member, Observation, Record, decide};
+use crate::api::conditions::reasons;
+use crate::api::session_store::FailoverCause;
+use crate::runtime::writer::WriteError;
+use crate::store::caches::Trigger;
+use crate::store::names::Names;
+use crate::store::replication::observe::{Access, Connections};
+use crate::store::replication::watch::Tools;
+
+/// Pause between looks at a store that is well.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// The same while something is under way.
+const BUSY_PERIOD: Duration = Duration::from_millis(200);
+
+/// Least pause: events of pods come in bursts.
+const LEAST_PERIOD: Duration = Duration::from_millis(50);
+
+/// How long a server that was told something has for it: what it does then takes a few exchanges with the others, and begins anew
+/// when it is told again.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a store is watched by.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Its names.
+    pub names: Names,
+    /// Number of shards that are asked for.
+    pub shards: usize,
+    /// Number of servers that are asked for in each of them.
+    pub per_shard: usize,
+    /// How they are reached.
+    pub access: Access,
+}
+
+/// The watches, by namespace/name.
+pub struct Watches {
+    tools: Tools,
+    triggers: mpsc::UnboundedSender<Trigger>,
+    entries: Mutex<HashMap<String, Entry>>,
+}
+
+struct Entry {
+    plan: watch::Sender<Plan>,
+    nudge: Arc<Notify>,
+    report: watch::Receiver<Option<Report>>,
+    task: AbortHandle,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Watches {
+    /// No watch yet. Stores whose status may have to be written go to `triggers`.
+    pub fn new(tools: Tools, triggers: mpsc::UnboundedSender<Trigger>) -> Self {
+        Self {
+            tools,
+            triggers,
+            entries: Mutex::default(),
+        }
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut HashMap<String, Entry>) -> T) -> T {
+        work(&mut self.entries.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Watches a store from now on, or goes on with what has changed.
+    pub fn keep(&self, key: &str, plan: Plan) {
+        self.with(|entries| {
+            if let Some(entry) = entries.get(key) {
+                entry.plan.send_replace(plan);
+                entry.nudge.notify_one();
+                return;
+            }
+            let (plan, plans) = watch::channel(plan);
+            let (reports, report) = watch::channel(None);
+            let nudge = Arc::new(Notify::new());
+            let watcher = Watcher {
+                tools: self.tools.clone(),
+                plans,
+                nudge: nudge.clone(),
+                reports,
+                triggers: self.triggers.clone(),
+                connections: Connections::default(),
+                record: Record::default(),
+                told: HashMap::new(),
+                causes: HashMap::new(),
+            };
+            let entry = Entry {
+                plan,
+                nudge,
+                report,
+                task: tokio::spawn(watcher.run()).abort_handle(),
+            };
+            entries.insert(key.to_owned(), entry);
+        });
+    }
+
+    /// Has a store looked at now.
+    pub fn nudge(&self, key: &str) {
+        self.with(|entries| {
+            if let Some(entry) = entries.get(key) {
+                entry.nudge.notify_one();
+            }
+        });
+    }
+
+    /// The last look at a store; nothing before the first.
+    pub fn report(&self, key: &str) -> Option<Report> {
+        self.with(|entries| entries.get(key)?.report.borrow().clone())
+    }
+
+    /// Watches a store no more.
+    pub fn end(&self, key: &str) {
+        self.with(|entries| entries.remove(key));
+    }
+}
+
+/// The watch of one store.
+struct Watcher {
+    tools: Tools,
+    plans: watch::Receiver<Plan>,
+    nudge: Arc<Notify>,
+    reports: watch::Sender<Option<Report>>,
+    triggers: mpsc::UnboundedSender<Trigger>,
+    connections: Connections,
+    /// What was last recorded; the cache may be behind.
+    record: Record,
+    /// What servers were told lately.
+    told: HashMap<String, Instant>,
+    /// Why servers were told to become primary lately, by their pods.
+    causes: HashMap<String, FailoverCause>,
+}
+
+impl Watcher {
+    async fn run(mut self) {
+        loop {
+            let busy = if self.tools.leadership.is_leader() {
+                self.round().await
+            } else {
+                false
+            };
+            let period = if busy { BUSY_PERIOD } else { PERIOD };
+            tokio::time::sleep(LEAST_PERIOD).await;
+            tokio::select! {
+                () = tokio::time::sleep(period) => {}
+                () = self.nudge.notified() => {}
+            }
+        }
+    }
+
+    /// One look, and what follows from it. Returns whether the next one is to come soon.
+    async fn round(&mut self) -> bool {
+        let plan = if self.plans.has_changed().unwrap_or_default() {
+            // Passwords or the authority may be others.
+            self.connections.clear();
+            self.plans.borrow_and_update().clone()
+        } else {
+            self.plans.borrow().clone()
+        };
+        let seen = self.look(&plan).await;
+        let decision = decide(&seen);
+        self.carry_out(&plan, &seen, &decision).await;
+        let is_moving =
+            |member: &Member| member.pod.terminating || (member.pod.running && member.state().is_none());
+        let busy = !decision.actions.is_empty() || seen.members.iter().any(is_moving);
+        let report = Report { seen, decision };
+        let busy = busy || !report.serves_all();
+        self.tell(&plan, report);
+        busy
+    }
+
+    async fn look(&mut self, plan: &Plan) -> Observation {
+        let names = &plan.names;
+        let caches = &self.tools.caches;
+        let sets = caches.sets(names);
+        if let Some(recorded) = sets.get(&names.shard(0)).map(|set| Record::of(set))
+            && recorded.version > self.record.version
+        {
+            self.record = recorded;
+        }
+        let volumes: BTreeSet<String> = caches.claims(names).into_keys().collect();
+        let mut members = members(&Surroundings {
+            names,
+            shards: plan.shards,
+            per_shard: plan.per_shard,
+            pods: &caches.shard_servers(names),
+            sets: &sets,
+            volumes: &volumes,
+        });
+        let servers: Vec<_> = members
+            .iter()
+            .map(|member| (member.name.clone(), member.address.clone()))
+            .collect();
+        let mut answers = self.connections.look(&plan.access, &servers).await;
+        for member in &mut members {
+            if let Some(answer) = answers.remove(&member.name) {
+                member.server = answer;
+            }
+        }
+        Observation {
+            shards: plan.shards,
+            members,
+            record: self.record.clone(),
+        }
+    }
+
+    /// Does what was decided.
+    async fn carry_out(&mut self, plan: &Plan, seen: &Observation, decision: &Decision) {
+        let tools = self.tools.clone();
+        let surroundings = Kubernetes {
+            client: &tools.client,
+            names: &plan.names,
+        };
+        self.told.retain(|_, since| since.elapsed() < PATIENCE);
+        for action in &decision.actions {
+            if !tools.leadership.is_leader() {
+                break;
+            }
+            let key = format!("{action:?}");
+            if takes_time(action) && self.told.contains_key(&key) {
+                continue;
+            }
+            // What was recorded in this round counts for the next thing that is.
+            let seen = Observation {
+                record: self.record.clone(),
+                ..seen.clone()
+            };
+            let actor = Actor {
+                surroundings: &surroundings,
+                access: &plan.access,
+                seen: &seen,
+                causes: &self.causes,
+            };
+            let begun = Instant::now();
+            match actor.act(action, jiff::Timestamp::now()).await {
+                Ok(record) => {
+                    self.told.insert(key, Instant::now());
+                    log(plan, action, begun.elapsed());
+                    match action {
+                        Action::TakeOver { member, cause, .. } => {
+                            self.causes.insert(member.clone(), *cause);
+                        }
+                        Action::Note { .. } => self.causes.clear(),
+                        _ => {}
+                    }
+                    if let Some(record) = record {
+                        self.announce(plan, &record).await;
+                        self.record = record;
+                    }
+                }
+                // What was not done is found again at the next look.
+                Err(Error::Write(WriteError::NotLeader)) => break,
+                Err(error) => tracing::warn!(
+                    namespace = plan.names.namespace(),
+                    name = plan.names.store(),
+                    ?action,
+                    %error,
+                    "not done; it is tried again"
+                ),
+            }
+        }
+    }
+
+    /// Tells people of what is recorded for the first time.
+    async fn announce(&self, plan: &Plan, next: &Record) {
+        let former = &self.record;
+        if let Some(failover) = &next.last_failover
+            && former.last_failover.as_ref() != Some(failover)
+        {
+            let names = &plan.names;
+            let cause = format!("{:?}", failover.cause);
+            self.tools
+                .metrics
+                .failed_over(names.namespace(), names.store(), &cause);
+            let kind = if failover.cause == FailoverCause::Planned {
+                EventType::Normal
+            } else {
+                EventType::Warning
+            };
+            let note = format!("{} is the primary of its shard now ({cause})", failover.to);
+            self.publish(plan, kind, reasons::FAILED_OVER, note).await;
+        }
+        if let Some(loss) = &next.last_loss
+            && former.last_loss.as_ref() != Some(loss)
+        {
+            let note = format!(
+                "the sessions of {} of {} slots were lost with all servers that had them; the slots are served again",
+                loss.slots,
+                super::slots::COUNT
+            );
+            self.publish(plan, EventType::Warning, reasons::SESSIONS_LOST, note)
+                .await;
+        }
+        if next.formed && !former.formed {
+            let note = "every slot has a primary".to_owned();
+            self.publish(plan, EventType::Normal, reasons::CLUSTER_FORMED, note)
+                .await;
+        }
+    }
+
+    async fn publish(&self, plan: &Plan, kind: EventType, reason: &'static str, note: String) {
+        let names = &plan.names;
+        let reference = ObjectRef::new(names.store()).within(names.namespace());
+        let Some(store) = self.tools.caches.stores.get(&reference) else {
+            return;
+        };
+        let mut about = store.object_ref(&());
+        about.kind = Some("SessionStore".to_owned());
+        self.tools
+            .events
+            .publish(&about, kind, reason, "Failover", note)
+            .await;
+    }
+
+    fn tell(&self, plan: &Plan, report: Report) {
+        let names = &plan.names;
+        self.tools
+            .metrics
+            .observe(names.namespace(), names.store(), &report.facts());
+        let differs = match &*self.reports.borrow() {
+            None => true,
+            Some(former) => former.differs_from(&report),
+        };
+        self.reports.send_replace(Some(report));
+        if differs {
+            let trigger = ObjectRef::new(names.store()).within(names.namespace());
+            // Nobody listens any more when the controller ends.
+            _ = self.triggers.send(trigger);
+        }
+    }
+}
+
+/// Whether what is done is seen only a while later.
+fn takes_time(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Meet { .. } | Action::TakeOver { .. } | Action::Follow { .. }
+    )
+}
+
+fn log(plan: &Plan, action: &Action, took: Duration) {
+    let (namespace, name, took_ms) = (plan.names.namespace(), plan.names.store(), took.as_millis());
+    match action {
+        Action::Label { .. } | Action::Note { .. } => {
+            tracing::debug!(namespace, name, ?action, took_ms, "done");
+        }
+        _ => tracing::info!(namespace, name, ?action, took_ms, "done"),
+    }
+}
