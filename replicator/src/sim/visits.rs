@@ -225,23 +225,16 @@ impl World {
         if job == Job::Login {
             return true;
         }
-        // Also while members do not hear each other, and at once when they do again.
-        let promised = user.everywhere.filter(|all| {
-            let mine = user.logged_in && generation == user.generation && job == Job::Visit;
-            mine && self.newest_ready_us < all.since_us && self.now_us < all.until_us
-        });
-        if let Some(all) = promised {
-            self.met.everywhere += u64::from(!self.is_calm());
-            let less = match read {
-                None => true,
-                Some((g, n)) => g == generation && n.iter().zip(&all.n).any(|(n, all)| n < all),
-            };
-            if less {
-                let detail = format!("{} at p{process} has {read:?}, all had {:?}", user.key, all.n);
-                self.violate("what all members had none of them forgets", detail);
-                return false;
-            }
+        if job == Job::Visit
+            && let Some(detail) = self.forgotten(number, generation, read)
+        {
+            let detail = format!("p{process}: {detail}");
+            self.violate("what all members had none of them forgets", detail);
+            return false;
         }
+        let Some(user) = self.users.get(number) else {
+            return false;
+        };
         match read {
             None => {
                 let expected = user.logged_in && generation == user.generation && !user.may_vanish;
@@ -290,6 +283,22 @@ impl World {
                 true
             }
         }
+    }
+
+    /// What all members had and is not in an answer. That counts also while members do not hear each other, and at once when they
+    /// do again.
+    fn forgotten(&mut self, number: usize, generation: u64, read: Option<(u64, [u64; 2])>) -> Option<String> {
+        let user = self.users.get(number)?;
+        let is_present = user.logged_in && generation == user.generation;
+        let all = user
+            .everywhere
+            .filter(|all| is_present && self.newest_ready_us < all.since_us && self.now_us < all.until_us)?;
+        self.met.everywhere += u64::from(!self.is_calm());
+        let less = match read {
+            None => true,
+            Some((g, n)) => g == generation && n.iter().zip(&all.n).any(|(n, all)| n < all),
+        };
+        less.then(|| format!("{} has {read:?}, all had {:?}", user.key, all.n))
     }
 
     fn session_written(&mut self, id: u64, number: usize, job: Job, reply: &Reply) {
