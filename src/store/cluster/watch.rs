@@ -231,6 +231,8 @@ impl Watcher {
         let surroundings = Kubernetes {
             client: &tools.client,
             names: &plan.names,
+            sets: &tools.caches.sets(&plan.names),
+            claims: &tools.caches.claims(&plan.names),
         };
         self.told.retain(|_, since| since.elapsed() < PATIENCE);
         for action in &decision.actions {
@@ -304,6 +306,10 @@ impl Watcher {
         if let Some(loss) = &next.last_loss
             && former.last_loss.as_ref() != Some(loss)
         {
+            let slots = u64::try_from(loss.slots).unwrap_or_default();
+            self.tools
+                .metrics
+                .lost(plan.names.namespace(), plan.names.store(), slots);
             let note = format!(
                 "the sessions of {} of {} slots were lost with all servers that had them; the slots are served again",
                 loss.slots,
@@ -311,6 +317,10 @@ impl Watcher {
             );
             self.publish(plan, EventType::Warning, reasons::SESSIONS_LOST, note)
                 .await;
+        }
+        if former.shards != 0 && next.shards != former.shards {
+            let note = format!("{} shards share the slots, {} before", next.shards, former.shards);
+            self.publish(plan, EventType::Normal, reasons::SCALED, note).await;
         }
         if next.formed && !former.formed {
             let note = "every slot has a primary".to_owned();
@@ -338,6 +348,9 @@ impl Watcher {
         self.tools
             .metrics
             .observe(names.namespace(), names.store(), &report.facts());
+        self.tools
+            .metrics
+            .slots(names.namespace(), names.store(), report.served());
         let differs = match &*self.reports.borrow() {
             None => true,
             Some(former) => former.differs_from(&report),
@@ -352,10 +365,14 @@ impl Watcher {
 }
 
 /// Whether what is done is seen only a while later.
-fn takes_time(action: &Action) -> bool {
+pub fn takes_time(action: &Action) -> bool {
     matches!(
         action,
-        Action::Meet { .. } | Action::TakeOver { .. } | Action::Follow { .. }
+        Action::Meet { .. }
+            | Action::TakeOver { .. }
+            | Action::Follow { .. }
+            | Action::MoveWhole { .. }
+            | Action::Remove { .. }
     )
 }
 
