@@ -3,6 +3,7 @@
 mod helm;
 mod hostile;
 mod injection;
+mod isolated;
 mod moving;
 mod replicas;
 mod stripped;
