@@ -5,6 +5,7 @@ mod hostile;
 mod injection;
 mod isolated;
 mod moving;
+mod proxies;
 mod replicas;
 mod stripped;
 
