@@ -16,6 +16,9 @@ pub const TRAEFIK_PORT: u16 = 30080;
 /// NodePort of the Traefik that reads ingress-nginx annotations, the same on every node.
 pub const TRAEFIK_NGINX_PORT: u16 = 30082;
 
+/// `NodePort` of the Envoy that Contour configures, the same on every node.
+pub const CONTOUR_PORT: u16 = 30084;
+
 /// A running cluster.
 #[derive(Clone)]
 pub struct Cluster {

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use futures::{Stream, StreamExt, TryStreamExt, pin_mut};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass, NetworkPolicy};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::ListParams;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::sessions::source;
+use super::sessions::{names, peer_access, source};
 use super::{GuardedPolicy, foreign_manager, managed};
 use crate::affinity::discovery;
 use crate::api::{FOREIGN_FIELD_MANAGER_PREFIX, INJECTION_LABEL, SessionInjection, SessionStore};
@@ -88,6 +88,8 @@ pub struct Caches {
     pub injections: Store<SessionInjection>,
     /// Pods that carry the injection label.
     pub pods: Store<Pod>,
+    /// Network policies.
+    pub network_policies: Store<NetworkPolicy>,
     ingress_routes: RwLock<Option<Store<DynamicObject>>>,
 }
 
@@ -120,6 +122,7 @@ pub fn start(client: &Client, scope: &Scope, tasks: &mut JoinSet<()>) -> Watches
     let (stores, store_writer) = store();
     let (injections, injection_writer) = store();
     let (pods, pod_writer) = store();
+    let (network_policies, network_policy_writer) = store();
     let caches = Arc::new(Caches {
         policies: policies.clone(),
         deployments,
@@ -129,6 +132,7 @@ pub fn start(client: &Client, scope: &Scope, tasks: &mut JoinSet<()>) -> Watches
         stores,
         injections,
         pods,
+        network_policies,
         ingress_routes: RwLock::new(None),
     });
     let follow = |caches: &Arc<Caches>| Follower {
@@ -177,6 +181,11 @@ pub fn start(client: &Client, scope: &Scope, tasks: &mut JoinSet<()>) -> Watches
             |caches, object: &Pod| caches.concerned_by_pod(object),
         ),
     );
+    tasks.spawn(follow(&caches).run(
+        scope.api(client),
+        network_policy_writer,
+        |caches, object: &NetworkPolicy| caches.concerned_by_network_policy(object),
+    ));
     tasks.spawn(follow_optional(client.clone(), scope.clone(), follow(&caches)));
 
     let siblings = follow(&caches);
@@ -221,6 +230,7 @@ pub async fn read_once(client: &Client, namespace: &str) -> kube::Result<Caches>
         stores: listed(scope.api(client), &all).await?,
         injections: listed(scope.api(client), &all).await?,
         pods: listed(scope.api(client), &marked).await?,
+        network_policies: listed(scope.api(client), &all).await?,
         ingress_routes: RwLock::new(routes),
     })
 }
@@ -254,7 +264,8 @@ impl Caches {
         self.ingress_classes.wait_until_ready().await?;
         self.stores.wait_until_ready().await?;
         self.injections.wait_until_ready().await?;
-        self.pods.wait_until_ready().await
+        self.pods.wait_until_ready().await?;
+        self.network_policies.wait_until_ready().await
     }
 
     /// Every `IngressRoute` in scope; empty where the kind is not served.
@@ -355,6 +366,17 @@ impl Caches {
     fn concerned_by_injection(&self, injection: &SessionInjection) -> Vec<Trigger> {
         self.pick(injection.namespace().as_deref(), |policy| {
             policy.name_any() == injection.spec.policy.name
+        })
+    }
+
+    /// Of a change of a rule of ours or of one beside which it may have to stand.
+    fn concerned_by_network_policy(&self, policy: &NetworkPolicy) -> Vec<Trigger> {
+        let is_beside = |target: &Deployment| !peer_access::isolating(target, [policy]).is_empty();
+        self.pick(policy.namespace().as_deref(), |session_policy| {
+            names::is_of(&policy.metadata, &session_policy.name_any())
+                || self
+                    .target_of(session_policy)
+                    .is_some_and(|target| is_beside(&target))
         })
     }
 

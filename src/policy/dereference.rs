@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass, NetworkPolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DynamicObject;
 use kube::runtime::reflector::Store;
@@ -41,6 +41,8 @@ pub struct Dereferenced {
     pub injections: Vec<Arc<SessionInjection>>,
     /// Pods of the namespace that name one of these.
     pub pods: Vec<Arc<Pod>>,
+    /// Network policies of the namespace, by name.
+    pub network_policies: Vec<Arc<NetworkPolicy>>,
     /// Objects on which this policy's field manager owns something.
     pub carriers: Vec<ObjectKey>,
 }
@@ -108,6 +110,7 @@ pub fn dereference(caches: &Caches, policy: &SessionPolicy) -> Dereferenced {
         services,
         ingresses,
         ingress_routes,
+        network_policies: within(&caches.network_policies, &namespace),
         carriers,
     }
 }

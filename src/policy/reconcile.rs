@@ -15,7 +15,7 @@ use super::build::{build, nothing};
 use super::caches::Caches;
 use super::census::Census;
 use super::dereference::{Dereferenced, dereference};
-use super::sessions::carry_out::{Memory, Tools, carry_out, collect_garbage, patience};
+use super::sessions::carry_out::{Memory, Tools, carry_out, collect_garbage, keep_peer_access, patience};
 use super::sessions::revision::Images;
 use super::sessions::undo::Outcome;
 use super::sessions::{self, Sessions, hand_over};
@@ -184,6 +184,12 @@ async fn sessions(
     found: &Dereferenced,
 ) -> Result<Option<Sessions>, WriteError> {
     let Some(wish) = &validated.sessions else {
+        // What a former strategy needed may isolate the pods now.
+        match keep_peer_access(&context.writer, validated, found).await? {
+            Ok(None) => {}
+            Ok(Some(changed)) => tracing::info!(changed, "access of members among each other"),
+            Err(trouble) => tracing::warn!(reason = trouble.reason, "{}", trouble.message),
+        }
         return Ok(None);
     };
     if !validated.suspended && !undo::has_finalizer(&policy.metadata) {

@@ -80,6 +80,8 @@ pub const NAMESPACED: &[Permission] = &[
     may("", "events", &["list"]),
     // Where each pod runs, for its sidecar.
     may("", "configmaps", &["get", "create", "patch", "delete"]),
+    // What isolates the pods of a target, and the rule beside it that lets members reach each other.
+    may("networking.k8s.io", "networkpolicies", FOLLOW_AND_OWN),
     may("networking.k8s.io", "ingresses", FOLLOW_AND_PATCH),
     may("traefik.io", "ingressroutes", FOLLOW_AND_PATCH),
     // Whether the namespace itself is being deleted. A request for one namespace counts as made inside it.

@@ -112,6 +112,7 @@ EOF
 --requestheader-extra-headers-prefix=X-Remote-Extra-
 --proxy-client-cert-file=$PKI/front-proxy-client.crt
 --proxy-client-key-file=$PKI/front-proxy-client.key
+--feature-gates=HPAScaleToZero=true
 --enable-aggregator-routing=true
 --default-not-ready-toleration-seconds=15
 --default-unreachable-toleration-seconds=15

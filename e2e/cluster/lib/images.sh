@@ -5,6 +5,8 @@ PAUSE_IMAGE=localhost/pause:1
 COREDNS_IMAGE=localhost/coredns:1
 BUSYBOX_IMAGE=localhost/busybox:1
 TRAEFIK_IMAGE=
+CONTOUR_IMAGE=
+ENVOY_IMAGE=
 BASE_IMAGE=localhost/debian:bookworm-slim
 REDIS_IMAGE=localhost/redis:1
 VALKEY_IMAGE=localhost/valkey:1
@@ -19,11 +21,15 @@ IMAGE_ARCHIVES_KEPT=4
 declare -A IMAGE_SETS=(
   [cluster]="pause coredns"
   [demo]="pause coredns traefik base redis valkey memcached"
-  [all]="pause coredns traefik busybox base redis valkey memcached"
+  [all]="pause coredns traefik busybox base redis valkey memcached contour envoy"
 )
 
-# The tag of Traefik's image is its version; the entry point calls this when the tools are known.
-init_images() { TRAEFIK_IMAGE=localhost/traefik:$(tool_version traefik); }
+# The tag of a proxy's image is its version; the entry point calls this when the tools are known.
+init_images() {
+  TRAEFIK_IMAGE=localhost/traefik:$(tool_version traefik)
+  CONTOUR_IMAGE=localhost/contour:$(tool_version contour)
+  ENVOY_IMAGE=localhost/envoy:$(tool_version envoy)
+}
 
 # builder COMMAND…: buildah with a storage of its own, without a daemon and without namespaces of its own.
 builder() {
@@ -131,6 +137,8 @@ image_reference() {
   coredns) printf '%s' "$COREDNS_IMAGE" ;;
   busybox) printf '%s' "$BUSYBOX_IMAGE" ;;
   traefik) printf '%s' "$TRAEFIK_IMAGE" ;;
+  contour) printf '%s' "$CONTOUR_IMAGE" ;;
+  envoy) printf '%s' "$ENVOY_IMAGE" ;;
   base) printf '%s' "$BASE_IMAGE" ;;
   redis) printf '%s' "$REDIS_IMAGE" ;;
   valkey) printf '%s' "$VALKEY_IMAGE" ;;
@@ -150,7 +158,11 @@ queue_images() {
 
 # queue_image_set SET: the images and, before them, the tools that go into them.
 queue_image_set() {
-  if [ "$1" = cluster ]; then queue_tools cluster; else queue_tools demo; fi
+  case $1 in
+  cluster) queue_tools cluster ;;
+  all) queue_tools long ;;
+  *) queue_tools demo ;;
+  esac
   queue_images "$1"
 }
 
@@ -167,7 +179,7 @@ image_parts() {
   {
     (cd "$CLUSTER_HOME/images/$1" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
     case $1 in
-    coredns | traefik | valkey) tool_version "$1" ;;
+    coredns | traefik | valkey | contour | envoy) tool_version "$1" ;;
     base) printf '%s\n' "$BASE_ARCHIVE" ;;
     esac
   } | sha256sum | cut -c1-24
@@ -182,12 +194,12 @@ make_image() {
   case $name in
   pause) cc -Os -static -o "$context/pause" "$CLUSTER_HOME/images/pause/pause.c" ;;
   busybox) cp /bin/busybox "$context/" ;;
-  coredns | traefik) cp "$(tool_file "$name")" "$context/" ;;
+  coredns | traefik | contour | envoy) cp "$(tool_file "$name")" "$context/" ;;
   valkey) cp "$(tool_file valkey)" "$context/valkey-server" ;;
   base) make_base_archive "$context/base.tar" ;;
   esac
   case $name in
-  redis | valkey | memcached) arguments=(--build-arg "BASE=$BASE_IMAGE") ;;
+  redis | valkey | memcached | envoy) arguments=(--build-arg "BASE=$BASE_IMAGE") ;;
   esac
   build_image "$reference" "$context" "${arguments[@]}"
   rm -rf "$context"

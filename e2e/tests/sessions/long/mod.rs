@@ -1,11 +1,15 @@
 //! What does not fit CI's budget: `make test-long` runs these, picked by `long::` in their names.
 
+mod bundle;
 mod helm;
 mod hostile;
 mod injection;
+mod isolated;
 mod moving;
+mod proxies;
 mod replicas;
 mod stripped;
+mod warned;
 
 use anyhow::Result;
 use e2e::app::{Running, SHOP, host};

@@ -6,6 +6,7 @@ mod hand_over;
 mod in_pods;
 mod memory;
 mod moving;
+mod peer_access;
 mod preflights;
 mod replication;
 mod rollout;
@@ -21,6 +22,7 @@ use kube::{Api, ResourceExt};
 
 pub use garbage::collect_garbage;
 pub use memory::Memory;
+pub use peer_access::keep_peer_access;
 use store::describe;
 pub use surroundings::{old_nodes, read_old_nodes, read_surroundings, surroundings};
 
@@ -92,7 +94,13 @@ pub async fn carry_out(
     };
     let mut next = None;
     let mut preflight = work.former.as_ref().and_then(|former| former.preflight.clone());
-    let outcome = work.steps(&mut sessions, &mut next, &mut preflight).await?;
+    let outcome = match keep_peer_access(tools.writer, validated, found).await? {
+        Ok(changed) => {
+            sessions.changed.extend(changed);
+            work.steps(&mut sessions, &mut next, &mut preflight).await?
+        }
+        Err(trouble) => Err(trouble),
+    };
     let count = pods::count(&validated.target, &found.pods, &found.injections);
     sessions.injected = Some(match outcome {
         Ok(()) => cautioned(work.judge(&sessions, next.as_deref(), &count).await?, &sessions),

@@ -4,6 +4,7 @@ mod cautions;
 mod container;
 mod hand_over;
 mod moving;
+mod peer_access;
 mod pods;
 mod preflight;
 mod replication;

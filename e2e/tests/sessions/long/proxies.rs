@@ -1,0 +1,115 @@
+//! Pods that end behind two proxies: Envoy, configured by Contour, drops a pod at once when it is told to end; Traefik keeps
+//! users there. Measured in the same way, without the operator and with sessions in the pods.
+
+use std::net::SocketAddr;
+
+use anyhow::{Result, ensure};
+use e2e::app::{Running, SHOP, host};
+use e2e::cluster::CONTOUR_PORT;
+use e2e::policy::Policies;
+use e2e::{Cluster, with_temp_namespace};
+use kube::api::{Api, ApiResource, DynamicObject, PostParams};
+use kube::core::GroupVersionKind;
+use serde_json::{Value, json};
+use session_operator::drill::event::Event;
+use session_operator::drill::{Class, Report};
+
+use crate::replicated::in_pods;
+use crate::support::{nobody_lost, shared, users};
+
+/// The shop behind an HTTPProxy that spreads requests by `balancing`.
+async fn behind_envoy(cluster: &Cluster, namespace: &str, balancing: &str) -> Result<(Running, SocketAddr)> {
+    cluster.run(["addon", "contour"]).await?;
+    let mut manifests = SHOP.manifests(namespace)?;
+    // Traefik is not to serve it, too: what follows is about one proxy.
+    manifests.ingress.spec.get_or_insert_default().ingress_class_name = Some("none".to_owned());
+    let shop = manifests.create(&cluster.client, namespace).await?;
+    let resource = ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("projectcontour.io", "v1", "HTTPProxy"),
+        "httpproxies",
+    );
+    let proxy = json!({
+        "apiVersion": "projectcontour.io/v1", "kind": "HTTPProxy", "metadata": {"name": "shop"},
+        "spec": {
+            "virtualhost": {"fqdn": host(SHOP, namespace)},
+            "routes": [{
+                "services": [{"name": "shop", "port": 80}],
+                "loadBalancerPolicy": {"strategy": balancing},
+            }],
+        },
+    });
+    let api: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), namespace, &resource);
+    api.create(&PostParams::default(), &serde_json::from_value(proxy)?)
+        .await?;
+    let entry = cluster.expose(CONTOUR_PORT).await?;
+    shop.routed(entry).await?;
+    Ok((shop, entry))
+}
+
+fn unharmed(what: &str, report: &Report) -> Result<()> {
+    println!("{what}: {} requests failed\n{}", report.failed(), report.table());
+    nobody_lost(report)?;
+    ensure!(
+        report.failed() == 0,
+        "{what}: requests failed: {}",
+        report.table()
+    );
+    Ok(())
+}
+
+/// What leads users to the shop.
+#[derive(Clone, Copy, Debug)]
+enum Proxy {
+    Traefik,
+    /// With requests spread in this way, as an HTTPProxy has it.
+    Envoy(&'static str),
+}
+
+/// What becomes of users when pods are replaced, first as the shop is by itself, then with its sessions in the pods.
+async fn replaced(name: &str, proxy: Proxy, replicated: &Value) -> Result<()> {
+    with_temp_namespace(name, async |cluster, namespace| {
+        let (shop, entry) = match proxy {
+            Proxy::Traefik => SHOP.manifests(namespace)?.behind_traefik(cluster).await?,
+            Proxy::Envoy(balancing) => behind_envoy(cluster, namespace, balancing).await?,
+        };
+        let alone = shop.drill(entry, users(), &Event::Restart).await?;
+        println!(
+            "{proxy:?}, by itself: {} requests failed\n{}",
+            alone.failed(),
+            alone.table()
+        );
+        ensure!(
+            alone.count(Class::Kept) + alone.count(Class::Moved) == 0,
+            "without the operator somebody kept a session: {}",
+            alone.table()
+        );
+
+        let policies = Policies::new(&cluster.client, namespace);
+        shared(&policies, in_pods(replicated, &Value::Null)).await?;
+        // The pods from before the policy do not hand over: none of them is to be asked any more.
+        shop.routed(entry).await?;
+        for event in [Event::Restart, Event::DeletePod(None)] {
+            let report = shop.drill(entry, users(), &event).await?;
+            unharmed(&format!("{proxy:?}, {replicated}, {event}"), &report)?;
+            shop.routed(entry).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_hand_over_behind_traefik() -> Result<()> {
+    replaced("traefik-all", Proxy::Traefik, &json!({"mode": "All"})).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_hand_over_behind_envoy_without_affinity() -> Result<()> {
+    replaced("envoy-all", Proxy::Envoy("RoundRobin"), &json!({"mode": "All"})).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_hand_over_behind_envoy_with_its_own_cookie() -> Result<()> {
+    let backup = json!({"mode": "Backup", "backups": 1});
+    replaced("envoy-backup", Proxy::Envoy("Cookie"), &backup).await
+}
