@@ -9,7 +9,9 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::{Value, json};
-use session_operator::api::session_store::{FailoverCause, MemberRole, StoreReplication, Topology};
+use session_operator::api::session_store::{
+    FailoverCause, MemberRole, StoreMember, StoreReplication, Topology,
+};
 use session_operator::api::{SessionStore, SessionStoreStatus};
 use session_operator::drill::{Class, Options, Report};
 
@@ -183,6 +185,27 @@ impl<'a> Scene<'a> {
             let replication = status.replication.clone().unwrap_or_default();
             let is_other = replication.epoch > former.epoch;
             Ok(if is_other { Ok(replication) } else { Err(status) })
+        })
+        .await
+    }
+
+    /// Waits until a server is primary no more: another one is, of the same shard where there are shards.
+    ///
+    /// # Errors
+    /// When that does not come about in time.
+    pub async fn another_in_place_of(&self, former: &StoreMember) -> Result<()> {
+        let what = format!("another primary than {}", former.name);
+        eventually(&what, WHOLE_LIMIT, || async {
+            let status = self.stores().get(STORE).await?.status.unwrap_or_default();
+            let mut primaries = status
+                .members
+                .iter()
+                .filter(|member| member.role == MemberRole::Primary && member.shard == former.shard);
+            Ok(if primaries.any(|primary| primary.name != former.name) {
+                Ok(())
+            } else {
+                Err(status)
+            })
         })
         .await
     }
@@ -379,6 +402,11 @@ pub fn calm_users() -> Options {
         write_every: 0,
         ..busy_users()
     }
+}
+
+/// Three shards in memory, each with a replica.
+pub fn in_shards() -> Value {
+    json!({"engine": "Redis", "topology": "Cluster", "memory": "64Mi", "deletionPolicy": "Delete"})
 }
 
 /// A store in memory. Redis: the Valkey that the test cluster can get speaks no TLS.

@@ -104,13 +104,16 @@ async fn main() -> Result<ExitCode> {
         .await?;
     }
     if wanted(Part::Failover) {
-        with_temp_namespace("bench-failover", async |cluster, namespace| {
-            let figures = failover::measure(cluster, namespace).await?;
-            holds &= figures.iter().all(Figure::holds);
-            print!("{}", render(&figures));
-            Ok(())
-        })
-        .await?;
+        let mut figures = Vec::new();
+        for kind in &failover::KINDS {
+            with_temp_namespace("bench-failover", async |cluster, namespace| {
+                figures.extend(failover::measure(cluster, namespace, kind).await?);
+                Ok(())
+            })
+            .await?;
+        }
+        holds &= figures.iter().all(Figure::holds);
+        print!("{}", render(&figures));
     }
     Ok(if holds {
         ExitCode::SUCCESS

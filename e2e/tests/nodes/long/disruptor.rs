@@ -5,10 +5,11 @@
 //! A run is a row of rounds that follows from its seed. In a round with a crash users have written what they have before it:
 //! replication is asynchronous, and what it may cost is not what is looked for here.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use e2e::replicated::{STORE, Scene, WHOLE_LIMIT, busy_users, calm_users, in_memory};
+use e2e::replicated::{Scene, WHOLE_LIMIT, busy_users, calm_users, in_memory, in_shards};
 use e2e::users::nobody_lost;
 use e2e::wait::eventually;
 use e2e::{Cluster, node, with_temp_namespace};
@@ -18,6 +19,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, EvictParams, ListParams};
 use serde_json::Value;
+use session_operator::api::session_store::{MemberRole, StoreMember};
 use session_operator::drill::Options;
 use tokio::time::sleep;
 
@@ -118,48 +120,58 @@ impl Round {
         if self.fault == Fault::AllRestarted {
             return scene.rolled(&uids).await;
         }
-        scene.whole().await.map(|_| ())
+        scene.well().await.map(|_| ())
+    }
+
+    /// One of the servers that are so.
+    fn one_of(self, members: &[StoreMember], role: MemberRole) -> Result<&StoreMember> {
+        let mut fit = members.iter().filter(|member| member.role == role).cycle();
+        fit.nth(self.which).with_context(|| format!("no {role:?}"))
     }
 
     async fn strike(self, scene: &Scene<'_>) -> Result<()> {
-        let primary = scene.primary().await?;
-        let name = primary.name_any();
-        let replicas: Vec<String> = scene.servers().await?.iter().map(ResourceExt::name_any).collect();
-        let mut replicas = replicas.iter().filter(|other| **other != name).cycle();
-        let replica = replicas.nth(self.which).context("a replica")?;
+        let members = scene.well().await?.members;
+        let primary = self.one_of(&members, MemberRole::Primary)?;
+        let (name, replica) = (&primary.name, &self.one_of(&members, MemberRole::Replica)?.name);
         let (cluster, pods) = (scene.cluster, scene.pods());
         match self.fault {
-            Fault::PrimaryDeleted => pods.delete(&name, &DeleteParams::default()).await.map(|_| ())?,
+            Fault::PrimaryDeleted => pods.delete(name, &DeleteParams::default()).await.map(|_| ())?,
             Fault::ReplicaDeleted => pods.delete(replica, &DeleteParams::default()).await.map(|_| ())?,
             Fault::PrimaryEvicted => {
                 // Refused until the kubelets have seen that all servers are well again.
                 eventually("the eviction to be allowed", WHOLE_LIMIT, || async {
-                    Ok(pods.evict(&name, &EvictParams::default()).await.map(|_| ()))
+                    Ok(pods.evict(name, &EvictParams::default()).await.map(|_| ()))
                 })
                 .await?;
             }
             Fault::AllRestarted => {
-                let set = format!("statefulset/{STORE}");
-                let restart = [
-                    "kubectl",
-                    "--namespace",
-                    scene.namespace,
-                    "rollout",
-                    "restart",
-                    &set,
-                ];
-                cluster.run(restart).await?;
+                let mut sets = BTreeSet::new();
+                for member in &members {
+                    let set = member.name.rsplit_once('-').context("a pod without a number")?.0;
+                    sets.insert(format!("statefulset/{set}"));
+                }
+                for set in &sets {
+                    let restart = [
+                        "kubectl",
+                        "--namespace",
+                        scene.namespace,
+                        "rollout",
+                        "restart",
+                        set,
+                    ];
+                    cluster.run(restart).await?;
+                }
             }
             Fault::ReplicaKilled => scene.kill(replica).await?,
-            Fault::PrimaryKilled => scene.kill(&name).await?,
-            Fault::PrimaryCutOff => match on(&primary) {
+            Fault::PrimaryKilled => scene.kill(name).await?,
+            Fault::PrimaryCutOff => match primary.node.as_deref() {
                 Some(at) if node::OTHERS.contains(&at) => {
                     cluster.run(["cut", at]).await?;
                     sleep(self.cut_for).await;
                     node::bring_back(cluster, at).await?;
                 }
                 // The node with the control plane stays where it is.
-                _ => scene.kill(&name).await?,
+                _ => scene.kill(name).await?,
             },
         }
         Ok(())
@@ -272,4 +284,9 @@ async fn at_the_mercy_of_chance(name: &str, store: Value) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replicated_store_and_chance() -> Result<()> {
     at_the_mercy_of_chance("chance-replicated", in_memory()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_with_shards_and_chance() -> Result<()> {
+    at_the_mercy_of_chance("chance-shards", in_shards()).await
 }
