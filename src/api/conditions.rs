@@ -113,6 +113,12 @@ pub mod reasons {
     pub const SLOTS_UNSERVED: &str = "SlotsUnserved";
     /// Sessions were lost with all servers that had them.
     pub const SESSIONS_LOST: &str = "SessionsLost";
+    /// Slots move from shard to shard, as there are to be more or fewer of them.
+    pub const SCALING: &str = "Scaling";
+    /// As many shards as were asked for share the slots.
+    pub const SCALED: &str = "Scaled";
+    /// Fewer shards could not hold what is in use.
+    pub const SCALE_IN_REFUSED: &str = "ScaleInRefused";
     /// Every slot of a new cluster has a primary.
     pub const CLUSTER_FORMED: &str = "ClusterFormed";
 

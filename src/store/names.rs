@@ -84,6 +84,11 @@ impl Names {
         format!("{}-{shard}", self.store)
     }
 
+    /// The number of the shard that a StatefulSet is.
+    pub fn shard_of(&self, set: &str) -> Option<usize> {
+        set.strip_prefix(&self.store)?.strip_prefix('-')?.parse().ok()
+    }
+
     /// A server's pod by its shard and its ordinal in there.
     pub fn shard_member(&self, shard: usize, ordinal: usize) -> String {
         format!("{}-{shard}-{ordinal}", self.store)

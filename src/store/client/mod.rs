@@ -286,6 +286,16 @@ impl Connection {
         Ok(())
     }
 
+    /// Sends a command whose words are not all text. `name` is what it is called in a failure.
+    pub async fn bytes<T: FromRedisValue>(&mut self, name: &str, words: &[&[u8]]) -> Result<T, Failure> {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(*word);
+        }
+        let answer = command.query_async(&mut self.inner).await;
+        answer.map_err(|error| self.failure(&[name], &error))
+    }
+
     async fn raw<T: FromRedisValue>(&mut self, words: &[&str]) -> Result<T, RedisError> {
         let mut command = redis::Cmd::new();
         for word in words {

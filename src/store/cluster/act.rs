@@ -1,6 +1,7 @@
 //! Does what was decided. Each thing can be done twice, and what was not done is decided again at the next look.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 use super::decide::Means;
 use super::{Action, Member, Observation, Record, Slots};
@@ -10,6 +11,15 @@ use crate::store::client::{Connection, Failure};
 use crate::store::replication::Address;
 use crate::store::replication::observe::Access;
 
+/// How long slots are moved key by key before the servers are looked at again.
+const MOVES_TIMEOUT: Duration = Duration::from_millis(800);
+
+/// Keys that are moved at once. The server does nothing else meanwhile.
+const MOVED_KEYS: u16 = 50;
+
+/// How long that may take: less than a server may be silent before the others take it for failed.
+const MOVED_KEYS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Where the servers are: what has to be written beside what they are told.
 pub trait Surroundings {
     /// Keeps the record.
@@ -18,6 +28,8 @@ pub trait Surroundings {
     fn label(&self, member: &Member, role: &str) -> impl Future<Output = Result<(), WriteError>> + Send;
     /// Deletes a pod; another one is made.
     fn restart(&self, member: &Member) -> impl Future<Output = Result<(), WriteError>> + Send;
+    /// Removes the servers of a shard, and their volumes.
+    fn remove(&self, shard: usize) -> impl Future<Output = Result<(), WriteError>> + Send;
 }
 
 /// Why something could not be done.
@@ -96,7 +108,33 @@ impl<S: Surroundings> Actor<'_, S> {
                     Err(error) => Err(error.into()),
                 }
             }
-            Action::Note { primaries, formed } => self.keep(self.noted(primaries, *formed, now)).await,
+            Action::Move { from, to, slots } => {
+                if let (Some(from), Some(to)) = (self.member(from), self.member(to)) {
+                    self.move_slots(from, to, slots).await?;
+                }
+                Ok(None)
+            }
+            Action::MoveWhole { from, to, slots } => {
+                if let (Some(from), Some(id)) = (self.member(from), self.member(to).and_then(Member::id)) {
+                    self.connect(from).await?.move_whole(slots, id).await?;
+                }
+                Ok(None)
+            }
+            Action::Settle { member, slot } => {
+                if let Some(member) = self.member(member) {
+                    self.connect(member).await?.set_slot(*slot, &["STABLE"]).await?;
+                }
+                Ok(None)
+            }
+            Action::Remove { shard } => {
+                self.surroundings.remove(*shard).await?;
+                Ok(None)
+            }
+            Action::Note {
+                primaries,
+                formed,
+                shards,
+            } => self.keep(self.noted(primaries, *formed, *shards, now)).await,
             Action::Restart { member } => {
                 if let Some(member) = self.member(member) {
                     self.surroundings.restart(member).await?;
@@ -120,7 +158,13 @@ impl<S: Surroundings> Actor<'_, S> {
     }
 
     /// The record once other servers are seen to be primary: servers elect by themselves.
-    fn noted(&self, primaries: &BTreeMap<usize, String>, formed: bool, now: jiff::Timestamp) -> Record {
+    fn noted(
+        &self,
+        primaries: &BTreeMap<usize, String>,
+        formed: bool,
+        shards: usize,
+        now: jiff::Timestamp,
+    ) -> Record {
         let former = &self.seen.record;
         let changed = primaries.iter().find_map(|(shard, to)| {
             let from = former.primaries.get(shard)?;
@@ -129,6 +173,7 @@ impl<S: Surroundings> Actor<'_, S> {
         let mut record = Record {
             version: former.version + 1,
             formed,
+            shards,
             primaries: primaries.clone(),
             ..former.clone()
         };
@@ -172,6 +217,42 @@ fn text(time: jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// Moves of slots, key by key (<https://valkey.io/commands/cluster-setslot/>).
+impl<S: Surroundings> Actor<'_, S> {
+    /// Each slot is opened, emptied and given away before the next one, so that at most one is between two servers when the operator
+    /// ends. What was not begun within the time is decided again.
+    async fn move_slots(&self, from: &Member, to: &Member, slots: &Slots) -> Result<(), Error> {
+        let (Some(from_id), Some(to_id)) = (from.id(), to.id()) else {
+            return Ok(());
+        };
+        let mut source = self.connect(from).await?;
+        let mut target = self.connect(to).await?;
+        let others = self.seen.members.iter().filter(|member| {
+            let is_primary = member.state().is_some_and(|state| !state.is_replica());
+            is_primary && member.name != from.name && member.name != to.name
+        });
+        let mut others = futures::future::try_join_all(others.map(|member| self.connect(member))).await?;
+        let begun = Instant::now();
+        for slot in slots.iter() {
+            if begun.elapsed() > MOVES_TIMEOUT {
+                break;
+            }
+            // First who is to have it, so that nobody is sent there who is not let in.
+            target.set_slot(slot, &["IMPORTING", from_id]).await?;
+            source.set_slot(slot, &["MIGRATING", to_id]).await?;
+            while source.move_keys(slot, &to.address, self.access).await? > 0 {}
+            // Then, too: who has it from now on says so first.
+            target.set_slot(slot, &["NODE", to_id]).await?;
+            source.set_slot(slot, &["NODE", to_id]).await?;
+            // The others hear of it anyway, a moment later.
+            for other in &mut others {
+                other.set_slot(slot, &["NODE", to_id]).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What servers of a cluster are told.
 impl Connection {
     /// `CLUSTER MEET`: know the server at an address.
@@ -203,13 +284,43 @@ impl Connection {
         }
     }
 
+    /// `CLUSTER SETSLOT`.
+    async fn set_slot(&mut self, slot: u16, words: &[&str]) -> Result<(), Failure> {
+        let slot = slot.to_string();
+        let mut command = vec!["CLUSTER", "SETSLOT", &slot];
+        command.extend(words);
+        self.command(&command).await
+    }
+
+    /// `MIGRATE`: moves some keys of a slot. Returns how many there were.
+    async fn move_keys(&mut self, slot: u16, to: &Address, access: &Access) -> Result<usize, Failure> {
+        let (slot, count) = (slot.to_string(), MOVED_KEYS.to_string());
+        let keys: Vec<Vec<u8>> = self.command(&["CLUSTER", "GETKEYSINSLOT", &slot, &count]).await?;
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let port = to.port.to_string();
+        let timeout = MOVED_KEYS_TIMEOUT.as_millis().to_string();
+        let words = ["MIGRATE", &to.host, &port, "", "0", &timeout, "REPLACE", "AUTH2"];
+        let login = [access.follower.as_str(), access.password.reveal(), "KEYS"];
+        let mut words: Vec<&[u8]> = words.iter().chain(&login).map(|word| word.as_bytes()).collect();
+        words.extend(keys.iter().map(Vec::as_slice));
+        self.bytes::<()>("MIGRATE", &words).await?;
+        Ok(keys.len())
+    }
+
+    /// `CLUSTER MIGRATESLOTS`: begins to move slots as a whole.
+    async fn move_whole(&mut self, slots: &Slots, to: &str) -> Result<(), Failure> {
+        let ranges = words_of(slots);
+        let mut words = vec!["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE"];
+        words.extend(ranges.iter().map(String::as_str));
+        words.extend(["NODE", to]);
+        self.command(&words).await
+    }
+
     /// `CLUSTER ADDSLOTSRANGE`: serve slots that nobody has; then `CLUSTER BUMPEPOCH`, so that no older word weighs as much.
     async fn assign(&mut self, slots: &Slots) -> Result<(), Failure> {
-        let ranges: Vec<String> = slots
-            .ranges()
-            .iter()
-            .flat_map(|range| [range.start().to_string(), range.end().to_string()])
-            .collect();
+        let ranges = words_of(slots);
         let mut words = vec!["CLUSTER", "ADDSLOTSRANGE"];
         words.extend(ranges.iter().map(String::as_str));
         self.command::<()>(&words).await?;
@@ -217,4 +328,13 @@ impl Connection {
             .await
             .map(|_| ())
     }
+}
+
+/// Slots as commands take them: first and last of each range.
+fn words_of(slots: &Slots) -> Vec<String> {
+    let ranges = slots.ranges();
+    let words = ranges
+        .iter()
+        .flat_map(|range| [range.start().to_string(), range.end().to_string()]);
+    words.collect()
 }

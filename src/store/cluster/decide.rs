@@ -1,5 +1,6 @@
 //! What to do, from what was seen. Pure: no client, no clock, and one kind of thing at a time.
 
+mod moves;
 mod restart;
 
 pub use restart::cause;
@@ -64,6 +65,36 @@ pub enum Action {
         /// The slots.
         slots: Slots,
     },
+    /// Let servers move slots from one to the other, key by key.
+    Move {
+        /// Who has them.
+        from: String,
+        /// Who is to have them.
+        to: String,
+        /// The slots.
+        slots: Slots,
+    },
+    /// Let a server move slots to another one as a whole.
+    MoveWhole {
+        /// Who has them.
+        from: String,
+        /// Who is to have them.
+        to: String,
+        /// The slots.
+        slots: Slots,
+    },
+    /// Let a server no more wait for a slot that nobody gives it.
+    Settle {
+        /// The server.
+        member: String,
+        /// The slot.
+        slot: u16,
+    },
+    /// Remove the servers of a shard, and their volumes.
+    Remove {
+        /// Its number.
+        shard: usize,
+    },
     /// Correct the label of a pod.
     Label {
         /// The pod.
@@ -77,6 +108,8 @@ pub enum Action {
         primaries: BTreeMap<usize, String>,
         /// Whether all slots have a primary.
         formed: bool,
+        /// How many shards share them.
+        shards: usize,
     },
     /// Delete a pod, so that it is made from the present template.
     Restart {
@@ -98,6 +131,8 @@ pub struct Decision {
 enum Step {
     /// It is done now, and nothing else.
     Do(Vec<Action>),
+    /// It is done now, and there is more to come.
+    Progress(Action, Waits),
     /// It waits for something; what has nothing to do with that goes on.
     Wait(Waits),
 }
@@ -123,19 +158,26 @@ pub fn decide(seen: &Observation) -> Decision {
         actions: restart::records(&survey),
         waits: None,
     };
-    let steps: [fn(&Survey) -> Option<Step>; 7] = [
+    let steps: [fn(&Survey) -> Option<Step>; 9] = [
         take_over,
         meet,
         follow,
         forget,
         assign,
+        moves::finish,
         restart::hand_over,
         restart::restart,
+        moves::next,
     ];
     for step in steps {
         match step(&survey) {
             Some(Step::Do(actions)) => {
                 decision.actions.extend(actions);
+                break;
+            }
+            Some(Step::Progress(action, waits)) => {
+                decision.actions.push(action);
+                decision.waits.get_or_insert(waits);
                 break;
             }
             Some(Step::Wait(waits)) => {

@@ -9,6 +9,7 @@ use crate::store::replication::{Role, State as Replication};
 
 /// What a server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct State {
     /// The name by which the others know it. It stays as long as the file in which the server keeps it.
     pub id: String,
@@ -32,7 +33,14 @@ pub struct State {
     pub loading: bool,
     /// Whether it has got everything from a primary since its process started.
     pub warm: bool,
+    /// Whether it moves slots to another server as a whole.
+    pub moves_whole: bool,
+    /// Whether it does so now.
+    pub is_exporting: bool,
 }
+
+/// The first version of Valkey that moves slots as a whole (`CLUSTER MIGRATESLOTS`).
+const MOVES_WHOLE: u32 = 9;
 
 /// A server as another one knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,6 +96,11 @@ impl State {
             },
             offset: replication.offset,
             keys: replication.keys,
+            moves_whole: info
+                .get("valkey_version")
+                .and_then(|version| version.split('.').next()?.parse::<u32>().ok())
+                .is_some_and(|major| major >= MOVES_WHOLE),
+            is_exporting: false,
             used: number("used_memory").unwrap_or_default(),
             max: number("maxmemory").unwrap_or_default(),
             loading: replication.loading,

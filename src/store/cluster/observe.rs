@@ -1,6 +1,6 @@
 //! Looks at every server of a store, all at once and for a bounded time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -18,10 +18,25 @@ impl Answer for Box<State> {
         let nodes: String = connection.command(&["CLUSTER", "NODES"]).await?;
         let cluster: String = connection.command(&["CLUSTER", "INFO"]).await?;
         let info = connection.info().await?;
-        State::read(&nodes, &cluster, &info)
-            .map(Box::new)
-            .ok_or_else(|| connection.nonsense("CLUSTER NODES"))
+        let mut state =
+            State::read(&nodes, &cluster, &info).ok_or_else(|| connection.nonsense("CLUSTER NODES"))?;
+        if state.moves_whole && !state.slots().is_empty() {
+            let moves: Vec<HashMap<String, redis::Value>> =
+                connection.command(&["CLUSTER", "GETSLOTMIGRATIONS"]).await?;
+            state.is_exporting = moves.iter().any(is_under_way);
+        }
+        Ok(Box::new(state))
     }
+}
+
+/// Whether a server gives slots away just now, by what it says of one move (<https://valkey.io/commands/cluster-getslotmigrations/>).
+fn is_under_way(slots: &HashMap<String, redis::Value>) -> bool {
+    let text = |name: &str| {
+        let value = slots.get(name).cloned();
+        value.and_then(|value| redis::from_redis_value::<String>(value).ok())
+    };
+    let is_over = |state: &str| matches!(state, "success" | "failed" | "cancelled" | "canceled");
+    text("operation").as_deref() == Some("EXPORT") && text("state").is_some_and(|state| !is_over(&state))
 }
 
 /// What there is and is to be.
@@ -44,7 +59,17 @@ pub struct Surroundings<'a> {
 pub fn members(there: &Surroundings<'_>) -> Vec<Member> {
     let wanted =
         (0..there.shards).flat_map(|shard| (0..there.per_shard).map(move |ordinal| (shard, ordinal)));
-    let places: BTreeSet<(usize, usize)> = wanted.chain(there.pods.keys().copied()).collect();
+    // Shards that are not asked for any more are there until they are empty.
+    let standing = there.sets.iter().filter_map(|(name, set)| {
+        let shard = there
+            .names
+            .shard_of(name)
+            .filter(|shard| *shard >= there.shards)?;
+        let replicas = set.spec.as_ref()?.replicas.unwrap_or(1);
+        Some((shard, usize::try_from(replicas).unwrap_or_default()))
+    });
+    let standing = standing.flat_map(|(shard, count)| (0..count).map(move |ordinal| (shard, ordinal)));
+    let places: BTreeSet<(usize, usize)> = wanted.chain(standing).chain(there.pods.keys().copied()).collect();
     places
         .into_iter()
         .map(|(shard, ordinal)| {
@@ -63,7 +88,7 @@ pub fn members(there: &Surroundings<'_>) -> Vec<Member> {
                     announced: there.names.member_host(&name),
                 },
                 server: Server::Down,
-                leaving: ordinal >= there.per_shard,
+                leaving: shard < there.shards && ordinal >= there.per_shard,
                 volume: there.volumes.contains(&Names::volume_of(&name)),
                 name,
             }

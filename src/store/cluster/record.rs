@@ -21,6 +21,8 @@ pub struct Record {
     pub formed: bool,
     /// The pod that is primary, by shard.
     pub primaries: BTreeMap<usize, String>,
+    /// How many shards share the slots, evenly.
+    pub shards: usize,
     /// The last change of the primary of a shard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<Failover>,

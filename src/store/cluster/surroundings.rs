@@ -1,6 +1,10 @@
 //! Where servers are: labels of pods, and the record on a StatefulSet.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
@@ -9,6 +13,7 @@ use super::act::Surroundings;
 use super::record::RECORD_ANNOTATION;
 use super::{Member, Record};
 use crate::runtime::writer::{WriteError, classify};
+use crate::store::apply::delete;
 use crate::store::names::Names;
 use crate::store::replication::pods;
 
@@ -18,6 +23,10 @@ pub struct Kubernetes<'a> {
     pub client: &'a Client,
     /// Names of the store.
     pub names: &'a Names,
+    /// StatefulSets of the store, by name.
+    pub sets: &'a BTreeMap<String, Arc<StatefulSet>>,
+    /// Volume claims of the store, by name.
+    pub claims: &'a BTreeMap<String, Arc<PersistentVolumeClaim>>,
 }
 
 impl Surroundings for Kubernetes<'_> {
@@ -42,5 +51,19 @@ impl Surroundings for Kubernetes<'_> {
 
     async fn restart(&self, member: &Member) -> Result<(), WriteError> {
         pods::restart(self.client, self.names, &member.name, &member.pod).await
+    }
+
+    async fn remove(&self, shard: usize) -> Result<(), WriteError> {
+        // First the servers: a claim that is in use stays until they have ended.
+        if let Some(set) = self.sets.get(&self.names.shard(shard)) {
+            delete(self.client, set.as_ref()).await?;
+        }
+        for (name, claim) in self.claims {
+            let pod = name.strip_prefix("data-").and_then(|pod| self.names.place(pod));
+            if pod.is_some_and(|(of, _)| of == shard) {
+                delete(self.client, claim.as_ref()).await?;
+            }
+        }
+        Ok(())
     }
 }

@@ -113,6 +113,18 @@ impl<'a> Survey<'a> {
         self.seen.members.iter().map(|member| member.shard).collect()
     }
 
+    /// Servers of a shard that do not follow its leader with everything.
+    pub fn lacking(&self, shard: usize) -> Vec<&'a str> {
+        let leader = super::decide::leader(self, shard);
+        let members = self.seen.members.iter();
+        let lacking = members.filter(|member| {
+            member.shard == shard
+                && !member.leaving
+                && leader.is_none_or(|leader| leader.name != member.name && !member.is_synced(leader))
+        });
+        lacking.map(|member| member.name.as_str()).collect()
+    }
+
     /// What is not as it is to be, as sentences: slots that nobody serves, servers that do not do their part. The server `but` is
     /// not looked at.
     pub fn troubles(&self, but: Option<&str>) -> Vec<String> {
@@ -124,18 +136,9 @@ impl<'a> Survey<'a> {
                 super::slots::COUNT
             ));
         }
-        let members = self.seen.members.iter();
-        for member in members.filter(|member| !member.leaving && but != Some(member.name.as_str())) {
-            let is_well = match self.owner(member.shard) {
-                Some(owner) => owner.name == member.name || member.is_synced(owner),
-                None => false,
-            };
-            if !is_well {
-                troubles.push(format!(
-                    "{} does not have everything of shard {}",
-                    member.name, member.shard
-                ));
-            }
+        for shard in self.shards() {
+            let lacking = self.lacking(shard).into_iter().filter(|name| but != Some(*name));
+            troubles.extend(lacking.map(|name| format!("{name} does not have everything of shard {shard}")));
         }
         troubles
     }

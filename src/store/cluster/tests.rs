@@ -3,10 +3,15 @@
 
 mod fixture;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
 
 use self::fixture::{LIMIT, Servers};
 use super::decide::Means;
+use super::report::Report;
 use super::*;
 use crate::api::session_store::FailoverCause;
 
@@ -259,5 +264,150 @@ async fn a_planned_restart_goes_through_all_servers_and_loses_no_write() {
         let forced =
             |action: &&Action| matches!(action, Action::TakeOver { means, .. } if *means != Means::Agreed);
         assert!(!done.iter().any(|action| forced(&action)), "{done:?}");
+    }
+}
+
+/// Writes new keys and reads older ones until it is told to end. Returns how many it wrote, and the longest that one took.
+fn busy(servers: &Servers, from: usize) -> (Arc<AtomicBool>, JoinHandle<(usize, Duration)>) {
+    let mut shop = servers.shop();
+    let ends = Arc::new(AtomicBool::new(false));
+    let told = ends.clone();
+    let work = tokio::spawn(async move {
+        let (mut count, mut longest) = (from, Duration::ZERO);
+        while !told.load(Ordering::Relaxed) {
+            let asked = Instant::now();
+            shop.write(count..count + 1).await;
+            count += 1;
+            let older = fastrand::usize(..count);
+            assert_eq!(shop.missing(older..older + 1).await, 0, "{older} was written");
+            longest = longest.max(asked.elapsed());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        (count, longest)
+    });
+    (ends, work)
+}
+
+fn sizes(report: &Report) -> Vec<i32> {
+    report
+        .members()
+        .into_iter()
+        .filter_map(|member| member.slots)
+        .collect()
+}
+
+#[tokio::test]
+async fn shards_come_and_go_under_writes_and_nothing_is_lost() {
+    for spec in [IN_MEMORY, REDIS] {
+        let mut servers = Servers::start(spec).await;
+        servers.settle().await;
+        servers.shop().write(0..1000).await;
+        let (ends, writing) = busy(&servers, 1000);
+
+        servers.shards = 4;
+        servers.add_shard(3);
+        let begun = Instant::now();
+        // Operators come and go meanwhile.
+        for _ in 0..4 {
+            for _ in 0..5 {
+                servers.round().await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            servers.another_operator();
+        }
+        let report = servers.settle().await;
+        eprintln!("four shards after {:?}", begun.elapsed());
+        assert_eq!(sizes(&report), [4096; 4]);
+        assert_eq!(servers.played.record.lock().unwrap().shards, 4);
+
+        servers.shards = 3;
+        let begun = Instant::now();
+        let report = servers.settle().await;
+        eprintln!("three shards after {:?}", begun.elapsed());
+        let mut left = sizes(&report);
+        left.sort_unstable();
+        assert_eq!(left, [5461, 5461, 5462]);
+        assert_eq!(servers.processes.len(), 6);
+        for state in report.seen.members.iter().filter_map(Member::state) {
+            assert!(
+                state.nodes.iter().all(|node| !node.host.starts_with("larder-3")),
+                "{state:?}"
+            );
+        }
+        let record = servers.played.record.lock().unwrap().clone();
+        assert!(
+            record.shards == 3 && record.primaries.len() == 3 && record.last_loss.is_none(),
+            "{record:?}"
+        );
+
+        ends.store(true, Ordering::Relaxed);
+        let (count, longest) = writing.await.unwrap();
+        eprintln!("{count} keys written, the longest write and read took {longest:?}");
+        assert_eq!(servers.shop().missing(0..count).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_slot_that_an_operator_left_between_two_servers_is_moved_to_its_end() {
+    for is_told_to_both in [true, false] {
+        let mut servers = Servers::start(REDIS).await;
+        let report = servers.settle().await;
+        // All in one slot.
+        let keys: Vec<String> = (0..120).map(|key| format!("shop:{{x}}{key}")).collect();
+        let mut shop = servers.shop();
+        for key in &keys {
+            shop.command(&["SET", key, "x", "EX", "600"]).await.unwrap();
+        }
+        let mut asked = servers.as_admin((0, 0)).await;
+        let slot: u16 = asked.command(&["CLUSTER", "KEYSLOT", &keys[0]]).await.unwrap();
+        let owner = report
+            .seen
+            .members
+            .iter()
+            .find(|member| member.is_owner() && member.state().unwrap().slots().contains(slot));
+        let source = servers.names.place(&owner.unwrap().name).unwrap();
+        let target = servers.primary(&report, (source.0 + 1) % 3);
+        let id = |place| {
+            let name = servers.name(place);
+            let mut members = report.seen.members.iter();
+            members
+                .find(|member| member.name == name)
+                .unwrap()
+                .id()
+                .unwrap()
+                .to_owned()
+        };
+        let slot = slot.to_string();
+        let (source_id, target_id) = (id(source), id(target));
+        let mut importing = servers.as_admin(target).await;
+        importing
+            .command::<()>(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id])
+            .await
+            .unwrap();
+        if is_told_to_both {
+            let mut migrating = servers.as_admin(source).await;
+            migrating
+                .command::<()>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target_id])
+                .await
+                .unwrap();
+            let address = servers.address(target);
+            let port = address.port.to_string();
+            let login = ["AUTH2", "replication", "replication"];
+            let words = [
+                &["MIGRATE", &address.host, &port, &keys[0], "0", "1000"][..],
+                &login,
+            ]
+            .concat();
+            migrating.command::<String>(&words).await.unwrap();
+        }
+        servers.another_operator();
+        servers.settle().await;
+        for key in &keys {
+            assert_ne!(
+                shop.command(&["GET", key]).await.unwrap(),
+                redis::Value::Nil,
+                "{key}"
+            );
+        }
     }
 }

@@ -231,6 +231,8 @@ impl Watcher {
         let surroundings = Kubernetes {
             client: &tools.client,
             names: &plan.names,
+            sets: &tools.caches.sets(&plan.names),
+            claims: &tools.caches.claims(&plan.names),
         };
         self.told.retain(|_, since| since.elapsed() < PATIENCE);
         for action in &decision.actions {
@@ -312,6 +314,10 @@ impl Watcher {
             self.publish(plan, EventType::Warning, reasons::SESSIONS_LOST, note)
                 .await;
         }
+        if former.shards != 0 && next.shards != former.shards {
+            let note = format!("{} shards share the slots, {} before", next.shards, former.shards);
+            self.publish(plan, EventType::Normal, reasons::SCALED, note).await;
+        }
         if next.formed && !former.formed {
             let note = "every slot has a primary".to_owned();
             self.publish(plan, EventType::Normal, reasons::CLUSTER_FORMED, note)
@@ -352,10 +358,14 @@ impl Watcher {
 }
 
 /// Whether what is done is seen only a while later.
-fn takes_time(action: &Action) -> bool {
+pub fn takes_time(action: &Action) -> bool {
     matches!(
         action,
-        Action::Meet { .. } | Action::TakeOver { .. } | Action::Follow { .. }
+        Action::Meet { .. }
+            | Action::TakeOver { .. }
+            | Action::Follow { .. }
+            | Action::MoveWhole { .. }
+            | Action::Remove { .. }
     )
 }
 

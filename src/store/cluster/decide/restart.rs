@@ -37,10 +37,27 @@ pub fn records(survey: &Survey) -> Vec<Action> {
     }
     primaries.retain(|shard, _| *shard < seen.shards || survey.owner(*shard).is_some());
     let formed = seen.record.formed || survey.served.len() == usize::from(slots::COUNT);
-    if primaries != seen.record.primaries || formed != seen.record.formed {
-        actions.push(Action::Note { primaries, formed });
+    let shards = sharing(survey).unwrap_or(seen.record.shards);
+    let record = &seen.record;
+    if primaries != record.primaries || formed != record.formed || shards != record.shards {
+        actions.push(Action::Note {
+            primaries,
+            formed,
+            shards,
+        });
     }
     actions
+}
+
+/// How many shards share the slots, once those that are asked for do and no other.
+fn sharing(survey: &Survey) -> Option<usize> {
+    let wanted = survey.seen.shards;
+    let is_even = (0..wanted).all(|shard| {
+        let owner = survey.owner(shard).and_then(Member::state);
+        let least = usize::from(slots::COUNT) / wanted.max(1);
+        owner.is_some_and(|state| state.slots().len() >= least)
+    });
+    (is_even && survey.shards().into_iter().all(|shard| shard < wanted)).then_some(wanted)
 }
 
 /// What became of a primary that is not there any more.

@@ -14,6 +14,7 @@ use crate::store::build::build;
 use crate::store::client::{Connection, Credentials, Endpoint, Failure, Password, open};
 use crate::store::cluster::act::{Actor, Surroundings};
 use crate::store::cluster::report::Report;
+use crate::store::cluster::watch::takes_time;
 use crate::store::cluster::*;
 use crate::store::login::Login;
 use crate::store::material::{Certificates, Material};
@@ -24,7 +25,7 @@ use crate::store::server::tend;
 use crate::store::testing::{Server as Process, free_ports, nothing_but, validated, valkey_server};
 
 /// How long the servers may take to come to rest, on a busy machine.
-pub(super) const LIMIT: Duration = Duration::from_mins(1);
+pub(super) const LIMIT: Duration = Duration::from_mins(3);
 
 /// How often a server is started at most.
 const STARTS: u16 = 8;
@@ -38,6 +39,7 @@ pub(super) struct Played {
     labels: Mutex<BTreeMap<String, String>>,
     pub(super) record: Mutex<Record>,
     restarted: Mutex<BTreeSet<String>>,
+    removed: Mutex<BTreeSet<usize>>,
 }
 
 impl Surroundings for Played {
@@ -54,6 +56,11 @@ impl Surroundings for Played {
 
     async fn restart(&self, member: &Member) -> Result<(), WriteError> {
         self.restarted.lock().unwrap().insert(member.name.clone());
+        Ok(())
+    }
+
+    async fn remove(&self, shard: usize) -> Result<(), WriteError> {
+        self.removed.lock().unwrap().insert(shard);
         Ok(())
     }
 }
@@ -211,7 +218,7 @@ impl Servers {
         self.names.shard_member(place.0, place.1)
     }
 
-    fn address(&self, place: Place) -> Address {
+    pub(super) fn address(&self, place: Place) -> Address {
         Address {
             host: "127.0.0.1".to_owned(),
             port: self.processes[&place].port,
@@ -240,7 +247,7 @@ impl Servers {
             },
             address,
             server: answers.remove(&name).unwrap(),
-            leaving: place.1 >= self.per_shard,
+            leaving: false,
             volume: self.persistent,
             name,
         });
@@ -258,11 +265,7 @@ impl Servers {
         self.told.retain(|_, since| since.elapsed() < PATIENCE);
         for action in &decision.actions {
             let key = format!("{action:?}");
-            let takes_time = matches!(
-                action,
-                Action::Meet { .. } | Action::TakeOver { .. } | Action::Follow { .. }
-            );
-            if takes_time && self.told.contains_key(&key) {
+            if takes_time(action) && self.told.contains_key(&key) {
                 continue;
             }
             seen.record = self.played.record.lock().unwrap().clone();
@@ -290,6 +293,8 @@ impl Servers {
             self.played.labels.lock().unwrap().remove(&name);
             self.outdated.remove(&place);
         }
+        let removed = std::mem::take(&mut *self.played.removed.lock().unwrap());
+        self.processes.retain(|(shard, _), _| !removed.contains(shard));
         let report = Report { seen, decision };
         self.tend(&report).await;
         report
@@ -340,6 +345,19 @@ impl Servers {
             );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// The operator ends, and another one goes on.
+    pub(super) fn another_operator(&mut self) {
+        self.connections.clear();
+        self.told.clear();
+        self.causes.clear();
+        self.memory = Memory::default();
+    }
+
+    /// As the operator.
+    pub(super) async fn as_admin(&self, place: Place) -> Connection {
+        self.access.connect(&self.address(place)).await.unwrap()
     }
 
     /// The primary of a shard.
