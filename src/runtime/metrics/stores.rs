@@ -1,4 +1,4 @@
-//! Metrics of stores, and of the servers of those with topology Replicated. Names of stores and of their servers are labels
+//! Metrics of stores, and of the servers of those with several. Names of stores and of their servers are labels
 //! here: there are a few of each, and an alert has to say which.
 
 use std::collections::{HashMap, HashSet};
@@ -76,6 +76,8 @@ pub struct StoreMetrics {
     offsets: Family<MemberLabels, Gauge>,
     lags: Family<MemberLabels, Gauge>,
     failovers: Family<FailoverLabels, Counter>,
+    slots: Family<StoreLabels, Gauge>,
+    lost: Family<StoreLabels, Counter>,
     shown: Arc<Mutex<HashMap<String, Shown>>>,
 }
 
@@ -133,8 +135,18 @@ impl StoreMetrics {
         );
         registry.register(
             "store_failovers",
-            "Changes of the primary of a replicated store, by cause",
+            "Changes of the primary of a store with several servers, by cause",
             families.failovers.clone(),
+        );
+        registry.register(
+            "store_slots_served",
+            "Slots of 16384 that a primary of a store with shards serves",
+            families.slots.clone(),
+        );
+        registry.register(
+            "store_slots_lost",
+            "Slots whose sessions were lost with all servers that had them",
+            families.lost.clone(),
         );
         families
     }
@@ -213,6 +225,27 @@ impl StoreMetrics {
         });
     }
 
+    /// Shows how many slots are served in a store with shards.
+    pub fn slots(&self, namespace: &str, store: &str, served: usize) {
+        let labels = StoreLabels {
+            namespace: namespace.to_owned(),
+            store: store.to_owned(),
+        };
+        let served = i64::try_from(served).unwrap_or(i64::MAX);
+        self.slots.get_or_create(&labels).set(served);
+        // An increase is seen only of what was there before.
+        self.lost.get_or_create(&labels);
+    }
+
+    /// Counts slots whose sessions were lost.
+    pub fn lost(&self, namespace: &str, store: &str, slots: u64) {
+        let labels = StoreLabels {
+            namespace: namespace.to_owned(),
+            store: store.to_owned(),
+        };
+        self.lost.get_or_create(&labels).inc_by(slots);
+    }
+
     /// Counts a change of the primary.
     pub fn failed_over(&self, namespace: &str, store: &str, cause: &str) {
         let labels = FailoverLabels {
@@ -231,6 +264,8 @@ impl StoreMetrics {
             store: store.to_owned(),
         };
         self.ready.remove(&labels);
+        self.slots.remove(&labels);
+        self.lost.remove(&labels);
         for (family, _) in self.loads(None) {
             family.remove(&labels);
         }

@@ -306,6 +306,10 @@ impl Watcher {
         if let Some(loss) = &next.last_loss
             && former.last_loss.as_ref() != Some(loss)
         {
+            let slots = u64::try_from(loss.slots).unwrap_or_default();
+            self.tools
+                .metrics
+                .lost(plan.names.namespace(), plan.names.store(), slots);
             let note = format!(
                 "the sessions of {} of {} slots were lost with all servers that had them; the slots are served again",
                 loss.slots,
@@ -344,6 +348,9 @@ impl Watcher {
         self.tools
             .metrics
             .observe(names.namespace(), names.store(), &report.facts());
+        self.tools
+            .metrics
+            .slots(names.namespace(), names.store(), report.served());
         let differs = match &*self.reports.borrow() {
             None => true,
             Some(former) => former.differs_from(&report),
