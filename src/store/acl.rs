@@ -41,10 +41,10 @@ const ADMIN_CLUSTER_COMMANDS: &str = "+cluster -cluster|reset -cluster|flushslot
 /// What a replica may do at its primary, and `redis-cli --rdb`, which asks with the older SYNC.
 const REPLICATION_COMMANDS: &str = "-@all +psync +sync +replconf +ping";
 
-/// What servers of a cluster may do besides at each other: take keys over, and slots as a whole. That is a command of Valkey 9 which
-/// others do not know, so that it cannot be named.
-const REPLICATION_CLUSTER_COMMANDS: &str =
-    "+cluster -cluster|reset -cluster|flushslots (~* +select +restore-asking)";
+/// What servers of a cluster may do besides at each other: take keys over, and slots as a whole, which is done by the commands that
+/// make their keys. It is begun by a command of Valkey 9 which others do not know, so that it cannot be named.
+const REPLICATION_CLUSTER_COMMANDS: &str = "+cluster -cluster|reset -cluster|flushslots \
+    (~* +@write -@dangerous +@transaction +select +restore +restore-asking)";
 
 /// What clients of a cluster ask besides: who has which keys.
 const APPLICATION_CLUSTER_COMMANDS: &str =
