@@ -37,6 +37,8 @@ pub struct State {
     pub moves_whole: bool,
     /// Whether it does so now.
     pub is_exporting: bool,
+    /// Why it could not do so the last time.
+    pub export_failed: Option<String>,
 }
 
 /// The first version of Valkey that moves slots as a whole (`CLUSTER MIGRATESLOTS`).
@@ -101,6 +103,7 @@ impl State {
                 .and_then(|version| version.split('.').next()?.parse::<u32>().ok())
                 .is_some_and(|major| major >= MOVES_WHOLE),
             is_exporting: false,
+            export_failed: None,
             used: number("used_memory").unwrap_or_default(),
             max: number("maxmemory").unwrap_or_default(),
             loading: replication.loading,

@@ -23,20 +23,38 @@ impl Answer for Box<State> {
         if state.moves_whole && !state.slots().is_empty() {
             let moves: Vec<HashMap<String, redis::Value>> =
                 connection.command(&["CLUSTER", "GETSLOTMIGRATIONS"]).await?;
-            state.is_exporting = moves.iter().any(is_under_way);
+            note_last(&mut state, &moves);
         }
         Ok(Box::new(state))
     }
 }
 
-/// Whether a server gives slots away just now, by what it says of one move (<https://valkey.io/commands/cluster-getslotmigrations/>).
-fn is_under_way(slots: &HashMap<String, redis::Value>) -> bool {
-    let text = |name: &str| {
+/// Notes how the last move of slots to another server is going (<https://valkey.io/commands/cluster-getslotmigrations/>).
+fn note_last(state: &mut State, moves: &[HashMap<String, redis::Value>]) {
+    let text = |slots: &HashMap<String, redis::Value>, name: &str| {
         let value = slots.get(name).cloned();
         value.and_then(|value| redis::from_redis_value::<String>(value).ok())
     };
-    let is_over = |state: &str| matches!(state, "success" | "failed" | "cancelled" | "canceled");
-    text("operation").as_deref() == Some("EXPORT") && text("state").is_some_and(|state| !is_over(&state))
+    let exports = moves
+        .iter()
+        .filter(|slots| text(slots, "operation").as_deref() == Some("EXPORT"));
+    let age = |slots: &&HashMap<String, redis::Value>| {
+        let created = text(slots, "create_time");
+        created.and_then(|time| time.parse::<i64>().ok())
+    };
+    state.is_exporting = exports
+        .clone()
+        .any(|slots| text(slots, "state").is_some_and(|state| !is_over(&state)));
+    let Some(last) = exports.max_by_key(age) else {
+        return;
+    };
+    if text(last, "state").is_some_and(|state| is_over(&state) && state != "success") {
+        state.export_failed = text(last, "message");
+    }
+}
+
+fn is_over(state: &str) -> bool {
+    matches!(state, "success" | "failed" | "cancelled" | "canceled")
 }
 
 /// What there is and is to be.

@@ -1,6 +1,8 @@
 //! Slots that are to be elsewhere, as shards came or are to go. Which are next follows from who has what now: an operator that ends
 //! in the middle has nothing to remember.
 
+use std::fmt::Write as _;
+
 use super::{Action, Step, leader};
 use crate::api::conditions::reasons;
 use crate::store::cluster::slots::{COUNT, Slots, share};
@@ -104,11 +106,19 @@ pub fn next(survey: &Survey) -> Option<Step> {
     }
     let is_ready = |shard: &Shard<'_>| survey.lacking(shard.number).is_empty();
     let left: usize = shards.iter().map(surplus).sum();
-    let progress = format!(
+    let mut progress = format!(
         "slots move from shard to shard: {} of {COUNT} are still to be moved, in steps",
         // Not another sentence for each step.
         left.next_multiple_of(ATOMIC_STEP)
     );
+    if let Some(why) = &from.state.export_failed {
+        // Writing to a String cannot fail.
+        _ = write!(
+            progress,
+            "; the last step from {} failed and is tried again ({why}); see the log of {}",
+            from.leader.name, to.leader.name
+        );
+    }
     if !is_ready(from) || !is_ready(to) || survey.seen.members.iter().any(|member| member.pod.terminating) {
         return Some(Step::wait(
             reasons::SCALING,

@@ -72,6 +72,7 @@ fn state(shard: usize, ordinal: usize, nodes: Vec<Node>) -> State {
         warm: true,
         moves_whole: false,
         is_exporting: false,
+        export_failed: None,
     }
 }
 
@@ -586,6 +587,12 @@ fn a_new_shard_gets_slots_in_steps_from_those_that_have_most() {
     world.state(2, 0).is_exporting = true;
     world.waits(reasons::SCALING, "still to be moved");
     world.state(2, 0).is_exporting = false;
+    world.state(2, 0).export_failed = Some("no room".to_owned());
+    let message = world.decide().waits.unwrap().message;
+    assert!(
+        message.contains("from s-2-0 failed and is tried again (no room); see the log of s-3-0"),
+        "{message}"
+    );
     world.state(3, 1).link.up = false;
     world.waits(reasons::SCALING, "have all their replicas");
 }
