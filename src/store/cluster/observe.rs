@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod as CorePod;
 
+use super::nodes::moves_whole;
 use super::{Member, Server, State};
 use crate::store::build::PORT;
 use crate::store::client::{Connection, Failure};
@@ -15,16 +16,18 @@ use crate::store::replication::observe::{Answer, current_revision, facts};
 
 impl Answer for Box<State> {
     async fn ask(connection: &mut Connection) -> Result<Self, Failure> {
+        let info = connection.info().await?;
+        // Before it is asked who has which slots: of a move that is over by then that tells the outcome.
+        let moves: Vec<HashMap<String, redis::Value>> = if moves_whole(&info) {
+            connection.command(&["CLUSTER", "GETSLOTMIGRATIONS"]).await?
+        } else {
+            Vec::new()
+        };
         let nodes: String = connection.command(&["CLUSTER", "NODES"]).await?;
         let cluster: String = connection.command(&["CLUSTER", "INFO"]).await?;
-        let info = connection.info().await?;
         let mut state =
             State::read(&nodes, &cluster, &info).ok_or_else(|| connection.nonsense("CLUSTER NODES"))?;
-        if state.moves_whole && !state.slots().is_empty() {
-            let moves: Vec<HashMap<String, redis::Value>> =
-                connection.command(&["CLUSTER", "GETSLOTMIGRATIONS"]).await?;
-            note_last(&mut state, &moves);
-        }
+        note_last(&mut state, &moves);
         Ok(Box::new(state))
     }
 }
