@@ -13,8 +13,8 @@ use crate::store::cluster::{Member, State};
 /// memory, and change hands when all is there.
 pub const ATOMIC_STEP: usize = 512;
 
-/// The same where each key is moved by itself: as many as do not keep the operator from looking at the servers for long.
-pub const STEP: usize = 64;
+/// The same where each key is moved by itself: more than can be moved in the time after which the servers are looked at again.
+pub const STEP: usize = 512;
 
 /// Memory that the shards that stay have to have, for each 100 bytes that are in use.
 const ROOM_PERCENT: i64 = 125;
