@@ -6,10 +6,13 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use k8s_openapi::api::apps::v1::Deployment;
+    use kube::CustomResourceExt;
     use kube::core::cel::validate_cel;
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
     use serde_json::Value;
     use session_operator::affinity::drain;
-    use session_operator::api::SessionPolicy;
+    use session_operator::api::{SessionPolicy, SessionStore};
 
     fn repository() -> &'static Path {
         Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -138,22 +141,28 @@ mod tests {
 
     #[test]
     fn examples_are_valid_and_spell_every_field_as_the_api_does() {
-        let policies: Vec<_> = examples()
-            .into_iter()
-            .filter(|(_, value)| value["kind"] == "SessionPolicy")
-            .collect();
-        assert!(policies.len() >= 5);
-        for (path, value) in policies {
-            let path = path.display();
-            let policy: SessionPolicy =
-                serde_json::from_value(value.clone()).unwrap_or_else(|e| panic!("{path}: {e}"));
-            assert!(
-                is_kept(&value, &serde_json::to_value(&policy).unwrap()),
-                "{path} has an unknown field: {value}"
-            );
-            let refused = validate_cel(&policy).err();
-            assert!(refused.is_none(), "{path} is refused: {refused:?}");
+        let (mut policies, mut stores) = (0, 0);
+        for (path, value) in examples() {
+            if value["kind"] == "SessionPolicy" {
+                policies += 1;
+                is_valid::<SessionPolicy>(&path, &value);
+            } else if value["kind"] == "SessionStore" {
+                stores += 1;
+                is_valid::<SessionStore>(&path, &value);
+            }
         }
+        assert!(policies >= 6 && stores >= 1, "{policies} {stores}");
+    }
+
+    fn is_valid<K: DeserializeOwned + Serialize + CustomResourceExt>(path: &Path, value: &Value) {
+        let path = path.display();
+        let object: K = serde_json::from_value(value.clone()).unwrap_or_else(|e| panic!("{path}: {e}"));
+        assert!(
+            is_kept(value, &serde_json::to_value(&object).unwrap()),
+            "{path} has an unknown field: {value}"
+        );
+        let refused = validate_cel(&object).err();
+        assert!(refused.is_none(), "{path} is refused: {refused:?}");
     }
 
     #[test]

@@ -41,10 +41,10 @@ const ADMIN_CLUSTER_COMMANDS: &str = "+cluster -cluster|reset -cluster|flushslot
 /// What a replica may do at its primary, and `redis-cli --rdb`, which asks with the older SYNC.
 const REPLICATION_COMMANDS: &str = "-@all +psync +sync +replconf +ping";
 
-/// What servers of a cluster may do besides at each other: take keys over, and slots as a whole. That is a command of Valkey 9 which
-/// others do not know, so that it cannot be named.
-const REPLICATION_CLUSTER_COMMANDS: &str =
-    "+cluster -cluster|reset -cluster|flushslots (~* +select +restore-asking)";
+/// What servers of a cluster may do besides at each other: take keys over, and slots as a whole, which is done by the commands that
+/// make their keys. It is begun by a command of Valkey 9 which others do not know, so that it cannot be named.
+const REPLICATION_CLUSTER_COMMANDS: &str = "+cluster -cluster|reset -cluster|flushslots \
+    (~* +@write -@dangerous +@transaction +select +restore +restore-asking)";
 
 /// What clients of a cluster ask besides: who has which keys.
 const APPLICATION_CLUSTER_COMMANDS: &str =
@@ -182,7 +182,7 @@ pub fn hash(password: &str) -> String {
 mod tests {
     use super::*;
     use crate::store::client::{Connection, Credentials, Failure, Password, connect};
-    use crate::store::testing::Server;
+    use crate::store::testing::{Server, free_ports, valkey_server};
 
     fn users() -> Users {
         let hashes = |password: &str| BTreeSet::from([hash(password)]);
@@ -345,6 +345,68 @@ mod tests {
             blog.command::<String>(&["GET", "blog:1"]).await.as_deref(),
             Ok("x")
         );
+    }
+
+    #[tokio::test]
+    async fn in_a_cluster_clients_ask_where_keys_are_and_nobody_empties_a_server() {
+        let clustered = Users {
+            cluster: true,
+            ..users()
+        };
+        assert_eq!(Users::parse(&clustered.file()), clustered);
+        for program in ["redis-server", valkey_server()] {
+            let server = Server::run(program, |folder, port| {
+                let file = folder.join("users.acl");
+                std::fs::write(&file, clustered.file()).unwrap();
+                let bus = free_ports(1).to_string();
+                let words = format!(
+                    "--port {port} --bind 127.0.0.1 --dir {} --aclfile {} --cluster-enabled yes --cluster-port {bus}",
+                    folder.display(),
+                    file.display()
+                );
+                words.split(' ').map(str::to_owned).collect()
+            });
+            let emptying: [&[&str]; 3] = [
+                &["CLUSTER", "RESET"],
+                &["CLUSTER", "RESET", "HARD"],
+                &["CLUSTER", "FLUSHSLOTS"],
+            ];
+            let changing: [&[&str]; 4] = [
+                &["CLUSTER", "MEET", "127.0.0.1", "1"],
+                &["CLUSTER", "ADDSLOTS", "1"],
+                &["CLUSTER", "FORGET", "x"],
+                &["MIGRATE", "127.0.0.1", "1", "shop:1", "0", "10"],
+            ];
+            let mut shop = as_user(&server, "app-shop", "shop-secret").await;
+            for command in [
+                &["CLUSTER", "SLOTS"][..],
+                &["CLUSTER", "SHARDS"],
+                &["CLUSTER", "NODES"],
+                &["CLUSTER", "INFO"],
+                &["CLUSTER", "KEYSLOT", "shop:1"],
+                &["READONLY"],
+                &["COMMAND", "COUNT"],
+            ] {
+                shop.command::<redis::Value>(command).await.unwrap();
+            }
+            for command in emptying.iter().chain(&changing) {
+                let answer = shop.command::<redis::Value>(command).await;
+                assert!(is_denied(&answer), "{command:?}: {answer:?}");
+            }
+            let mut probe = as_user(&server, PROBE, "any").await;
+            probe.command::<String>(&["CLUSTER", "INFO"]).await.unwrap();
+            assert!(is_denied(
+                &probe.command::<redis::Value>(&["CLUSTER", "NODES"]).await
+            ));
+            for (user, password) in [(ADMIN, "admin-secret"), (REPLICATION, "replication-secret")] {
+                let mut connection = as_user(&server, user, password).await;
+                connection.command::<String>(&["CLUSTER", "NODES"]).await.unwrap();
+                for command in emptying.iter().chain(&[&["GET", "shop:1"][..]]) {
+                    let answer = connection.command::<redis::Value>(command).await;
+                    assert!(is_denied(&answer), "{user} {command:?}: {answer:?}");
+                }
+            }
+        }
     }
 
     /// Commands that name no key are not confined by `~prefix:*`; each has to be one that shows and does nothing to others.

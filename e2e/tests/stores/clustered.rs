@@ -19,6 +19,9 @@ const HEAL_LIMIT: Duration = Duration::from_mins(1);
 /// What status calls "within seconds" for a replica that takes over from a primary that crashed.
 const TAKEN_OVER: Duration = Duration::from_secs(10);
 
+/// How long slots may take to move to a new shard, or away from one, key by key under load.
+const SCALED_LIMIT: Duration = Duration::from_mins(4);
+
 /// Time between the last write and a crash, so that nothing is under way.
 const AT_REST: Duration = Duration::from_millis(1500);
 
@@ -133,6 +136,74 @@ async fn users_keep_their_sessions_when_a_primary_is_deleted_killed_or_replaced(
         nobody_lost(&report)
     })
     .await
+}
+
+/// Has as many shards, as `kubectl scale` does, and waits until they share the slots.
+async fn scale(scene: &Scene<'_>, shards: i32) -> Result<()> {
+    let replicas = format!("--replicas={shards}");
+    let arguments = [
+        "kubectl",
+        "--namespace",
+        scene.namespace,
+        "scale",
+        "sessionstore",
+        STORE,
+        &replicas,
+    ];
+    scene.cluster.run(arguments).await?;
+    let begun = Instant::now();
+    eventually("the shards to share the slots", SCALED_LIMIT, || async {
+        let store = scene.stores().get(STORE).await?;
+        let status = store.status.unwrap_or_default();
+        let sizes: Vec<i32> = status.members.iter().filter_map(|member| member.slots).collect();
+        let is_even = sizes.iter().all(|slots| (slots - 16384 / shards).abs() <= 1);
+        let is_current = status.observed_generation == store.metadata.generation;
+        let count = i32::try_from(sizes.len()).unwrap_or_default();
+        Ok(
+            if is_even
+                && is_current
+                && count == shards
+                && scene.servers().await?.len() == store.spec.servers()
+            {
+                Ok(())
+            } else {
+                Err(status)
+            },
+        )
+    })
+    .await?;
+    eprintln!("{shards} shards share the slots after {:?}", begun.elapsed());
+    scene.well().await.map(|_| ())
+}
+
+/// Users are at work while a shard comes and goes.
+async fn shards_come_and_go(name: &str, spec: Value) -> Result<()> {
+    with_temp_namespace(name, async |cluster_of_tests, namespace| {
+        let scene = Scene::set_up(cluster_of_tests, namespace, spec).await?;
+        for shards in [4, 3] {
+            let name = format!("{shards} shards asked for");
+            let report = scene
+                .drill(busy_users(), &name, async || scale(&scene, shards).await)
+                .await?;
+            nobody_lost(&report)?;
+        }
+        ensure!(cluster(&scene).await?.last_loss.is_none());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_come_and_go_under_load_key_by_key() -> Result<()> {
+    shards_come_and_go("store-clus-keys", in_memory()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_come_and_go_under_load_slots_as_a_whole() -> Result<()> {
+    let mut spec = in_memory();
+    spec["engine"] = json!("Valkey");
+    spec["tls"] = json!("Disabled");
+    shards_come_and_go("store-clus-slots", spec).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -234,7 +234,7 @@ impl StoreMetrics {
         let served = i64::try_from(served).unwrap_or(i64::MAX);
         self.slots.get_or_create(&labels).set(served);
         // An increase is seen only of what was there before.
-        self.lost.get_or_create(&labels);
+        self.lost.get_or_create(&labels).inc_by(0);
     }
 
     /// Counts slots whose sessions were lost.

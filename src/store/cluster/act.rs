@@ -12,7 +12,7 @@ use crate::store::replication::Address;
 use crate::store::replication::observe::Access;
 
 /// How long slots are moved key by key before the servers are looked at again.
-const MOVES_TIMEOUT: Duration = Duration::from_millis(800);
+const MOVES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Keys that are moved at once. The server does nothing else meanwhile.
 const MOVED_KEYS: u16 = 50;
@@ -227,11 +227,6 @@ impl<S: Surroundings> Actor<'_, S> {
         };
         let mut source = self.connect(from).await?;
         let mut target = self.connect(to).await?;
-        let others = self.seen.members.iter().filter(|member| {
-            let is_primary = member.state().is_some_and(|state| !state.is_replica());
-            is_primary && member.name != from.name && member.name != to.name
-        });
-        let mut others = futures::future::try_join_all(others.map(|member| self.connect(member))).await?;
         let begun = Instant::now();
         for slot in slots.iter() {
             if begun.elapsed() > MOVES_TIMEOUT {
@@ -241,13 +236,9 @@ impl<S: Surroundings> Actor<'_, S> {
             target.set_slot(slot, &["IMPORTING", from_id]).await?;
             source.set_slot(slot, &["MIGRATING", to_id]).await?;
             while source.move_keys(slot, &to.address, self.access).await? > 0 {}
-            // Then, too: who has it from now on says so first.
+            // Then, too: who has it from now on says so first. The others hear of it, a moment later.
             target.set_slot(slot, &["NODE", to_id]).await?;
             source.set_slot(slot, &["NODE", to_id]).await?;
-            // The others hear of it anyway, a moment later.
-            for other in &mut others {
-                other.set_slot(slot, &["NODE", to_id]).await?;
-            }
         }
         Ok(())
     }

@@ -37,6 +37,8 @@ pub struct State {
     pub moves_whole: bool,
     /// Whether it does so now.
     pub is_exporting: bool,
+    /// Why it could not do so the last time.
+    pub export_failed: Option<String>,
 }
 
 /// The first version of Valkey that moves slots as a whole (`CLUSTER MIGRATESLOTS`).
@@ -76,6 +78,14 @@ pub struct Node {
     pub importing: Vec<(u16, String)>,
 }
 
+/// Whether a server moves slots as a whole, by what it says of its version.
+pub fn moves_whole(info: &BTreeMap<String, String>) -> bool {
+    let version = info.get("valkey_version");
+    version
+        .and_then(|version| version.split('.').next()?.parse::<u32>().ok())
+        .is_some_and(|major| major >= MOVES_WHOLE)
+}
+
 impl State {
     /// Reads the answers to `CLUSTER NODES`, `CLUSTER INFO` and `INFO`. Nothing if they do not say who the server is.
     pub fn read(nodes: &str, cluster: &str, info: &BTreeMap<String, String>) -> Option<Self> {
@@ -96,11 +106,9 @@ impl State {
             },
             offset: replication.offset,
             keys: replication.keys,
-            moves_whole: info
-                .get("valkey_version")
-                .and_then(|version| version.split('.').next()?.parse::<u32>().ok())
-                .is_some_and(|major| major >= MOVES_WHOLE),
+            moves_whole: moves_whole(info),
             is_exporting: false,
+            export_failed: None,
             used: number("used_memory").unwrap_or_default(),
             max: number("maxmemory").unwrap_or_default(),
             loading: replication.loading,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod as CorePod;
 
+use super::nodes::moves_whole;
 use super::{Member, Server, State};
 use crate::store::build::PORT;
 use crate::store::client::{Connection, Failure};
@@ -15,28 +16,48 @@ use crate::store::replication::observe::{Answer, current_revision, facts};
 
 impl Answer for Box<State> {
     async fn ask(connection: &mut Connection) -> Result<Self, Failure> {
+        let info = connection.info().await?;
+        // Before it is asked who has which slots: of a move that is over by then that tells the outcome.
+        let moves: Vec<HashMap<String, redis::Value>> = if moves_whole(&info) {
+            connection.command(&["CLUSTER", "GETSLOTMIGRATIONS"]).await?
+        } else {
+            Vec::new()
+        };
         let nodes: String = connection.command(&["CLUSTER", "NODES"]).await?;
         let cluster: String = connection.command(&["CLUSTER", "INFO"]).await?;
-        let info = connection.info().await?;
         let mut state =
             State::read(&nodes, &cluster, &info).ok_or_else(|| connection.nonsense("CLUSTER NODES"))?;
-        if state.moves_whole && !state.slots().is_empty() {
-            let moves: Vec<HashMap<String, redis::Value>> =
-                connection.command(&["CLUSTER", "GETSLOTMIGRATIONS"]).await?;
-            state.is_exporting = moves.iter().any(is_under_way);
-        }
+        note_last(&mut state, &moves);
         Ok(Box::new(state))
     }
 }
 
-/// Whether a server gives slots away just now, by what it says of one move (<https://valkey.io/commands/cluster-getslotmigrations/>).
-fn is_under_way(slots: &HashMap<String, redis::Value>) -> bool {
-    let text = |name: &str| {
+/// Notes how the last move of slots to another server is going (<https://valkey.io/commands/cluster-getslotmigrations/>).
+fn note_last(state: &mut State, moves: &[HashMap<String, redis::Value>]) {
+    let text = |slots: &HashMap<String, redis::Value>, name: &str| {
         let value = slots.get(name).cloned();
         value.and_then(|value| redis::from_redis_value::<String>(value).ok())
     };
-    let is_over = |state: &str| matches!(state, "success" | "failed" | "cancelled" | "canceled");
-    text("operation").as_deref() == Some("EXPORT") && text("state").is_some_and(|state| !is_over(&state))
+    let exports = moves
+        .iter()
+        .filter(|slots| text(slots, "operation").as_deref() == Some("EXPORT"));
+    let age = |slots: &&HashMap<String, redis::Value>| {
+        let created = text(slots, "create_time");
+        created.and_then(|time| time.parse::<i64>().ok())
+    };
+    state.is_exporting = exports
+        .clone()
+        .any(|slots| text(slots, "state").is_some_and(|state| !is_over(&state)));
+    let Some(last) = exports.max_by_key(age) else {
+        return;
+    };
+    if text(last, "state").is_some_and(|state| is_over(&state) && state != "success") {
+        state.export_failed = text(last, "message");
+    }
+}
+
+fn is_over(state: &str) -> bool {
+    matches!(state, "success" | "failed" | "cancelled" | "canceled")
 }
 
 /// What there is and is to be.

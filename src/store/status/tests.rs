@@ -271,3 +271,135 @@ fn memcached_says_what_it_lacks_and_serves_one_prefix() {
     assert_eq!(prefixes(&next), ["blog"]);
     assert_eq!(prefixes(&served(Some(next), &[])), Vec::<String>::new());
 }
+
+/// Three shards of two servers, the first of which is primary, by what the servers say.
+fn sharded_report(change: impl Fn(usize, &str) -> String) -> cluster::report::Report {
+    let lines = |myself: usize| -> String {
+        let lines = (0..6).map(|at| {
+            let (shard, ordinal) = (at / 2, at % 2);
+            let flags = match (at == myself, ordinal) {
+                (true, 0) => "myself,master -".to_owned(),
+                (false, 0) => "master -".to_owned(),
+                (true, _) => format!("myself,slave id{}", shard * 2),
+                (false, _) => format!("slave id{}", shard * 2),
+            };
+            let slots = ["0-5460", "5461-10921", "10922-16383"];
+            let slots = if ordinal == 0 { slots[shard] } else { "" };
+            format!("id{at} 10.0.0.{at}:6379@16379,larder-{shard}-{ordinal}.larder-members.kitchen.svc {flags} 0 0 1 connected {slots}\n")
+        });
+        lines.collect()
+    };
+    let info = |at: usize| {
+        let text = if at % 2 == 0 {
+            "role:master master_repl_offset:100".to_owned()
+        } else {
+            format!(
+                "role:slave slave_repl_offset:90 master_link_status:up master_host:10.0.0.{} master_port:6379",
+                at - 1
+            )
+        };
+        let text = change(at, &text);
+        let words = text.split_whitespace().filter_map(|word| word.split_once(':'));
+        words
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let members = (0..6).map(|at| {
+        let info = info(at);
+        let serves = if info.contains_key("cut_off") {
+            "cluster_state:fail"
+        } else {
+            "cluster_state:ok"
+        };
+        cluster::Member {
+            name: format!("larder-{}-{}", at / 2, at % 2),
+            shard: at / 2,
+            pod: Pod {
+                uid: Some(format!("u-{at}")),
+                node: Some(format!("node{}", at % 3)),
+                ..Pod::default()
+            },
+            address: Address {
+                host: format!("10.0.0.{at}"),
+                port: 6379,
+                announced: format!("larder-{}-{}.larder-members.kitchen.svc", at / 2, at % 2),
+            },
+            server: Server::Answers(Box::new(cluster::State::read(&lines(at), serves, &info).unwrap())),
+            leaving: false,
+            volume: false,
+        }
+    });
+    let seen = cluster::Observation {
+        shards: 3,
+        members: members.collect(),
+        record: cluster::Record::default(),
+    };
+    cluster::report::Report {
+        decision: cluster::Decision::default(),
+        seen,
+    }
+}
+
+#[test]
+fn of_shards_it_is_told_what_is_out_of_reach_and_who_lacks_a_replica() {
+    let status = |report: cluster::report::Report| {
+        let spec = "{topology: Cluster}";
+        let verdict = Verdict::Applied {
+            store: &validated(spec, &nothing_but(&["shop"]), &[]),
+            applied: &Applied::default(),
+            server: Ok(facts(42, 10)),
+            report: Some(&Several::Shards(report)),
+            rotation: &StoreRotation::default(),
+        };
+        let status = compute(&store(spec), &verdict, &Time(jiff::Timestamp::UNIX_EPOCH));
+        let ready = status.conditions[0].clone();
+        (status, ready)
+    };
+    let (whole, ready) = status(sharded_report(|_, info| info.to_owned()));
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("True", reasons::READY)
+    );
+    assert!(
+        ready
+            .message
+            .contains("3 shards serve all 16384 slots, each with 1 of 1 replicas that have everything"),
+        "{}",
+        ready.message
+    );
+    assert_eq!((whole.shards, whole.cluster.unwrap().slots), (Some(3), 16384));
+    insta::assert_yaml_snapshot!("shards", &whole.members);
+
+    let (_, ready) = status(sharded_report(|at, info| {
+        if at == 3 {
+            info.replace("status:up", "status:down")
+        } else {
+            info.to_owned()
+        }
+    }));
+    let told = (ready.status.as_str(), ready.reason.as_str());
+    assert_eq!(told, ("True", reasons::REPLICAS_MISSING));
+    assert!(
+        ready
+            .message
+            .ends_with("shard 1 has 0 of 1 replicas with everything"),
+        "{}",
+        ready.message
+    );
+
+    let (lost, ready) = status(sharded_report(|at, info| {
+        if at == 4 {
+            format!("{info} cut_off:1")
+        } else {
+            info.to_owned()
+        }
+    }));
+    let told = (ready.status.as_str(), ready.reason.as_str());
+    assert_eq!(told, ("False", reasons::SLOTS_UNSERVED));
+    assert!(
+        ready.message.starts_with("5462 of 16384 slots have no primary"),
+        "{}",
+        ready.message
+    );
+    assert_eq!(lost.cluster.unwrap().slots, 10922);
+}

@@ -5,9 +5,11 @@ use serde_json::{Value, json};
 
 use crate::api::SessionStore;
 use crate::api::conditions::reasons;
-use crate::api::session_policy::Shared;
+use crate::api::session_policy::{Framework, Shared};
 use crate::api::session_store::Engine;
-use crate::policy::sessions::source::{Place, access, external, of_store, place};
+use crate::framework::preset;
+use crate::policy::sessions::binding::data;
+use crate::policy::sessions::source::{Place, Shards, access, external, of_store, place};
 
 fn secret(name: &str, data: &Value) -> Secret {
     let encoded: serde_json::Map<String, Value> = data
@@ -209,4 +211,74 @@ fn memcached_has_no_credentials() {
         (endpoint.username, endpoint.password, endpoint.tls),
         (None, None, false)
     );
+}
+
+#[test]
+fn what_shards_are_good_for_follows_from_who_is_where() {
+    let shards = |members: &[(i32, &str, bool, &str)]| {
+        let members: Vec<Value> = members
+            .iter()
+            .enumerate()
+            .map(|(at, (shard, role, is_ready, node))| {
+                json!({"name": format!("s-{at}"), "role": role, "ready": is_ready, "shard": shard, "node": node})
+            })
+            .collect();
+        let mut status = ready();
+        status["members"] = json!(members);
+        let mut store = SessionStore::clone(&store(&status));
+        store.spec = serde_json::from_value(json!({"topology": "Cluster"})).unwrap();
+        Shards::of(&store).unwrap()
+    };
+    let whole = [
+        (0, "Primary", true, "node1"),
+        (0, "Replica", true, "node2"),
+        (1, "Primary", true, "node2"),
+        (1, "Replica", true, "node3"),
+        (2, "Primary", true, "node3"),
+        (2, "Replica", true, "node1"),
+    ];
+    let told = |covered, elsewhere, voters_together| Shards {
+        count: 3,
+        covered,
+        elsewhere,
+        voters_together,
+    };
+    assert_eq!(shards(&whole), told(3, 3, false));
+    let mut behind = whole;
+    behind[3].2 = false;
+    assert_eq!(shards(&behind), told(2, 2, false));
+    let mut near = whole;
+    near[5].3 = "node3";
+    assert_eq!(shards(&near), told(3, 2, false));
+    let mut together = whole;
+    together[2].3 = "node1";
+    assert_eq!(shards(&together), told(3, 3, true));
+    let mut headless = whole;
+    headless[0].2 = false;
+    assert_eq!(
+        shards(&headless),
+        told(2, 2, true),
+        "two are left, each on one of two nodes"
+    );
+    assert_eq!(Shards::of(&store(&ready())), None);
+}
+
+#[test]
+fn clients_of_shards_are_told_that_they_are() {
+    let mut sharded = SessionStore::clone(&store(&ready()));
+    sharded.spec = serde_json::from_value(json!({"topology": "Cluster"})).unwrap();
+    let sharded = Arc::new(sharded);
+    let (found, access) = access("sessions", "shop", Some(&sharded)).unwrap();
+    let user = secret(
+        "sessions-user-shop",
+        &json!({"username": "app-shop", "password": "p"}),
+    );
+    let source = of_store(found, &access, "shop", Some(&user), None).unwrap();
+    assert!(source.endpoint.cluster);
+    let told = data(&source.endpoint, None, preset(Framework::Generic), None);
+    assert_eq!(
+        told.get("nodes").map(String::as_str),
+        Some("sessions.web.svc:6379")
+    );
+    assert_eq!(told.get("cluster").map(String::as_str), Some("true"));
 }

@@ -1,6 +1,8 @@
 //! Slots that are to be elsewhere, as shards came or are to go. Which are next follows from who has what now: an operator that ends
 //! in the middle has nothing to remember.
 
+use std::fmt::Write as _;
+
 use super::{Action, Step, leader};
 use crate::api::conditions::reasons;
 use crate::store::cluster::slots::{COUNT, Slots, share};
@@ -11,8 +13,8 @@ use crate::store::cluster::{Member, State};
 /// memory, and change hands when all is there.
 pub const ATOMIC_STEP: usize = 512;
 
-/// The same where each key is moved by itself: as many as do not keep the operator from looking at the servers for long.
-pub const STEP: usize = 64;
+/// The same where each key is moved by itself: more than can be moved in the time after which the servers are looked at again.
+pub const STEP: usize = 512;
 
 /// Memory that the shards that stay have to have, for each 100 bytes that are in use.
 const ROOM_PERCENT: i64 = 125;
@@ -104,11 +106,19 @@ pub fn next(survey: &Survey) -> Option<Step> {
     }
     let is_ready = |shard: &Shard<'_>| survey.lacking(shard.number).is_empty();
     let left: usize = shards.iter().map(surplus).sum();
-    let progress = format!(
+    let mut progress = format!(
         "slots move from shard to shard: {} of {COUNT} are still to be moved, in steps",
         // Not another sentence for each step.
         left.next_multiple_of(ATOMIC_STEP)
     );
+    if let Some(why) = &from.state.export_failed {
+        // Writing to a String cannot fail.
+        _ = write!(
+            progress,
+            "; the last step from {} failed and is tried again ({why}); see the log of {}",
+            from.leader.name, to.leader.name
+        );
+    }
     if !is_ready(from) || !is_ready(to) || survey.seen.members.iter().any(|member| member.pod.terminating) {
         return Some(Step::wait(
             reasons::SCALING,

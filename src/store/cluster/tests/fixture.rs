@@ -304,7 +304,12 @@ impl Servers {
     async fn tend(&self, report: &Report) {
         let closed = report.closed();
         for member in report.seen.members.iter().filter(|member| member.id().is_some()) {
-            let endpoint = self.endpoint(self.names.place(&member.name).unwrap());
+            let place = self.names.place(&member.name).unwrap();
+            // It may have been removed in this round.
+            if !self.processes.contains_key(&place) {
+                continue;
+            }
+            let endpoint = self.endpoint(place);
             let is_closed = closed.contains(&member.name);
             let told = tend(
                 &self.names,
