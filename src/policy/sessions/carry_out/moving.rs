@@ -84,6 +84,14 @@ impl Work<'_> {
             )));
         }
         sessions.retry_after = Some(LOOK);
+        // One that ends still serves, and may be the home of sessions; nobody makes its clients wait.
+        let ending = pods::ending(self.found.pods.iter().map(AsRef::as_ref));
+        if !ending.is_empty() {
+            return Ok(Err(under_way(&format!(
+                "{} still ends, and serves until then",
+                ending.join(", ")
+            ))));
+        }
         if self.validated.suspended {
             return Ok(Err(super::suspended("sessions stay where they are")));
         }
