@@ -47,6 +47,24 @@ pub async fn ready(cluster: &Cluster, namespace: &str, name: &str) -> Result<()>
     .await
 }
 
+/// Waits until a store serves so many key prefixes.
+pub async fn serves(cluster: &Cluster, namespace: &str, name: &str, prefixes: usize) -> Result<()> {
+    let stores: Api<SessionStore> = Api::namespaced(cluster.client.clone(), namespace);
+    eventually(
+        &format!("SessionStore {namespace}/{name} serves {prefixes} key prefixes"),
+        STORE_LIMIT,
+        || async {
+            let users = stores.get(name).await?.status.unwrap_or_default().users;
+            Ok(if users.len() == prefixes {
+                Ok(())
+            } else {
+                Err(users)
+            })
+        },
+    )
+    .await
+}
+
 /// How long a rotation may take: pods are replaced, and kubelets bring files within two minutes, twice for certificates.
 const ROTATION_LIMIT: Duration = Duration::from_mins(12);
 

@@ -12,7 +12,7 @@ use super::restore::edit_operations;
 use super::sessions::carry_out::{read_old_nodes, read_surroundings};
 use super::sessions::cautions::{Cautions, too_old};
 use super::sessions::source::{Place, Promise, Replicas, Shards, key_prefix, of_pods, place};
-use super::sessions::{Sessions, Trouble, hand_over, in_pods, moving, names, pods};
+use super::sessions::{Sessions, Trouble, hand_over, in_pods, moving, names, pods, source};
 use super::status;
 use super::validate::{Kept, Validated, validate};
 use crate::affinity::model::{ObjectKey, PlanOutcome, Write};
@@ -75,6 +75,7 @@ pub async fn forecast(
     forecast
         .troubles
         .extend(unsuitable(&validated, sessions.as_ref()));
+    forecast.troubles.extend(unlisted(&validated, &found));
     let mark = sessions.as_ref().and_then(|sessions| sessions.mark.as_deref());
     let desired = build(&validated, &found, mark);
     if let Some(change) = own_store(&validated, &found) {
@@ -116,6 +117,30 @@ fn unsuitable(validated: &Validated, sessions: Option<&Sessions>) -> Option<Stri
     };
     let preset = framework::preset(wish.client.framework);
     framework::unsuitable(preset, *engine, shards.is_some()).map(|refusal| refusal.message)
+}
+
+/// Why sessions that are in a SessionStore now could not be copied into the pods.
+fn unlisted(validated: &Validated, found: &Dereferenced) -> Option<String> {
+    let wish = validated.sessions.as_ref()?;
+    if !matches!(wish.kept, Kept::Replicated(_)) || current(validated, found) != Some(moving::Place::Store) {
+        return None;
+    }
+    let Place::Store { name, key_prefix } = place(&validated.name, wish.shared()?) else {
+        return None;
+    };
+    let store = found.stores.iter().find(|store| store.name_any() == name)?;
+    let others = source::others(store, &key_prefix);
+    (!others.is_empty()).then(|| source::unlisted(&name, &key_prefix, &others))
+}
+
+/// Where the sessions of the pods are, by the revision that the template names.
+fn current(validated: &Validated, found: &Dereferenced) -> Option<moving::Place> {
+    let mark = pods::mark_of(&validated.target)?;
+    let named = found
+        .injections
+        .iter()
+        .find(|injection| injection.name_any() == *mark)?;
+    Some(moving::Place::of(named))
 }
 
 /// What is in the way of sessions in the pods, and what to know of them. What the user may not read is noted.
@@ -239,13 +264,7 @@ fn replicas(validated: &Validated) -> i32 {
 }
 
 fn notes(validated: &Validated, found: &Dereferenced) -> Vec<String> {
-    let current = pods::mark_of(&validated.target).and_then(|mark| {
-        found
-            .injections
-            .iter()
-            .find(|injection| injection.name_any() == *mark)
-    });
-    let current = current.map(|injection| moving::Place::of(injection));
+    let current = current(validated, found);
     let wanted = validated.sessions.as_ref().map(|wish| match wish.kept {
         Kept::Replicated(_) => moving::Place::Pods,
         Kept::Shared(_) => moving::Place::Store,

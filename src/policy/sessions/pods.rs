@@ -32,12 +32,7 @@ pub fn count(target: &Deployment, pods: &[Arc<Pod>], revisions: &[Arc<SessionInj
         ..Count::default()
     };
     for pod in pods {
-        let over = pod.metadata.deletion_timestamp.is_some()
-            || pod
-                .status
-                .as_ref()
-                .and_then(|status| status.phase.as_deref())
-                .is_some_and(|phase| phase == "Succeeded" || phase == "Failed");
+        let over = pod.metadata.deletion_timestamp.is_some() || has_ended(pod);
         let Some(revision) = revision_of(pod, revisions).filter(|_| !over) else {
             continue;
         };
@@ -55,6 +50,22 @@ pub fn count(target: &Deployment, pods: &[Arc<Pod>], revisions: &[Arc<SessionInj
         .saturating_add(u32::try_from(count.lacking.len()).unwrap_or(u32::MAX));
     count.total = count.total.max(seen);
     count
+}
+
+/// Names of the pods that have been told to end and have not ended yet, in order. A Deployment does not count them.
+pub fn ending<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Vec<String> {
+    let mut names: Vec<String> = pods
+        .into_iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_some() && !has_ended(pod))
+        .map(ResourceExt::name_any)
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    phase.is_some_and(|phase| phase == "Succeeded" || phase == "Failed")
 }
 
 /// Containers of a revision that a pod does not have, as after a renaming. Admission passes them over, and the application

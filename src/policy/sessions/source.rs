@@ -28,6 +28,8 @@ pub struct Source {
     pub ca: Option<String>,
     /// Says which password and which authorities these are; of a SessionStore only.
     pub credentials: Option<String>,
+    /// Whether its user may list keys, without which sessions cannot be copied from it.
+    pub lists: bool,
     /// What it promises.
     pub promise: Promise,
 }
@@ -268,6 +270,25 @@ pub fn access<'a>(
     Ok((store, access))
 }
 
+/// Key prefixes that a store serves beside this one.
+pub fn others<'a>(store: &'a SessionStore, key_prefix: &str) -> Vec<&'a str> {
+    let users = store.status.iter().flat_map(|status| &status.users);
+    users
+        .map(|user| user.key_prefix.as_str())
+        .filter(|other| *other != key_prefix)
+        .collect()
+}
+
+/// Why sessions cannot be copied from a SessionStore that serves others, too: a list of keys would show theirs.
+pub fn unlisted(store: &str, key_prefix: &str, others: &[&str]) -> String {
+    format!(
+        "sessions cannot move into the pods from SessionStore {store}, which serves other key prefixes ({}), so that the user \
+         of {key_prefix} may not list keys; give those a store of their own, or delete the policy and make it anew to leave the \
+         sessions behind",
+        others.join(", ")
+    )
+}
+
 fn user<'a>(users: &'a [StoreUser], key_prefix: &str) -> Option<&'a StoreUser> {
     users.iter().find(|user| user.key_prefix == key_prefix)
 }
@@ -308,6 +329,7 @@ pub fn of_store(
             )
         }),
         ca,
+        lists: others(store, key_prefix).is_empty(),
         promise: Promise::Store {
             name: store.name_any(),
             engine: store.spec.engine,
@@ -348,6 +370,7 @@ pub fn of_pods(
         },
         ca: None,
         credentials: None,
+        lists: true,
         promise: Promise::Pods {
             mode: wish.mode,
             backups: wish.backups,
@@ -404,6 +427,8 @@ pub fn external(secret: &Secret, key_prefix: &str) -> Result<Source, Trouble> {
         },
         ca,
         credentials: None,
+        // Only the server knows.
+        lists: false,
         promise: Promise::External,
     })
 }

@@ -22,6 +22,8 @@ pub struct Reached {
     pub version: String,
     /// Whether it is a cluster, which clients have to know.
     pub cluster: bool,
+    /// Whether the user may list keys.
+    pub lists: bool,
 }
 
 /// Connects as an application would, and writes and deletes a key under `prefix`.
@@ -29,8 +31,20 @@ pub async fn check(endpoint: &Endpoint, credentials: &Credentials, prefix: &str)
     let mut connection = connect(endpoint, credentials).await?;
     let reached = identify(&mut connection).await?;
     let key = format!("{prefix}:session-operator-probe-{:08x}", fastrand::u32(..));
+    let lists = may_list(&mut connection).await?;
     write(connection, endpoint, credentials, &key).await?;
-    Ok(reached)
+    Ok(Reached { lists, ..reached })
+}
+
+async fn may_list(connection: &mut Connection) -> Result<bool, Failure> {
+    match connection
+        .command::<redis::Value>(&["SCAN", "0", "COUNT", "1"])
+        .await
+    {
+        Ok(_) => Ok(true),
+        Err(Failure::Refused { .. }) => Ok(false),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// What the server says it is: by HELLO, which everybody may send, else (before Redis 6) by INFO.
@@ -73,6 +87,7 @@ async fn identify(connection: &mut Connection) -> Result<Reached, Failure> {
         },
         version: field("version").to_owned(),
         cluster: field("mode") == "cluster",
+        lists: false,
     })
 }
 

@@ -55,6 +55,7 @@ pub async fn check(endpoint: &Endpoint, prefix: &str) -> Result<Reached, Failure
         engine: Engine::Memcached,
         version,
         cluster: false,
+        lists: false,
     })
 }
 

@@ -36,6 +36,16 @@ async fn a_store_that_does_is_named_and_nothing_is_left_in_it() {
 }
 
 #[tokio::test]
+async fn whether_a_user_may_list_keys_is_seen() {
+    let server = Server::plain(&["--user", "blind", "on", ">secret", "~*", "&*", "+@all", "-scan"]);
+    for (user, lists) in [(None, true), (Some("blind"), false)] {
+        let credentials = credentials(user, user.map(|_| "secret"));
+        let reached = check(&server.endpoint(), &credentials, "shop").await.unwrap();
+        assert_eq!(reached.lists, lists, "{user:?}");
+    }
+}
+
+#[tokio::test]
 async fn tls_is_checked_against_the_authority_and_the_name() {
     let ours = Certificates::new("localhost");
     let server = Server::tls(&ours, &[]);

@@ -3,19 +3,24 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::policy::Policies;
+use e2e::app::SHOP;
+use e2e::policy::{Policies, in_store};
 use e2e::users::LEAVERS;
-use e2e::{Cluster, with_temp_namespace};
-use k8s_openapi::api::core::v1::Pod;
+use e2e::{Cluster, store, with_temp_namespace};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
-use serde_json::json;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
 use session_operator::drill::{Class, Options, Report};
 
-use crate::support::{SHARED_LIMIT, own_store, plan, pods, shared, shop, users};
+use crate::support::{SHARED_LIMIT, own_store, plan, pods, said, shared, shop, users};
 
 /// Users of a busy day, by the test's measure.
 const MANY: u32 = 500;
+
+/// Users where what is shown is another way, not load.
+const FEW: u32 = 60;
 
 /// Edits `strategy` alone, and waits until every pod keeps its sessions there.
 async fn switch(policies: &Policies, strategy: &str) -> Result<()> {
@@ -59,10 +64,13 @@ async fn replace_operator(cluster: &Cluster, policies: &Policies) -> Result<()> 
     Ok(())
 }
 
-fn nobody_missed_anything(report: &Report) -> Result<()> {
+fn nobody_missed_anything(report: &Report, members: u32) -> Result<()> {
     println!("{}", report.table());
+    for person in report.people.iter().filter(|person| person.trouble.is_some()) {
+        println!("{}: {:?}; {:?}", person.name, person.trouble, person.timeline);
+    }
     ensure!(
-        report.count(Class::Kept) + report.count(Class::Moved) == MANY
+        report.count(Class::Kept) + report.count(Class::Moved) == members
             && report.count(Class::LoggedOut) == LEAVERS,
         "{}",
         report.table()
@@ -94,7 +102,7 @@ async fn switching_between_a_store_and_the_pods_logs_nobody_out() -> Result<()> 
                 Ok(())
             })
             .await?;
-        nobody_missed_anything(&there)?;
+        nobody_missed_anything(&there, MANY)?;
         let binding = policies
             .api()
             .get("shop")
@@ -115,7 +123,7 @@ async fn switching_between_a_store_and_the_pods_logs_nobody_out() -> Result<()> 
                 switch(&policies, "Shared").await
             })
             .await?;
-        nobody_missed_anything(&back)?;
+        nobody_missed_anything(&back, MANY)?;
         // Pods without a sidecar end as they always did; those with one hand over.
         ensure!(back.failed() == 0, "{}", back.table());
         for pod in staying(cluster, namespace).await? {
@@ -127,6 +135,140 @@ async fn switching_between_a_store_and_the_pods_logs_nobody_out() -> Result<()> 
             );
         }
         Ok(())
+    })
+    .await
+}
+
+/// The shop with its sessions in a store that others have made, into the pods and back, with users there.
+async fn there_and_back(cluster: &Cluster, namespace: &str, wish: &Value) -> Result<()> {
+    let (shop, entry) = shop(cluster, namespace).await?;
+    let policies = Policies::new(&cluster.client, namespace);
+    shared(&policies, in_store(SHOP, wish)).await?;
+    for (strategy, name) in [
+        ("Replicated", "Shared to Replicated"),
+        ("Shared", "Replicated to Shared"),
+    ] {
+        let plan = plan(cluster, namespace, "shop", strategy).await?;
+        ensure!(plan.contains("nobody is logged out"), "{plan}");
+        let options = Options {
+            members: FEW,
+            period: Duration::from_secs(3),
+            event_limit: 3 * SHARED_LIMIT,
+            ..users()
+        };
+        let report = shop
+            .drill_with(entry, options, name, async || switch(&policies, strategy).await)
+            .await?;
+        nobody_missed_anything(&report, FEW)?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn switching_between_a_store_that_policies_share_and_the_pods_logs_nobody_out() -> Result<()> {
+    with_temp_namespace("moving-ref", async |cluster, namespace| {
+        store::create(cluster, namespace, "sessions", json!({"engine": "Redis"})).await?;
+        // Another prefix than the policy's name: it is the pods' one, too.
+        let wish = json!({"storeRef": {"name": "sessions", "keyPrefix": "front"}});
+        there_and_back(cluster, namespace, &wish).await?;
+
+        // Where another one comes to the store, the way back into it would be open, and the way out of it is not.
+        let policies = Policies::new(&cluster.client, namespace);
+        let other = json!({
+            "targetRef": {"name": "blog"}, "strategy": "Shared",
+            "shared": {"storeRef": {"name": "sessions"}}, "client": {"framework": "Generic"},
+        });
+        policies.create_with("blog", other).await?;
+        store::serves(cluster, namespace, "sessions", 2).await?;
+        let before = staying(cluster, namespace).await?;
+        let plan = plan(cluster, namespace, "shop", "Replicated").await?;
+        let words = [
+            "SessionStore sessions",
+            "(blog)",
+            "may not list keys",
+            "a store of their own",
+        ];
+        ensure!(words.iter().all(|word| plan.contains(word)), "{plan}");
+        let patch = json!({"spec": {"strategy": "Replicated"}});
+        policies
+            .api()
+            .patch("shop", &PatchParams::default(), &Patch::Merge(&patch))
+            .await?;
+        let condition = ("Injected", "SessionsNotMovable");
+        said(cluster, namespace, "shop", condition, &words).await?;
+        let names = |pods: &[Pod]| pods.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
+        let after = staying(cluster, namespace).await?;
+        ensure!(names(&after) == names(&before), "pods were replaced");
+        Ok(())
+    })
+    .await
+}
+
+/// A server that the operator did not make and does not know: without TLS, with one password for everybody.
+async fn foreign_store(cluster: &Cluster, namespace: &str, name: &str) -> Result<()> {
+    let client = &cluster.client;
+    let secret = json!({
+        "metadata": {"name": name},
+        "stringData": {
+            "host": format!("{name}.{namespace}.svc"), "port": "6379", "provider": "valkey",
+            "password": "not-to-be-seen/by:any@body",
+        },
+    });
+    let service = json!({
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": [{"port": 6379}]},
+    });
+    let deployment = json!({
+        "metadata": {"name": name},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {
+                    "automountServiceAccountToken": false,
+                    "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+                    "containers": [{
+                        "name": "server",
+                        "image": "localhost/valkey:1",
+                        "imagePullPolicy": "IfNotPresent",
+                        "args": ["valkey-server", "--save", "", "--requirepass", "$(PASSWORD)"],
+                        "env": [{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": name, "key": "password"}}}],
+                        "readinessProbe": {"tcpSocket": {"port": 6379}, "periodSeconds": 1},
+                        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                    }],
+                },
+            },
+        },
+    });
+    let parameters = PostParams::default();
+    Api::<Secret>::namespaced(client.clone(), namespace)
+        .create(&parameters, &serde_json::from_value(secret)?)
+        .await?;
+    Api::<Service>::namespaced(client.clone(), namespace)
+        .create(&parameters, &serde_json::from_value(service)?)
+        .await?;
+    Api::<Deployment>::namespaced(client.clone(), namespace)
+        .create(&parameters, &serde_json::from_value(deployment)?)
+        .await?;
+    let deployment = format!("deployment/{name}");
+    let wait = [
+        "kubectl",
+        "--namespace",
+        namespace,
+        "rollout",
+        "status",
+        &deployment,
+        "--timeout=120s",
+    ];
+    cluster.run(wait).await.map(|_| ())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn switching_between_a_store_of_somebody_else_and_the_pods_logs_nobody_out() -> Result<()> {
+    with_temp_namespace("moving-ext", async |cluster, namespace| {
+        foreign_store(cluster, namespace, "theirs").await?;
+        let wish = json!({"external": {"secretRef": {"name": "theirs"}}});
+        there_and_back(cluster, namespace, &wish).await
     })
     .await
 }

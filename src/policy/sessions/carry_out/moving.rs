@@ -11,8 +11,8 @@ use crate::api::session_store::Engine;
 use crate::policy::sessions::members::Members;
 use crate::policy::sessions::moving::{self, Place, Request, Step};
 use crate::policy::sessions::sidecar::Upstream;
-use crate::policy::sessions::source::Source;
-use crate::policy::sessions::{Sessions, Trouble, names, peers, pods};
+use crate::policy::sessions::source::{Promise, Source};
+use crate::policy::sessions::{Sessions, Trouble, names, peers, pods, source};
 use crate::runtime::writer::WriteError;
 
 /// How long users may be made to wait for a turn; the sidecars themselves give up after 10 s.
@@ -50,6 +50,12 @@ impl Work<'_> {
                 ),
             )));
         }
+        if place == Place::StoreToPods && !store.lists {
+            return Ok(Err(Trouble::new(
+                reasons::SESSIONS_NOT_MOVABLE,
+                self.unlisted(store),
+            )));
+        }
         if let Err(trouble) = self.upstream(store, sessions).await? {
             return Ok(Err(trouble));
         }
@@ -58,6 +64,20 @@ impl Work<'_> {
             own_authority: store.ca.is_some(),
             key_prefix: &store.endpoint.key_prefix,
         }))
+    }
+
+    fn unlisted(&self, store: &Source) -> String {
+        let key_prefix = &store.endpoint.key_prefix;
+        if let Promise::Store { name, .. } = &store.promise
+            && let Some(found) = self.found.stores.iter().find(|found| found.name_any() == *name)
+        {
+            return source::unlisted(name, key_prefix, &source::others(found, key_prefix));
+        }
+        format!(
+            "sessions cannot move into the pods from {}, whose user may not list keys; allow it SCAN, or delete the policy and \
+             make it anew to leave the sessions behind",
+            store.endpoint.host
+        )
     }
 
     /// Goes on with a move; gives the place whose pods may come now.
@@ -84,6 +104,14 @@ impl Work<'_> {
             )));
         }
         sessions.retry_after = Some(LOOK);
+        // One that ends still serves, and may be the home of sessions; nobody makes its clients wait.
+        let ending = pods::ending(self.found.pods.iter().map(AsRef::as_ref));
+        if !ending.is_empty() {
+            return Ok(Err(under_way(&format!(
+                "{} still ends, and serves until then",
+                ending.join(", ")
+            ))));
+        }
         if self.validated.suspended {
             return Ok(Err(super::suspended("sessions stay where they are")));
         }

@@ -83,6 +83,7 @@ impl Work<'_> {
         };
         source.endpoint.engine = reached.engine;
         source.endpoint.cluster |= reached.cluster;
+        source.lists = reached.lists;
         Ok(source)
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::target;
 use crate::api::SessionInjection;
-use crate::policy::sessions::pods::{Count, count};
+use crate::policy::sessions::pods::{Count, count, ending};
 
 fn counted(container: &Value) -> Count {
     let revision: SessionInjection = serde_json::from_value(json!({
@@ -37,4 +37,23 @@ fn a_pod_is_judged_by_the_container_that_its_revision_names() {
         (renamed.injected, renamed.lacking[0].1.clone()),
         (0, vec!["container php".to_owned()])
     );
+}
+
+#[test]
+fn a_pod_that_was_told_to_end_is_there_until_it_has_ended() {
+    let pod = |name: &str, deleted: bool, phase: &str| -> Pod {
+        let deleted = deleted.then_some("2026-01-01T00:00:00Z");
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "deletionTimestamp": deleted}, "status": {"phase": phase}
+        }))
+        .unwrap()
+    };
+    let pods = [
+        pod("shop-3", true, "Running"),
+        pod("shop-1", true, "Pending"),
+        pod("shop-2", false, "Running"),
+        pod("shop-4", true, "Failed"),
+        pod("shop-5", true, "Succeeded"),
+    ];
+    assert_eq!(ending(&pods), ["shop-1", "shop-3"]);
 }

@@ -9,7 +9,9 @@ use crate::api::session_policy::{Framework, Shared};
 use crate::api::session_store::Engine;
 use crate::framework::preset;
 use crate::policy::sessions::binding::data;
-use crate::policy::sessions::source::{Place, Shards, access, external, of_store, place};
+use crate::policy::sessions::source::{
+    Place, Shards, access, external, of_store, others, place, unlisted,
+};
 
 fn secret(name: &str, data: &Value) -> Secret {
     let encoded: serde_json::Map<String, Value> = data
@@ -96,6 +98,7 @@ fn a_store_is_used_once_it_is_ready_and_knows_the_prefix() {
     assert!(source.endpoint.tls && source.endpoint.own_authority);
     assert_eq!(source.ca.as_deref(), Some("PEM"));
     assert_eq!(source.endpoint.password.as_deref(), Some("geheim"));
+    assert!(source.lists, "it has the store to itself");
 
     for (spoil, reason, word) in [
         (json!({"users": []}), reasons::STORE_NOT_READY, "key prefix shop"),
@@ -136,6 +139,32 @@ fn a_store_is_used_once_it_is_ready_and_knows_the_prefix() {
         access("sessions", "shop", None).unwrap_err().reason,
         reasons::STORE_NOT_FOUND
     );
+}
+
+#[test]
+fn who_shares_a_store_may_not_list_its_keys() {
+    let mut status = ready();
+    status["users"] = json!([
+        {"keyPrefix": "blog", "secret": "sessions-user-blog"},
+        {"keyPrefix": "shop", "secret": "sessions-user-shop"}
+    ]);
+    let store = store(&status);
+    let (_, found) = access("sessions", "shop", Some(&store)).unwrap();
+    let credentials = json!({"username": "shop", "password": "geheim"});
+    let user = secret("sessions-user-shop", &credentials);
+    let ca = secret("sessions-ca", &json!({"ca.crt": "PEM"}));
+    let source = of_store(&store, &found, "shop", Some(&user), Some(&ca)).unwrap();
+    assert!(!source.lists);
+    assert_eq!(others(&store, "shop"), ["blog"]);
+    let sentence = unlisted("sessions", "shop", &["blog"]);
+    for words in [
+        "SessionStore sessions",
+        "(blog)",
+        "the user of shop",
+        "a store of their own",
+    ] {
+        assert!(sentence.contains(words), "{sentence}");
+    }
 }
 
 #[test]
