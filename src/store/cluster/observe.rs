@@ -61,7 +61,7 @@ fn is_over(state: &str) -> bool {
 }
 
 /// What there is and is to be.
-pub struct Surroundings<'a> {
+pub struct Standing<'a> {
     /// Names of the store.
     pub names: &'a Names,
     /// Number of shards that are asked for.
@@ -77,7 +77,7 @@ pub struct Surroundings<'a> {
 }
 
 /// The servers that there are or are to be, without what they answer.
-pub fn members(there: &Surroundings<'_>) -> Vec<Member> {
+pub fn members(there: &Standing<'_>) -> Vec<Member> {
     let wanted =
         (0..there.shards).flat_map(|shard| (0..there.per_shard).map(move |ordinal| (shard, ordinal)));
     // Shards that are not asked for any more are there until they are empty.

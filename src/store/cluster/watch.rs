@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::act::{Actor, Error};
-use super::observe::{Surroundings, members};
+use super::observe::{Standing, members};
 use super::report::Report;
 use super::surroundings::Kubernetes;
 use super::{Action, Decision, Member, Observation, Record, decide};
@@ -200,7 +200,7 @@ impl Watcher {
             self.record = recorded;
         }
         let volumes: BTreeSet<String> = caches.claims(names).into_keys().collect();
-        let mut members = members(&Surroundings {
+        let mut members = members(&Standing {
             names,
             shards: plan.shards,
             per_shard: plan.per_shard,
