@@ -9,9 +9,7 @@ use crate::api::session_policy::{Framework, Shared};
 use crate::api::session_store::Engine;
 use crate::framework::preset;
 use crate::policy::sessions::binding::data;
-use crate::policy::sessions::source::{
-    Place, Shards, access, external, of_store, others, place, unlisted,
-};
+use crate::policy::sessions::source::{Place, Shards, access, external, of_store, others, place, unlisted};
 
 fn secret(name: &str, data: &Value) -> Secret {
     let encoded: serde_json::Map<String, Value> = data
