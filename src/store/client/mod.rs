@@ -144,6 +144,21 @@ impl Connection {
         self.raw(words).await.map_err(|error| self.failure(words, &error))
     }
 
+    /// Runs commands of one kind, which are sent together; gives their answers, or the first error.
+    pub async fn commands<T: FromRedisValue>(&mut self, commands: &[Vec<String>]) -> Result<Vec<T>, Failure> {
+        let mut pipe = redis::pipe();
+        for words in commands {
+            let mut command = redis::Cmd::new();
+            command.arg(words);
+            pipe.add_command(command);
+        }
+        let answers = pipe.query_async(&mut self.inner).await;
+        answers.map_err(|error| {
+            let first: Vec<&str> = commands.iter().flatten().take(2).map(String::as_str).collect();
+            self.failure(&first, &error)
+        })
+    }
+
     /// `PING`.
     pub async fn ping(&mut self) -> Result<(), Failure> {
         self.command(&["PING"]).await

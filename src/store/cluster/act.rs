@@ -14,6 +14,9 @@ use crate::store::replication::observe::Access;
 /// How long slots are moved key by key before the servers are looked at again.
 const MOVES_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Slots that are between two servers at once.
+const MOVED_SLOTS: usize = 64;
+
 /// Keys that are moved at once. The server does nothing else meanwhile.
 const MOVED_KEYS: u16 = 50;
 
@@ -122,7 +125,10 @@ impl<S: Surroundings> Actor<'_, S> {
             }
             Action::Settle { member, slot } => {
                 if let Some(member) = self.member(member) {
-                    self.connect(member).await?.set_slot(*slot, &["STABLE"]).await?;
+                    self.connect(member)
+                        .await?
+                        .set_slots(&[*slot], &["STABLE"])
+                        .await?;
                 }
                 Ok(None)
             }
@@ -219,8 +225,9 @@ fn text(time: jiff::Timestamp) -> String {
 
 /// Moves of slots, key by key (<https://valkey.io/commands/cluster-setslot/>).
 impl<S: Surroundings> Actor<'_, S> {
-    /// Each slot is opened, emptied and given away before the next one, so that at most one is between two servers when the operator
-    /// ends. What was not begun within the time is decided again.
+    /// A few slots are opened, emptied and given away before the next ones: a server writes a file to its disk for whatever it is told
+    /// at once, and waits for it. Those that an operator leaves open when it ends are found by the next one, and serve meanwhile. What
+    /// was not begun within the time is decided again.
     async fn move_slots(&self, from: &Member, to: &Member, slots: &Slots) -> Result<(), Error> {
         let (Some(from_id), Some(to_id)) = (from.id(), to.id()) else {
             return Ok(());
@@ -228,17 +235,20 @@ impl<S: Surroundings> Actor<'_, S> {
         let mut source = self.connect(from).await?;
         let mut target = self.connect(to).await?;
         let begun = Instant::now();
-        for slot in slots.iter() {
+        let slots: Vec<u16> = slots.iter().collect();
+        for some in slots.chunks(MOVED_SLOTS) {
             if begun.elapsed() > MOVES_TIMEOUT {
                 break;
             }
-            // First who is to have it, so that nobody is sent there who is not let in.
-            target.set_slot(slot, &["IMPORTING", from_id]).await?;
-            source.set_slot(slot, &["MIGRATING", to_id]).await?;
-            while source.move_keys(slot, &to.address, self.access).await? > 0 {}
-            // Then, too: who has it from now on says so first. The others hear of it, a moment later.
-            target.set_slot(slot, &["NODE", to_id]).await?;
-            source.set_slot(slot, &["NODE", to_id]).await?;
+            // First who is to have them, so that nobody is sent there who is not let in.
+            target.set_slots(some, &["IMPORTING", from_id]).await?;
+            source.set_slots(some, &["MIGRATING", to_id]).await?;
+            for slot in source.slots_with_keys(some).await? {
+                while source.move_keys(slot, &to.address, self.access).await? > 0 {}
+            }
+            // Then, too: who has them from now on says so first. The others hear of it, a moment later.
+            target.set_slots(some, &["NODE", to_id]).await?;
+            source.set_slots(some, &["NODE", to_id]).await?;
         }
         Ok(())
     }
@@ -275,12 +285,33 @@ impl Connection {
         }
     }
 
-    /// `CLUSTER SETSLOT`.
-    async fn set_slot(&mut self, slot: u16, words: &[&str]) -> Result<(), Failure> {
-        let slot = slot.to_string();
-        let mut command = vec!["CLUSTER", "SETSLOT", &slot];
-        command.extend(words);
-        self.command(&command).await
+    /// `CLUSTER SETSLOT` for each of these slots.
+    async fn set_slots(&mut self, slots: &[u16], words: &[&str]) -> Result<(), Failure> {
+        let of_slot = |slot: &u16| {
+            let mut command = vec!["CLUSTER".to_owned(), "SETSLOT".to_owned(), slot.to_string()];
+            command.extend(words.iter().map(|word| (*word).to_owned()));
+            command
+        };
+        let commands: Vec<_> = slots.iter().map(of_slot).collect();
+        self.commands::<()>(&commands).await.map(|_| ())
+    }
+
+    /// `CLUSTER COUNTKEYSINSLOT`: those of these slots that have any.
+    async fn slots_with_keys(&mut self, slots: &[u16]) -> Result<Vec<u16>, Failure> {
+        let of_slot = |slot: &u16| {
+            vec![
+                "CLUSTER".to_owned(),
+                "COUNTKEYSINSLOT".to_owned(),
+                slot.to_string(),
+            ]
+        };
+        let commands: Vec<_> = slots.iter().map(of_slot).collect();
+        let counts: Vec<i64> = self.commands(&commands).await?;
+        let counted = slots.iter().zip(counts);
+        Ok(counted
+            .filter(|(_, count)| *count > 0)
+            .map(|(slot, _)| *slot)
+            .collect())
     }
 
     /// `MIGRATE`: moves some keys of a slot. Returns how many there were.

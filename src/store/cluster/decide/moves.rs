@@ -28,7 +28,7 @@ struct Shard<'a> {
     target: usize,
 }
 
-/// A slot that is between two servers: its move is finished before anything else is planned.
+/// Slots that are between two servers: their move is finished before anything else is planned.
 pub fn finish(survey: &Survey) -> Option<Step> {
     for (member, state) in survey.answering() {
         let Some(myself) = state.myself() else { continue };
@@ -38,22 +38,26 @@ pub fn finish(survey: &Survey) -> Option<Step> {
                 .find(|(_, state)| state.id == id)
                 .map(|(member, _)| member)
         };
-        let begun = |slot: u16, from: &Member, to: &Member| {
+        let begun = |slots: Slots, from: &Member, to: &Member| {
             Some(Step::one(Action::Move {
                 from: from.name.clone(),
                 to: to.name.clone(),
-                slots: Slots::of([slot..=slot]),
+                slots,
             }))
         };
-        if let Some((slot, to)) = myself.migrating.first()
-            && let Some(to) = by_name(to)
+        if let Some((_, id)) = myself.migrating.first()
+            && let Some(to) = by_name(id)
         {
-            return begun(*slot, member, to);
+            return begun(of_one(&myself.migrating, id, |_| true), member, to);
         }
-        if let Some((slot, from)) = myself.importing.first() {
-            return match by_name(from) {
+        if let Some((slot, id)) = myself.importing.first() {
+            return match by_name(id) {
                 // It has given the slot away already, to this one or to another.
-                Some(from) if from.is_owner() && owns(from, *slot) => begun(*slot, from, member),
+                Some(from) if from.is_owner() && owns(from, *slot) => begun(
+                    of_one(&myself.importing, id, |slot| owns(from, slot)),
+                    from,
+                    member,
+                ),
                 _ => Some(Step::one(Action::Settle {
                     member: member.name.clone(),
                     slot: *slot,
@@ -62,6 +66,15 @@ pub fn finish(survey: &Survey) -> Option<Step> {
         }
     }
     None
+}
+
+/// The slots that are on their way from or to one other server.
+fn of_one(moving: &[(u16, String)], id: &str, is_fit: impl Fn(u16) -> bool) -> Slots {
+    let slots = moving
+        .iter()
+        .filter(|(slot, other)| other == id && is_fit(*slot))
+        .map(|(slot, _)| *slot..=*slot);
+    Slots::of(slots)
 }
 
 fn owns(member: &Member, slot: u16) -> bool {
