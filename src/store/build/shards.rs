@@ -134,7 +134,7 @@ fn pod(store: &Validated, number: usize) -> Value {
 fn start() -> String {
     let (data, users) = (workload::DATA, workload::USERS);
     format!(
-        "set -e; cd {data}; if [ ! -e {APPEND_ONLY} ]; then rm -f {NODES_FILE}; [ -e {STARTS_FILE} ] || echo 0 >{STARTS_FILE}; \
+        "set -e; cd {data}; [ -e {STARTS_FILE} ] || echo 0 >{STARTS_FILE}; if [ ! -e {APPEND_ONLY} ]; then rm -f {NODES_FILE}; \
          starts=$(( ($(cat {STARTS_FILE}) + 1) % {BUS_PORTS} )); echo $starts >{STARTS_FILE}; \
          sed -i 's/^user {REPLICATION_USER} on /user {REPLICATION_USER} off /' {users}/{USERS_FILE}; fi; \
          exec \"$0\" \"$@\" --cluster-port $(( {BUS_PORT} + $(cat {STARTS_FILE}) ))"

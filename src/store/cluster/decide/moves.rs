@@ -117,7 +117,8 @@ pub fn next(survey: &Survey) -> Option<Step> {
     {
         return Some(Step::wait(reasons::SCALE_IN_REFUSED, waits));
     }
-    let is_ready = |shard: &Shard<'_>| survey.lacking(shard.number).is_empty();
+    // A server that has just met the others takes no keys for a moment.
+    let is_ready = |shard: &Shard<'_>| shard.state.serves && survey.lacking(shard.number).is_empty();
     let left: usize = shards.iter().map(surplus).sum();
     let mut progress = format!(
         "slots move from shard to shard: {} of {COUNT} are still to be moved, in steps",

@@ -197,7 +197,7 @@ impl Servers {
                     "$(POD_IP)" => "127.0.0.1".to_owned(),
                     word if word.starts_with("$(POD_NAME)") => announced.clone(),
                     // The script that starts it.
-                    word if word.contains("cd /data; if") => word
+                    word if word.contains("cd /data; [") => word
                         .replace("/data", &folder_text)
                         .replace("/users/", &format!("{folder_text}/"))
                         .replace("16379", &bus),
