@@ -290,7 +290,7 @@ fn sharded_report(change: impl Fn(usize, &str) -> String) -> cluster::report::Re
         lines.collect()
     };
     let info = |at: usize| {
-        let text = if at % 2 == 0 {
+        let text = if at.is_multiple_of(2) {
             "role:master master_repl_offset:100".to_owned()
         } else {
             format!(
