@@ -432,7 +432,7 @@ pub(super) struct Shop {
 }
 
 impl Shop {
-    /// Sends a command, and again for as long as the servers change, at most ten seconds.
+    /// Sends a command, and again for as long as the servers change, at most half a minute.
     pub(super) async fn command(&mut self, words: &[&str]) -> Result<redis::Value, Failure> {
         let begun = Instant::now();
         let mut port = self.endpoints[self.first].port;
@@ -442,7 +442,7 @@ impl Shop {
             is_asking = false;
             match &answer {
                 Ok(_) => return answer,
-                Err(failure) if begun.elapsed() > Duration::from_secs(10) => return Err(failure.clone()),
+                Err(failure) if begun.elapsed() > Duration::from_secs(30) => return Err(failure.clone()),
                 Err(Failure::Refused { cause, .. })
                     if cause.starts_with("MOVED ") || cause.starts_with("ASK ") =>
                 {
