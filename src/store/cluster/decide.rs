@@ -228,7 +228,8 @@ fn successor(survey: &Survey, ghost: &Ghost) -> Result<Option<Action>, Waits> {
     if let Some((member, _)) = best {
         return Ok(Some(Action::TakeOver {
             member: member.name.clone(),
-            means: if survey.has_majority() {
+            // Primaries vote for none that they have not heard of.
+            means: if survey.has_majority() && survey.is_known(member) {
                 Means::Elected
             } else {
                 Means::Alone
@@ -289,14 +290,21 @@ fn meet(survey: &Survey) -> Option<Step> {
             }
         }
     });
-    Step::all(
-        apart
-            .map(|(member, _)| Action::Meet {
-                at: hub.name.clone(),
-                member: member.name.clone(),
-            })
-            .collect(),
-    )
+    let meet = |at: &Member, member: &Member| Action::Meet {
+        at: at.name.clone(),
+        member: member.name.clone(),
+    };
+    let mut actions: Vec<Action> = apart.map(|(member, _)| meet(hub, member)).collect();
+    if actions.is_empty() {
+        // Others hear of a new one by and by; until they have, they would not vote for it.
+        for (owner, of_owner) in present().filter(|(member, _)| member.is_owner()) {
+            let strangers = present().filter(|(_, state)| {
+                of_owner.node(&state.id).is_none() || state.node(&of_owner.id).is_none()
+            });
+            actions.extend(strangers.map(|(member, _)| meet(owner, member)));
+        }
+    }
+    Step::all(actions)
 }
 
 /// Whom the servers of a shard are to follow: the primary that has slots, else one that is to get some.

@@ -77,7 +77,8 @@ impl Report {
             StoreMember {
                 name: member.name.clone(),
                 role: Self::role(member),
-                ready: (is_owner && serves) || owner.is_some_and(|owner| member.is_synced(owner)),
+                ready: (is_owner && serves)
+                    || (owner.is_some_and(|owner| member.is_synced(owner)) && survey.is_known(member)),
                 lag: lag(member, owner).map(lag_text),
                 node: member.pod.node.clone(),
                 shard: Some(number(member.shard)),

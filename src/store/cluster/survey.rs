@@ -120,9 +120,26 @@ impl<'a> Survey<'a> {
         let lacking = members.filter(|member| {
             member.shard == shard
                 && !member.leaving
-                && leader.is_none_or(|leader| leader.name != member.name && !member.is_synced(leader))
+                && leader.is_none_or(|leader| {
+                    (leader.name != member.name && !member.is_synced(leader)) || !self.is_known(member)
+                })
         });
         lacking.map(|member| member.name.as_str()).collect()
+    }
+
+    /// Whether a server and every primary know each other, and it knows what its own one serves. Primaries vote for none that they
+    /// have not heard of, and nobody stands for slots that he has not heard of.
+    pub fn is_known(&self, member: &Member) -> bool {
+        let Some(state) = member.state() else { return false };
+        self.answering()
+            .filter(|(owner, _)| owner.is_owner())
+            .all(|(_, of_owner)| {
+                let Some(owner) = state.node(&of_owner.id) else {
+                    return false;
+                };
+                let is_followed = state.primary() == Some(of_owner.id.as_str());
+                of_owner.node(&state.id).is_some() && (!is_followed || owner.slots == of_owner.slots())
+            })
     }
 
     /// What is not as it is to be, as sentences: slots that nobody serves, servers that do not do their part. The server `but` is
@@ -138,7 +155,9 @@ impl<'a> Survey<'a> {
         }
         for shard in self.shards() {
             let lacking = self.lacking(shard).into_iter().filter(|name| but != Some(*name));
-            troubles.extend(lacking.map(|name| format!("{name} does not have everything of shard {shard}")));
+            troubles.extend(lacking.map(|name| {
+                format!("{name} does not have everything of shard {shard}, or is not known to all primaries")
+            }));
         }
         troubles
     }

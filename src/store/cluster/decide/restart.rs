@@ -128,6 +128,7 @@ fn successor(survey: &Survey, owner: &Member) -> Option<Action> {
     let fit = survey.answering().filter(|(member, _)| {
         member.shard == owner.shard
             && member.is_synced(owner)
+            && survey.is_known(member)
             && !member.pod.terminating
             && (owner.pod.terminating || !member.leaving)
     });
