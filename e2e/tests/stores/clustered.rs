@@ -56,6 +56,20 @@ async fn another_failover(scene: &Scene<'_>, former: &StoreCluster) -> Result<Fa
     .await
 }
 
+/// Waits until status says that something is amiss: what it said before is no news.
+async fn noticed(scene: &Scene<'_>) -> Result<()> {
+    eventually("the outage to be noticed", WHOLE_LIMIT, || async {
+        let status = scene.stores().get(STORE).await?.status.unwrap_or_default();
+        let ready = status.conditions.first().map(|ready| ready.reason.clone());
+        Ok(if ready.as_deref() == Some("Ready") {
+            Err(ready)
+        } else {
+            Ok(())
+        })
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn users_keep_their_sessions_when_a_primary_is_deleted_killed_or_replaced() -> Result<()> {
     with_temp_namespace("store-clustered", async |cluster_of_tests, namespace| {
@@ -222,6 +236,7 @@ async fn with_volumes_all_servers_may_be_deleted_at_once() -> Result<()> {
                 tokio::time::sleep(AT_REST).await;
                 let begun = Instant::now();
                 scene.delete_all().await?;
+                noticed(&scene).await?;
                 scene.rolled(&uids).await?;
                 eprintln!("whole again after {:?}", begun.elapsed());
                 ensure!(begun.elapsed() < HEAL_LIMIT, "{:?}", begun.elapsed());
@@ -258,6 +273,7 @@ async fn without_volumes_a_store_whose_servers_were_all_deleted_serves_again() -
         ensure!(uids.len() == 6, "{uids:?}");
         let begun = Instant::now();
         scene.delete_all().await?;
+        noticed(&scene).await?;
         scene.rolled(&uids).await?;
         eprintln!("whole again after {:?}", begun.elapsed());
         ensure!(begun.elapsed() < HEAL_LIMIT, "{:?}", begun.elapsed());
