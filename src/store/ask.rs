@@ -118,7 +118,7 @@ pub async fn ask_all(
 ) -> Result<Asked, Error> {
     let told = match report {
         Some(report) => {
-            let closed = context.watches.closed(&context_key(store));
+            let closed = context.watches.shared(&context_key(store)).shut_now();
             let answering = servers::answering(report);
             servers::tend_all(store, material, &answering, &context.memory, &closed).await
         }

@@ -14,8 +14,7 @@ use tracing::Instrument;
 use super::caches::{self, Watches};
 use super::memory::Memory;
 use super::reconcile::{self as work, Context, Error, RECONCILE_TIMEOUT, reconcile_guarded};
-use super::replication::watch;
-use super::{GuardedStore, cluster};
+use super::{GuardedStore, watches};
 use crate::policy::caches::Scope;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::events::Events;
@@ -53,7 +52,7 @@ async fn run_scope(runtime: Runtime, scope: Scope) {
     let awaited = runtime.readiness.wait_for(format!("caches of stores of {scope}"));
     let metrics = runtime.metrics.reconcile(CONTROLLER);
     let events = Events::new(runtime.client.clone(), &runtime.identity);
-    let tools = watch::Tools {
+    let tools = watches::Tools {
         caches: caches.clone(),
         client: runtime.client.clone(),
         leadership: runtime.leadership.clone(),
@@ -67,8 +66,8 @@ async fn run_scope(runtime: Runtime, scope: Scope) {
         settings: runtime.stores.clone(),
         leadership: runtime.leadership.clone(),
         events,
-        watches: watch::Watches::new(tools.clone(), to_look_at.clone()),
-        clusters: cluster::watch::Watches::new(tools, to_look_at),
+        watches: watches::Watches::new(tools.clone(), to_look_at.clone()),
+        clusters: watches::Watches::new(tools, to_look_at),
         metrics: metrics.clone(),
         stores: runtime.metrics.stores(),
         backoff: Backoff::default(),

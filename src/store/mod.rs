@@ -36,6 +36,7 @@ mod testing;
 mod trouble;
 pub mod users;
 pub mod validate;
+pub mod watches;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;

@@ -18,14 +18,14 @@ use super::dereference::{Dereferenced, dereference};
 use super::material;
 use super::memory::Memory;
 use super::replication::servers;
-use super::replication::watch::Watches;
 use super::rotate::{announce, rotated};
 use super::rotation;
 use super::server::Facts;
 use super::settings::StoreArgs;
 use super::status::{self, Several, Unready, Verdict};
 use super::validate::{Validated, removes_everything, validate};
-use super::{GuardedStore, cleanup, cluster, store_key};
+use super::watches::Watches;
+use super::{GuardedStore, cleanup, cluster, replication, store_key};
 use crate::api::conditions::reasons;
 use crate::api::session_store::{Engine, StoreRotation, Topology};
 use crate::api::{STATUS_FIELD_MANAGER, SessionStore};
@@ -76,9 +76,9 @@ pub struct Context {
     /// What is remembered of stores.
     pub memory: Memory,
     /// Looks at stores with topology Replicated.
-    pub watches: Watches,
+    pub watches: Watches<replication::watch::Watcher>,
     /// Looks at stores with topology Cluster.
-    pub clusters: cluster::watch::Watches,
+    pub clusters: Watches<cluster::watch::Watcher>,
 }
 
 impl Context {

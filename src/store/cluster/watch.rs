@@ -2,14 +2,11 @@
 //! neither to the API server nor to a store.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::Resource;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::AbortHandle;
 
 use super::act::{Actor, Error};
 use super::observe::{Standing, members};
@@ -19,19 +16,9 @@ use super::{Action, Decision, Member, Observation, Record, decide};
 use crate::api::conditions::reasons;
 use crate::api::session_store::FailoverCause;
 use crate::runtime::writer::WriteError;
-use crate::store::caches::Trigger;
 use crate::store::names::Names;
 use crate::store::replication::observe::{Access, Connections};
-use crate::store::replication::watch::Tools;
-
-/// Pause between looks at a store that is well.
-const PERIOD: Duration = Duration::from_secs(1);
-
-/// The same while something is under way.
-const BUSY_PERIOD: Duration = Duration::from_millis(200);
-
-/// Least pause: events of pods come in bursts.
-const LEAST_PERIOD: Duration = Duration::from_millis(50);
+use crate::store::watches::{self, Tools};
 
 /// How long a server that was told something has for it: what it does then takes a few exchanges with the others, and begins anew
 /// when it is told again.
@@ -50,99 +37,21 @@ pub struct Plan {
     pub access: Access,
 }
 
-/// The watches, by namespace/name.
-pub struct Watches {
-    tools: Tools,
-    triggers: mpsc::UnboundedSender<Trigger>,
-    entries: Mutex<HashMap<String, Entry>>,
-}
-
-struct Entry {
-    plan: watch::Sender<Plan>,
-    nudge: Arc<Notify>,
-    report: watch::Receiver<Option<Report>>,
-    task: AbortHandle,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.task.abort();
+impl watches::Plan for Plan {
+    fn names(&self) -> &Names {
+        &self.names
     }
 }
 
-impl Watches {
-    /// No watch yet. Stores whose status may have to be written go to `triggers`.
-    pub fn new(tools: Tools, triggers: mpsc::UnboundedSender<Trigger>) -> Self {
-        Self {
-            tools,
-            triggers,
-            entries: Mutex::default(),
-        }
-    }
-
-    fn with<T>(&self, work: impl FnOnce(&mut HashMap<String, Entry>) -> T) -> T {
-        work(&mut self.entries.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Watches a store from now on, or goes on with what has changed.
-    pub fn keep(&self, key: &str, plan: Plan) {
-        self.with(|entries| {
-            if let Some(entry) = entries.get(key) {
-                entry.plan.send_replace(plan);
-                entry.nudge.notify_one();
-                return;
-            }
-            let (plan, plans) = watch::channel(plan);
-            let (reports, report) = watch::channel(None);
-            let nudge = Arc::new(Notify::new());
-            let watcher = Watcher {
-                tools: self.tools.clone(),
-                plans,
-                nudge: nudge.clone(),
-                reports,
-                triggers: self.triggers.clone(),
-                connections: Connections::default(),
-                record: Record::default(),
-                told: HashMap::new(),
-                causes: HashMap::new(),
-            };
-            let entry = Entry {
-                plan,
-                nudge,
-                report,
-                task: tokio::spawn(watcher.run()).abort_handle(),
-            };
-            entries.insert(key.to_owned(), entry);
-        });
-    }
-
-    /// Has a store looked at now.
-    pub fn nudge(&self, key: &str) {
-        self.with(|entries| {
-            if let Some(entry) = entries.get(key) {
-                entry.nudge.notify_one();
-            }
-        });
-    }
-
-    /// The last look at a store; nothing before the first.
-    pub fn report(&self, key: &str) -> Option<Report> {
-        self.with(|entries| entries.get(key)?.report.borrow().clone())
-    }
-
-    /// Watches a store no more.
-    pub fn end(&self, key: &str) {
-        self.with(|entries| entries.remove(key));
+impl watches::Report for Report {
+    fn differs_from(&self, next: &Self) -> bool {
+        self.differs_from(next)
     }
 }
 
 /// The watch of one store.
-struct Watcher {
+pub struct Watcher {
     tools: Tools,
-    plans: watch::Receiver<Plan>,
-    nudge: Arc<Notify>,
-    reports: watch::Sender<Option<Report>>,
-    triggers: mpsc::UnboundedSender<Trigger>,
     connections: Connections,
     /// What was last recorded; the cache may be behind.
     record: Record,
@@ -152,44 +61,42 @@ struct Watcher {
     causes: HashMap<String, FailoverCause>,
 }
 
-impl Watcher {
-    async fn run(mut self) {
-        loop {
-            let busy = if self.tools.leadership.is_leader() {
-                self.round().await
-            } else {
-                false
-            };
-            let period = if busy { BUSY_PERIOD } else { PERIOD };
-            tokio::time::sleep(LEAST_PERIOD).await;
-            tokio::select! {
-                () = tokio::time::sleep(period) => {}
-                () = self.nudge.notified() => {}
-            }
+impl watches::Watcher for Watcher {
+    type Plan = Plan;
+    type Report = Report;
+    type Shared = ();
+
+    fn new(tools: Tools, (): ()) -> Self {
+        Self {
+            tools,
+            connections: Connections::default(),
+            record: Record::default(),
+            told: HashMap::new(),
+            causes: HashMap::new(),
         }
     }
 
-    /// One look, and what follows from it. Returns whether the next one is to come soon.
-    async fn round(&mut self) -> bool {
-        let plan = if self.plans.has_changed().unwrap_or_default() {
-            // Passwords or the authority may be others.
-            self.connections.clear();
-            self.plans.borrow_and_update().clone()
-        } else {
-            self.plans.borrow().clone()
-        };
-        let seen = self.look(&plan).await;
+    fn replanned(&mut self) {
+        self.connections.clear();
+    }
+
+    async fn round(&mut self, plan: &Plan) -> (Report, bool) {
+        let seen = self.look(plan).await;
         let decision = decide(&seen);
-        self.carry_out(&plan, &seen, &decision).await;
+        self.carry_out(plan, &seen, &decision).await;
         let is_moving =
             |member: &Member| member.pod.terminating || (member.pod.running && member.state().is_none());
         let busy = !decision.actions.is_empty() || seen.members.iter().any(is_moving);
         let report = Report { seen, decision };
         let busy = busy || !report.serves_all();
-        self.tell(&plan, report);
-        busy
+        let (metrics, names) = (&self.tools.metrics, &plan.names);
+        metrics.observe(names.namespace(), names.store(), &report.facts());
+        metrics.slots(names.namespace(), names.store(), report.served());
+        (report, busy)
     }
+}
 
+impl Watcher {
     async fn look(&mut self, plan: &Plan) -> Observation {
         let names = &plan.names;
         let caches = &self.tools.caches;
@@ -341,26 +248,6 @@ impl Watcher {
             .events
             .publish(&about, kind, reason, "Failover", note)
             .await;
-    }
-
-    fn tell(&self, plan: &Plan, report: Report) {
-        let names = &plan.names;
-        self.tools
-            .metrics
-            .observe(names.namespace(), names.store(), &report.facts());
-        self.tools
-            .metrics
-            .slots(names.namespace(), names.store(), report.served());
-        let differs = match &*self.reports.borrow() {
-            None => true,
-            Some(former) => former.differs_from(&report),
-        };
-        self.reports.send_replace(Some(report));
-        if differs {
-            let trigger = ObjectRef::new(names.store()).within(names.namespace());
-            // Nobody listens any more when the controller ends.
-            _ = self.triggers.send(trigger);
-        }
     }
 }
 

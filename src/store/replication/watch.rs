@@ -1,16 +1,13 @@
 //! Watches the servers of every store with topology Replicated: looks each second, decides, acts. In steady state it writes
 //! nothing, neither to the API server nor to a store.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Service;
+use kube::Resource;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Client, Resource};
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::AbortHandle;
 
 use super::act::{Actor, Doors, Error};
 use super::observe::{Access, Connections, members};
@@ -19,21 +16,9 @@ use super::surroundings::Kubernetes;
 use super::{Action, Decision, Observation, Record, Waits, decide};
 use crate::api::conditions::reasons;
 use crate::api::session_store::FailoverCause;
-use crate::runtime::events::Events;
-use crate::runtime::leader::Leadership;
-use crate::runtime::metrics::StoreMetrics;
 use crate::runtime::writer::WriteError;
-use crate::store::caches::{Caches, Trigger};
 use crate::store::names::{Names, POD_NAME_LABEL};
-
-/// Pause between looks at a store that is well.
-const PERIOD: Duration = Duration::from_secs(1);
-
-/// The same while something is under way.
-const BUSY_PERIOD: Duration = Duration::from_millis(200);
-
-/// Least pause: events of pods come in bursts.
-const LEAST_PERIOD: Duration = Duration::from_millis(50);
+use crate::store::watches::{self, Tools};
 
 /// How long a primary that could not hand over is left in peace.
 const HAND_OVER_PAUSE: Duration = Duration::from_secs(10);
@@ -49,123 +34,21 @@ pub struct Plan {
     pub access: Access,
 }
 
-/// What all watches need.
-#[derive(Clone)]
-pub struct Tools {
-    /// Read side.
-    pub caches: Caches,
-    /// Write side.
-    pub client: Client,
-    /// Whether this replica of the operator may write.
-    pub leadership: Leadership,
-    /// Events.
-    pub events: Events,
-    /// Measurements.
-    pub metrics: StoreMetrics,
-}
-
-/// The watches, by namespace/name.
-pub struct Watches {
-    tools: Tools,
-    triggers: mpsc::UnboundedSender<Trigger>,
-    entries: Mutex<HashMap<String, Entry>>,
-}
-
-struct Entry {
-    plan: watch::Sender<Plan>,
-    nudge: Arc<Notify>,
-    report: watch::Receiver<Option<Report>>,
-    doors: Doors,
-    task: AbortHandle,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.task.abort();
+impl watches::Plan for Plan {
+    fn names(&self) -> &Names {
+        &self.names
     }
 }
 
-impl Watches {
-    /// No watch yet. Stores whose status may have to be written go to `triggers`.
-    pub fn new(tools: Tools, triggers: mpsc::UnboundedSender<Trigger>) -> Self {
-        Self {
-            tools,
-            triggers,
-            entries: Mutex::default(),
-        }
-    }
-
-    /// Watches a store from now on, or goes on with what has changed.
-    pub fn keep(&self, key: &str, plan: Plan) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = entries.get(key) {
-            entry.plan.send_replace(plan);
-            entry.nudge.notify_one();
-            return;
-        }
-        let (plan, plans) = watch::channel(plan);
-        let (reports, report) = watch::channel(None);
-        let nudge = Arc::new(Notify::new());
-        let doors = Doors::default();
-        let watcher = Watcher {
-            tools: self.tools.clone(),
-            plans,
-            nudge: nudge.clone(),
-            reports,
-            triggers: self.triggers.clone(),
-            connections: Connections::default(),
-            doors: doors.clone(),
-            record: Record::default(),
-            primary_seen: Instant::now(),
-            hand_over_failed: None,
-        };
-        let entry = Entry {
-            plan,
-            nudge,
-            report,
-            doors,
-            task: tokio::spawn(watcher.run()).abort_handle(),
-        };
-        entries.insert(key.to_owned(), entry);
-    }
-
-    /// Has a store looked at now.
-    pub fn nudge(&self, key: &str) {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = entries.get(key) {
-            entry.nudge.notify_one();
-        }
-    }
-
-    /// The last look at a store; nothing before the first.
-    pub fn report(&self, key: &str) -> Option<Report> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.get(key)?.report.borrow().clone()
-    }
-
-    /// Servers of a store whose users are shut out for now.
-    pub fn closed(&self, key: &str) -> BTreeSet<String> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries
-            .get(key)
-            .map(|entry| entry.doors.shut_now())
-            .unwrap_or_default()
-    }
-
-    /// Watches a store no more.
-    pub fn end(&self, key: &str) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.remove(key);
+impl watches::Report for Report {
+    fn differs_from(&self, next: &Self) -> bool {
+        self.differs_from(next)
     }
 }
 
 /// The watch of one store.
-struct Watcher {
+pub struct Watcher {
     tools: Tools,
-    plans: watch::Receiver<Plan>,
-    nudge: Arc<Notify>,
-    reports: watch::Sender<Option<Report>>,
-    triggers: mpsc::UnboundedSender<Trigger>,
     connections: Connections,
     doors: Doors,
     /// What was last recorded; the cache may be behind.
@@ -176,39 +59,34 @@ struct Watcher {
     hand_over_failed: Option<Instant>,
 }
 
-impl Watcher {
-    async fn run(mut self) {
-        loop {
-            let busy = if self.tools.leadership.is_leader() {
-                self.round().await
-            } else {
-                false
-            };
-            let period = if busy { BUSY_PERIOD } else { PERIOD };
-            tokio::time::sleep(LEAST_PERIOD).await;
-            tokio::select! {
-                () = tokio::time::sleep(period) => {}
-                () = self.nudge.notified() => {}
-            }
+impl watches::Watcher for Watcher {
+    type Plan = Plan;
+    type Report = Report;
+    type Shared = Doors;
+
+    fn new(tools: Tools, shared: Doors) -> Self {
+        Self {
+            tools,
+            connections: Connections::default(),
+            doors: shared,
+            record: Record::default(),
+            primary_seen: Instant::now(),
+            hand_over_failed: None,
         }
     }
 
-    /// One look, and what follows from it. Returns whether the next one is to come soon.
-    async fn round(&mut self) -> bool {
-        let plan = if self.plans.has_changed().unwrap_or_default() {
-            // Passwords or the authority may be others.
-            self.connections.clear();
-            self.plans.borrow_and_update().clone()
-        } else {
-            self.plans.borrow().clone()
-        };
-        let seen = self.look(&plan).await;
+    fn replanned(&mut self) {
+        self.connections.clear();
+    }
+
+    async fn round(&mut self, plan: &Plan) -> (Report, bool) {
+        let seen = self.look(plan).await;
         let mut decision = decide(&seen);
         if decision.primary.is_some() {
             self.primary_seen = Instant::now();
         }
         self.hold_back(&seen, &mut decision);
-        let promoted = self.carry_out(&plan, &seen, &decision).await;
+        let promoted = self.carry_out(plan, &seen, &decision).await;
         let busy = !decision.actions.is_empty()
             || decision.primary.is_none()
             || seen
@@ -217,10 +95,16 @@ impl Watcher {
                 .any(|member| member.pod.terminating || (member.pod.running && member.state().is_none()));
         // Nobody has to hear that there was no primary if there is one again.
         decision.primary = promoted.or(decision.primary);
-        self.tell(&plan, Report { seen, decision });
-        busy
+        let report = Report { seen, decision };
+        let names = &plan.names;
+        self.tools
+            .metrics
+            .observe(names.namespace(), names.store(), &report.facts());
+        (report, busy)
     }
+}
 
+impl Watcher {
     async fn look(&mut self, plan: &Plan) -> Observation {
         let names = &plan.names;
         let caches = &self.tools.caches;
@@ -372,23 +256,6 @@ impl Watcher {
                 format!("{to} is the primary now ({cause:?})"),
             )
             .await;
-    }
-
-    fn tell(&self, plan: &Plan, report: Report) {
-        let names = &plan.names;
-        self.tools
-            .metrics
-            .observe(names.namespace(), names.store(), &report.facts());
-        let differs = match &*self.reports.borrow() {
-            None => true,
-            Some(former) => former.differs_from(&report),
-        };
-        self.reports.send_replace(Some(report));
-        if differs {
-            let trigger = ObjectRef::new(names.store()).within(names.namespace());
-            // Nobody listens any more when the controller ends.
-            _ = self.triggers.send(trigger);
-        }
     }
 }
 
