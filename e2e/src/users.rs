@@ -1,5 +1,6 @@
 //! Users of drills whose event replaces pods, and what has to become of them.
 
+use std::borrow::Borrow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub fn nobody_lost(report: &Report) -> Result<()> {
 
 /// Drills several applications around one and the same event, which begins when the users of all are logged in.
 pub async fn drill_together(
-    applications: &[(Running, SocketAddr)],
+    applications: &[impl Borrow<(Running, SocketAddr)>],
     options: &Options,
     name: &str,
     event: impl Future<Output = Result<()>>,
@@ -52,7 +53,8 @@ pub async fn drill_together(
     // Every drill waits for the same event, and each wants its outcome.
     let event = async { event.await.map_err(|error| format!("{error:#}")) };
     let event = event.boxed_local().shared();
-    let drills = applications.iter().map(|(running, entry)| {
+    let drills = applications.iter().map(|application| {
+        let (running, entry) = application.borrow();
         let (logged_in, event) = (&logged_in, event.clone());
         running.drill_with(*entry, options.clone(), name, async move || {
             logged_in.wait().await;

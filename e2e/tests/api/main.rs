@@ -10,6 +10,8 @@ mod operator;
 #[cfg(test)]
 mod own;
 #[cfg(test)]
+mod servers;
+#[cfg(test)]
 mod stage;
 #[cfg(test)]
 mod wait;
@@ -32,6 +34,8 @@ mod ingress_route;
 mod injection;
 #[cfg(test)]
 mod invalid;
+#[cfg(test)]
+mod many_stores;
 #[cfg(test)]
 mod memcached;
 #[cfg(test)]

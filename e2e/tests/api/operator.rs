@@ -205,6 +205,22 @@ impl Operator {
         writes
     }
 
+    /// Its resident memory in MB (`VmRSS` of proc(5)).
+    pub fn resident_mb(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = kilobytes.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        kilobytes.unwrap() * 1024.0 / 1e6
+    }
+
+    /// How long it has computed (utime and stime of proc(5), in ticks of 10 ms).
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields = stat.rsplit_once(") ").unwrap().1;
+        let ticks = fields.split(' ').skip(11).take(2);
+        Duration::from_millis(ticks.map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum())
+    }
+
     /// Sends a signal by its name.
     pub fn signal(&self, name: &str) {
         let mut kill = Command::new("kill");

@@ -16,8 +16,9 @@ use session_operator::api::{Event as Promise, Outcome};
 /// Longest time after all servers were deleted at once until the store serves again (issue: stores that stay up).
 const HEAL_LIMIT: Duration = Duration::from_mins(1);
 
-/// What status calls "within seconds" for a replica that takes over from a primary that crashed.
-const TAKEN_OVER: Duration = Duration::from_secs(10);
+/// What status calls "within seconds" for a replica that takes over from a primary that crashed, on cores that servers and users of
+/// another test share. `make bench` has the figure.
+const TAKEN_OVER: Duration = Duration::from_secs(20);
 
 /// How long slots may take to move to a new shard, or away from one, key by key under load.
 const SCALED_LIMIT: Duration = Duration::from_mins(4);
@@ -221,7 +222,7 @@ async fn shards_come_and_go_under_load_slots_as_a_whole() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_volumes_all_servers_may_be_deleted_at_once() -> Result<()> {
+async fn with_volumes_all_servers_deleted_at_once_are_back_in_time() -> Result<()> {
     with_temp_namespace("store-clus-volume", async |cluster_of_tests, namespace| {
         for server in 0..6 {
             let volume = format!("{namespace}-{server}");
@@ -263,7 +264,7 @@ async fn with_volumes_all_servers_may_be_deleted_at_once() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_volumes_a_store_whose_servers_were_all_deleted_serves_again() -> Result<()> {
+async fn without_volumes_a_store_whose_servers_were_all_deleted_serves_again_in_time() -> Result<()> {
     with_temp_namespace("store-clus-all", async |cluster_of_tests, namespace| {
         let mut spec = in_memory();
         spec["engine"] = json!("Valkey");

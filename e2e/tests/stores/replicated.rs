@@ -17,8 +17,9 @@ use session_operator::api::{Event as Promise, Outcome};
 /// Longest time after all servers were deleted at once until the store serves again (issue: stores that stay up).
 const HEAL_LIMIT: Duration = Duration::from_mins(1);
 
-/// What status calls "within seconds" for a replica that takes over from a primary that crashed.
-const TAKEN_OVER: Duration = Duration::from_secs(10);
+/// What status calls "within seconds" for a replica that takes over from a primary that crashed, on cores that servers and users of
+/// another test share. `make bench` has the figure.
+const TAKEN_OVER: Duration = Duration::from_secs(20);
 
 /// Time between the last write and a crash, so that nothing is under way.
 const AT_REST: Duration = Duration::from_millis(1500);
@@ -105,7 +106,7 @@ async fn users_keep_their_sessions_when_the_primary_is_deleted_killed_or_replace
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_volumes_all_servers_may_be_deleted_at_once() -> Result<()> {
+async fn with_volumes_all_servers_deleted_at_once_are_back_in_time() -> Result<()> {
     with_temp_namespace("store-repl-volume", async |cluster, namespace| {
         for server in 0..3 {
             let volume = format!("{namespace}-{server}");
@@ -144,7 +145,7 @@ async fn with_volumes_all_servers_may_be_deleted_at_once() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_volumes_a_store_whose_servers_were_all_deleted_serves_again() -> Result<()> {
+async fn without_volumes_a_store_whose_servers_were_all_deleted_serves_again_in_time() -> Result<()> {
     with_temp_namespace("store-repl-all", async |cluster, namespace| {
         let mut spec = in_memory();
         spec["engine"] = json!("Valkey");

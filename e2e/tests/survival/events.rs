@@ -115,7 +115,7 @@ pub fn cases(place: Place) -> Vec<Case> {
     use Promise as P;
     let kept = Some(Outcome::Kept);
     let lost = Some(Outcome::Lost);
-    let mut cases = if matches!(place, Place::Volume | Place::Servers) {
+    let mut cases = if matches!(place, Place::Volume | Place::Servers | Place::Shards) {
         Vec::new()
     } else {
         of_pods().into_iter().chain([of_the_operator(place)]).collect()
@@ -149,20 +149,15 @@ pub fn cases(place: Place) -> Vec<Case> {
             case(P::StoreRestart, "SIGKILL to the server", None, C::KillServer),
             case(P::StoreLoss, "volume and pod deleted", None, C::LoseVolume),
         ],
-        Place::Servers => vec![
+        Place::Servers | Place::Shards => vec![
             case(
                 P::NodeLoss,
-                "the primary's node cut off, then back",
+                "a primary's node cut off, then back",
                 None,
                 C::LoseStoresNode,
             ),
-            case(
-                P::StoreRestart,
-                "the primary's pod deleted",
-                None,
-                C::DeleteServer,
-            ),
-            case(P::StoreRestart, "SIGKILL to the primary", None, C::KillServer),
+            case(P::StoreRestart, "a primary's pod deleted", None, C::DeleteServer),
+            case(P::StoreRestart, "SIGKILL to a primary", None, C::KillServer),
             case(P::StoreLoss, "all servers' pods deleted", None, C::DeleteServers),
         ],
         Place::AllPods | Place::TwoPods => vec![
@@ -178,13 +173,15 @@ impl Case {
     /// Lets it happen, and waits until everything runs again.
     pub async fn cause(&self, scene: &Scene<'_>, place: Place) -> Result<()> {
         match self.cause {
-            Cause::KillContainer => all(scene, |running| kill_in_pod(scene, running, APPLICATION)).await,
-            Cause::KillSidecar => all(scene, |running| kill_in_pod(scene, running, SIDECAR)).await,
-            Cause::DeletePod => all(scene, |running| happen(running, Event::DeletePod(None))).await,
-            Cause::Restart => all(scene, |running| happen(running, Event::Restart)).await,
+            Cause::KillContainer => {
+                all(scene, place, |running| kill_in_pod(scene, running, APPLICATION)).await
+            }
+            Cause::KillSidecar => all(scene, place, |running| kill_in_pod(scene, running, SIDECAR)).await,
+            Cause::DeletePod => all(scene, place, |running| happen(running, Event::DeletePod(None))).await,
+            Cause::Restart => all(scene, place, |running| happen(running, Event::Restart)).await,
             Cause::Scale(steps) => {
                 for replicas in steps {
-                    all(scene, |running| happen(running, Event::Scale(*replicas))).await?;
+                    all(scene, place, |running| happen(running, Event::Scale(*replicas))).await?;
                 }
                 Ok(())
             }
@@ -194,17 +191,18 @@ impl Case {
             Cause::DeleteServer => servers::delete(scene, place).await,
             Cause::DeleteServers => servers::delete_all(scene, place).await,
             Cause::LoseVolume => servers::lose_volume(scene, place).await,
-            Cause::StopOperator { delete_pods } => stop_operator(scene, delete_pods).await,
+            Cause::StopOperator { delete_pods } => stop_operator(scene, place, delete_pods).await,
         }
     }
 }
 
 /// Does something with every application at the same time.
-async fn all<'a, F>(scene: &'a Scene<'_>, each: impl Fn(&'a Running) -> F) -> Result<()>
+async fn all<'a, F>(scene: &'a Scene<'_>, place: Place, each: impl Fn(&'a Running) -> F) -> Result<()>
 where
     F: Future<Output = Result<()>>,
 {
-    try_join_all(scene.applications.iter().map(|(running, _)| each(running))).await?;
+    let applications = scene.at(place).into_iter();
+    try_join_all(applications.map(|(running, _)| each(running))).await?;
     Ok(())
 }
 
@@ -259,7 +257,10 @@ async fn lose_other_node(scene: &Scene<'_>, place: Place) -> Result<()> {
     let other = other.context("a node without the store")?;
     let lost = async {
         node::lose(scene.cluster, scene.namespace, other).await?;
-        all(scene, |running| async { Ok(running.workload.settled().await?) }).await
+        all(scene, place, |running| async {
+            Ok(running.workload.settled().await?)
+        })
+        .await
     }
     .await;
     node::bring_back(scene.cluster, other).await?;
@@ -267,7 +268,7 @@ async fn lose_other_node(scene: &Scene<'_>, place: Place) -> Result<()> {
 }
 
 /// Stops the operator, and starts it again.
-async fn stop_operator(scene: &Scene<'_>, delete_pods: bool) -> Result<()> {
+async fn stop_operator(scene: &Scene<'_>, place: Place, delete_pods: bool) -> Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(scene.cluster.client.clone(), OPERATOR);
     let before = deployments
         .get(OPERATOR)
@@ -293,7 +294,7 @@ async fn stop_operator(scene: &Scene<'_>, delete_pods: bool) -> Result<()> {
     };
     scale(Some(0)).await?;
     let replaced = if delete_pods {
-        all(scene, |running| happen(running, Event::DeletePod(None))).await
+        all(scene, place, |running| happen(running, Event::DeletePod(None))).await
     } else {
         tokio::time::sleep(OPERATOR_AWAY).await;
         Ok(())

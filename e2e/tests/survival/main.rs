@@ -28,11 +28,12 @@ use record::{Record, Row};
 
 const APPS: [App; 6] = [SHOP, TICKETS, LIBRARY, KITCHEN, KITCHEN_CJS, NOTES];
 
-const PLACES: [Place; 6] = [
+const PLACES: [Place; 7] = [
     Place::OwnPod,
     Place::Memory,
     Place::Volume,
     Place::Servers,
+    Place::Shards,
     Place::AllPods,
     Place::TwoPods,
 ];
@@ -63,6 +64,8 @@ pub enum Place {
     Volume,
     /// A store of three servers with sessions in memory.
     Servers,
+    /// A cluster of three shards, a primary and a replica each, with sessions in memory.
+    Shards,
     /// Every pod has every session.
     AllPods,
     /// A pod, and another one as its backup.
@@ -76,6 +79,7 @@ impl Place {
             Self::Memory => Some("memory"),
             Self::Volume => Some("volume"),
             Self::Servers => Some("servers"),
+            Self::Shards => Some("shards"),
             Self::OwnPod | Self::AllPods | Self::TwoPods => None,
         }
     }
@@ -87,8 +91,19 @@ impl Place {
             Self::Memory => "Shared, memory",
             Self::Volume => "Shared, volume",
             Self::Servers => "Shared, three servers",
+            Self::Shards => "Shared, three shards",
             Self::AllPods => "Replicated, All",
             Self::TwoPods => "Replicated, Backup(1)",
+        }
+    }
+
+    /// Whether sessions of an application can be kept there. Spring Session keeps none in the pod that made them, and not every
+    /// framework's handler speaks to a cluster.
+    fn takes(self, app: App) -> bool {
+        match self {
+            Self::OwnPod => app.name != NOTES.name,
+            Self::Shards => [SHOP.name, NOTES.name].contains(&app.name),
+            _ => true,
         }
     }
 
@@ -98,7 +113,7 @@ impl Place {
         let of = |strategy: &str, sticky: Value, shared: Value, replicated: Value| json!({"strategy": strategy, "sticky": sticky, "shared": shared, "replicated": replicated});
         match self {
             Self::OwnPod => of("Sticky", json!({}), none.clone(), none),
-            Self::Memory | Self::Volume | Self::Servers => {
+            Self::Memory | Self::Volume | Self::Servers | Self::Shards => {
                 let shared = json!({"storeRef": {"name": self.store()}});
                 of("Shared", none.clone(), shared, none)
             }
@@ -151,11 +166,9 @@ async fn every_application_through_every_event() -> Result<()> {
         let apps = wanted(ONLY, &APPS, |app| app.name.to_owned())?;
         let places = wanted(ONLY_PLACES, &PLACES, |place| format!("{place:?}"))?;
         let mut record = Record::new(apps.iter().map(|app| app.name).collect());
-        // Spring Session keeps nothing in the pod that made it.
-        let only_elsewhere = apps.iter().any(|app| app.name == NOTES.name);
         let scene = Scene::set(cluster, namespace, apps).await?;
         for place in places.iter().copied() {
-            if place == Place::OwnPod && only_elsewhere {
+            if scene.at(place).is_empty() {
                 continue;
             }
             scene.keep_sessions_in(place).await?;
@@ -214,10 +227,18 @@ impl<'a> Scene<'a> {
         store::create(cluster, namespace, "volume", spec).await
     }
 
+    /// The applications whose sessions can be kept there.
+    pub fn at(&self, place: Place) -> Vec<&(Running, SocketAddr)> {
+        let applications = self.applications.iter();
+        applications
+            .filter(|(running, _)| place.takes(running.app))
+            .collect()
+    }
+
     /// Makes the store of several servers when it is its turn: nodes that were cut off before have scattered all pods.
-    async fn make_servers(&self, name: &str) -> Result<()> {
+    async fn make_servers(&self, name: &str, topology: &str) -> Result<()> {
         node::schedulable(self.cluster, node::FIRST, false).await?;
-        let spec = json!({"engine": "Redis", "topology": "Replicated"});
+        let spec = json!({"engine": "Redis", "topology": topology, "memory": "64Mi"});
         let made = async {
             store::create(self.cluster, self.namespace, name, spec).await?;
             servers::whole(self, name).await
@@ -229,27 +250,29 @@ impl<'a> Scene<'a> {
 
     /// Lets all policies keep sessions there, and waits until all pods do.
     async fn keep_sessions_in(&self, place: Place) -> Result<()> {
-        if let (Place::Servers, Some(name)) = (place, place.store()) {
-            self.make_servers(name).await?;
+        match (place, place.store()) {
+            (Place::Servers, Some(name)) => self.make_servers(name, "Replicated").await?,
+            (Place::Shards, Some(name)) => self.make_servers(name, "Cluster").await?,
+            _ => {}
         }
-        let set_up =
-            stream::iter(self.apps.clone())
-                .map(Ok)
-                .try_for_each_concurrent(AT_ONCE, |app| async move {
-                    if self.policies.api().get_opt(app.name).await?.is_none() {
-                        let mut spec = place.spec();
-                        spec["targetRef"] = json!({"name": app.name});
-                        spec["client"] = json!({"framework": app.framework});
-                        self.policies.create_with(app.name, spec).await?;
-                    } else {
-                        let patch = Patch::Merge(json!({"spec": place.spec()}));
-                        let params = PatchParams::default();
-                        self.policies.api().patch(app.name, &params, &patch).await?;
-                    }
-                    self.policy(app).await.map(|_| ())
-                });
+        let apps: Vec<App> = self.at(place).iter().map(|(running, _)| running.app).collect();
+        let set_up = stream::iter(apps)
+            .map(Ok)
+            .try_for_each_concurrent(AT_ONCE, |app| async move {
+                if self.policies.api().get_opt(app.name).await?.is_none() {
+                    let mut spec = place.spec();
+                    spec["targetRef"] = json!({"name": app.name});
+                    spec["client"] = json!({"framework": app.framework});
+                    self.policies.create_with(app.name, spec).await?;
+                } else {
+                    let patch = Patch::Merge(json!({"spec": place.spec()}));
+                    let params = PatchParams::default();
+                    self.policies.api().patch(app.name, &params, &patch).await?;
+                }
+                self.policy(app).await.map(|_| ())
+            });
         set_up.await?;
-        for (running, entry) in &self.applications {
+        for (running, entry) in self.at(place) {
             // Nobody is to log in at a pod that keeps sessions where they were before.
             running.settled().await?;
             running.routed(*entry).await?;
@@ -267,7 +290,8 @@ impl<'a> Scene<'a> {
 
     async fn run(&self, place: Place, case: Case) -> Result<Row> {
         let mut promises: Vec<Survival> = Vec::new();
-        for (running, _) in &self.applications {
+        let applications = self.at(place);
+        for (running, _) in &applications {
             let policy = self.policy(running.app).await?;
             promises.push(promise(&policy, case.event)?.clone());
         }
@@ -283,9 +307,9 @@ impl<'a> Scene<'a> {
             event_limit: Duration::from_mins(15),
             ..Options::default()
         };
-        let reports = drill_together(&self.applications, &options, case.what, async {
+        let reports = drill_together(&applications, &options, case.what, async {
             case.cause(self, place).await?;
-            for (running, _) in &self.applications {
+            for (running, _) in &applications {
                 self.policy(running.app).await?;
             }
             Ok(())
@@ -300,11 +324,20 @@ impl<'a> Scene<'a> {
                 report.table()
             );
         }
+        let measured = promises.into_iter().zip(reports).map(Some);
+        let mut measured = measured.collect::<Vec<_>>().into_iter();
+        let mut apps = self.apps.iter();
+        let cells = apps.map(|app| {
+            if place.takes(*app) {
+                measured.next().flatten()
+            } else {
+                None
+            }
+        });
         Ok(Row {
             place,
             case,
-            promises,
-            reports,
+            cells: cells.collect(),
         })
     }
 }

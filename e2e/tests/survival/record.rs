@@ -25,10 +25,9 @@ pub struct Row {
     pub place: Place,
     /// What happened.
     pub case: Case,
-    /// What each policy's status said before.
-    pub promises: Vec<Survival>,
-    /// What the users of each application met.
-    pub reports: Vec<Report>,
+    /// Of each application what its policy's status said before, and what its users met; nothing if its sessions cannot be kept
+    /// there.
+    pub cells: Vec<Option<(Survival, Report)>>,
 }
 
 /// All rows.
@@ -105,10 +104,9 @@ impl Row {
 
     /// What was promised: the outcome, the same for all applications unless status says otherwise.
     fn promised(&self) -> String {
-        let outcomes: BTreeSet<String> = self
-            .promises
-            .iter()
-            .map(|promise| format!("{:?}", promise.outcome))
+        let promises = self.cells.iter().flatten();
+        let outcomes: BTreeSet<String> = promises
+            .map(|(promise, _)| format!("{:?}", promise.outcome))
             .collect();
         let mut promised = outcomes.into_iter().collect::<Vec<_>>().join(" or ");
         if let Some(says) = self.case.says {
@@ -119,9 +117,9 @@ impl Row {
 
     /// What the users of whom met that is worse than promised, in a line each.
     fn shortfalls(&self, apps: &[&'static str]) -> Vec<String> {
-        let each = apps.iter().zip(&self.promises).zip(&self.reports);
-        let each = each.filter(|((_, promise), report)| self.is_worse(promise, report));
-        each.map(|((app, _), report)| {
+        let each = self.measured(apps);
+        let each = each.filter(|(_, promise, report)| self.is_worse(promise, report));
+        each.map(|(app, _, report)| {
             format!(
                 "{app}, {}, {}: {} lost, {} with something missing",
                 self.place.title(),
@@ -133,14 +131,22 @@ impl Row {
         .collect()
     }
 
+    /// Applications whose sessions were there, each with what was promised and met.
+    fn measured<'a>(
+        &'a self,
+        apps: &'a [&'static str],
+    ) -> impl Iterator<Item = (&'static str, &'a Survival, &'a Report)> {
+        let cells = apps.iter().zip(&self.cells);
+        cells.filter_map(|(app, cell)| cell.as_ref().map(|(promise, report)| (*app, promise, report)))
+    }
+
     fn is_worse(&self, promise: &Survival, report: &Report) -> bool {
         let wanted = self.case.says.unwrap_or(promise.outcome);
         rank(measured(report)) < rank(wanted) || report.count(Class::LoggedOut) != LEAVERS
     }
 
     fn worse<'a>(&'a self, apps: &'a [&'static str]) -> impl Iterator<Item = String> + 'a {
-        let each = apps.iter().zip(&self.promises).zip(&self.reports);
-        each.filter_map(|((app, promise), report)| {
+        self.measured(apps).filter_map(|(app, promise, report)| {
             let wanted = self.case.says.unwrap_or(promise.outcome);
             self.is_worse(promise, report).then(|| {
                 format!(
@@ -159,7 +165,11 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cells: Vec<String> = self.reports.iter().map(Self::cell).collect();
+        let cells = self.cells.iter().map(|cell| {
+            let cell = cell.as_ref();
+            cell.map_or_else(|| "–".to_owned(), |(_, report)| Self::cell(report))
+        });
+        let cells: Vec<String> = cells.collect();
         write!(
             f,
             "| {:?} | {} | {} | {} |",
@@ -222,8 +232,11 @@ impl Record {
                     .rows
                     .iter()
                     .find(|row| row.place == *place && (row.case.event, row.case.what) == event);
-                row.and_then(|row| Some(format!("{}: {}", row.promised(), Row::cell(row.reports.first()?))))
-                    .unwrap_or_else(|| "-".to_owned())
+                let cell = row.and_then(|row| Some((row, row.cells.first()?.as_ref()?)));
+                cell.map_or_else(
+                    || "-".to_owned(),
+                    |(row, (_, report))| format!("{}: {}", row.promised(), Row::cell(report)),
+                )
             }));
             table.push(line);
         }
@@ -250,21 +263,25 @@ impl Record {
         } else {
             ", with changes that are not committed"
         };
-        let first = self.rows.first().and_then(|row| row.reports.first());
+        let first = self
+            .rows
+            .first()
+            .and_then(|row| row.cells.iter().flatten().next());
         let date = first
             .context("no row was measured")?
+            .1
             .started
             .get(..10)
             .unwrap_or_default();
         let mut page = format!(
             "# What sessions survive: promised and measured\n\n\
              Written by `make test-long` (`e2e/tests/survival`) at commit {commit}{changed}, {date}.\n\n\
-             Stores have topology Standalone (Redis, TLS), that of three servers Replicated, applications 3 pods each, and no affinity unless the heading says so. Before every event \
+             Stores have topology Standalone (Redis, TLS), those of three servers and of three shards Replicated and Cluster, applications 3 pods each, and no affinity unless the heading says so. Before every event \
              {MEMBERS} users of each application log in and fill their sessions, and {LEAVERS} more log out again; they go on \
              while it happens. *Promised* is `status.survives` of the policies before the event; where its sentence tells several \
              ways apart, also what it says of this one. *Measured* is how many users were logged in with everything they had at \
              every answer that they got, and how many of their requests got none of the application's answers (the store \
-             or the pod was away). Nobody who had logged out came back. The run fails where a measurement is worse than its \
+             or the pod was away); – where the application's stock handler cannot keep sessions there. Nobody who had logged out came back. The run fails where a measurement is worse than its \
              promise.\n"
         );
         for (place, heading) in [
@@ -277,6 +294,10 @@ impl Record {
             (
                 Place::Servers,
                 "Shared: a store of three servers with sessions in memory (what differs)",
+            ),
+            (
+                Place::Shards,
+                "Shared: a cluster of three shards, a primary and a replica each, with sessions in memory (what differs)",
             ),
             (
                 Place::AllPods,

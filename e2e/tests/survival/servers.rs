@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
 use session_operator::api::SessionStore;
-use session_operator::api::session_store::{MemberRole, SessionStoreStatus};
+use session_operator::api::session_store::{MemberRole, SessionStoreStatus, StoreMember};
 
 use crate::events::{self, LIMIT};
 use crate::{Place, Scene};
@@ -17,6 +17,11 @@ const CONTAINER: &str = "server";
 
 fn name(place: Place) -> Result<&'static str> {
     place.store().context("sessions are in no store")
+}
+
+/// Whether it is a store of several servers.
+fn has_several(place: Place) -> bool {
+    matches!(place, Place::Servers | Place::Shards)
 }
 
 async fn status(scene: &Scene<'_>, store: &str) -> Result<SessionStoreStatus> {
@@ -38,6 +43,13 @@ async fn serving(scene: &Scene<'_>, place: Place) -> Result<Pod> {
                 .and_then(|replication| replication.primary)
                 .context("no primary")?
         }
+        Place::Shards => {
+            let members = status(scene, store).await?.members;
+            let mut primaries = members
+                .into_iter()
+                .filter(|member| member.role == MemberRole::Primary);
+            primaries.next().context("no primary")?.name
+        }
         _ => store::server(store),
     };
     Ok(pods(scene).get(&primary).await?)
@@ -56,12 +68,14 @@ pub async fn whole(scene: &Scene<'_>, store: &str) -> Result<()> {
         &format!("every server of {store} does its part"),
         LIMIT,
         || async {
-            let status = status(scene, store).await?;
-            let is_one = |role| status.members.iter().filter(|member| member.role == role).count();
-            let is_whole = status.members.len() == 3
-                && is_one(MemberRole::Primary) == 1
-                && status.members.iter().all(|member| member.ready);
-            Ok(if is_whole { Ok(()) } else { Err(status.members) })
+            let stores: Api<SessionStore> = Api::namespaced(scene.cluster.client.clone(), scene.namespace);
+            let spec = stores.get(store).await?.spec;
+            let members = status(scene, store).await?.members;
+            let is_primary = |member: &&StoreMember| member.role == MemberRole::Primary;
+            let is_whole = members.len() == spec.servers()
+                && members.iter().filter(is_primary).count() == spec.shards()
+                && members.iter().all(|member| member.ready);
+            Ok(if is_whole { Ok(()) } else { Err(members) })
         },
     )
     .await
@@ -70,7 +84,7 @@ pub async fn whole(scene: &Scene<'_>, store: &str) -> Result<()> {
 /// Waits until the server that had the uid is replaced.
 async fn replaced(scene: &Scene<'_>, place: Place, former: &Pod) -> Result<()> {
     let (store, uid) = (name(place)?, former.uid().context("a pod without uid")?);
-    if place != Place::Servers {
+    if !has_several(place) {
         return store::replaced(scene.cluster, scene.namespace, store, &uid).await;
     }
     let pod = former.name_any();
@@ -99,7 +113,7 @@ pub async fn lose_node(scene: &Scene<'_>, place: Place) -> Result<()> {
 pub async fn kill(scene: &Scene<'_>, place: Place) -> Result<()> {
     let pod = serving(scene, place).await?.name_any();
     events::kill(scene, &pod, CONTAINER).await?;
-    if place == Place::Servers {
+    if has_several(place) {
         return whole(scene, name(place)?).await;
     }
     store::ready(scene.cluster, scene.namespace, name(place)?).await

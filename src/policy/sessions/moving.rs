@@ -114,10 +114,18 @@ pub enum Step {
     Done,
 }
 
-/// From the store into the pods: all lead, then one copies what nobody has asked for yet.
-pub fn into_pods(members: &[Member]) -> Step {
+/// From the store into the pods: all lead, then one copies what nobody has asked for yet. `unlisted` says why the store does
+/// not tell what it holds, if it does not: then nothing begins that could not be ended.
+pub fn into_pods(members: &[Member], unlisted: Option<&str>) -> Step {
     if let Some(step) = wait_for_store(members) {
         return step;
+    }
+    let upstreams = || members.iter().filter_map(|member| member.upstream.as_ref());
+    let is_copied = upstreams().any(|upstream| upstream.copy_in.completed > 0);
+    if let Some(unlisted) = unlisted
+        && !is_copied
+    {
+        return Step::Wait(unlisted.to_owned());
     }
     let following = those(members, |upstream| upstream.follows);
     if !following.is_empty() {
@@ -128,14 +136,13 @@ pub fn into_pods(members: &[Member]) -> Step {
         );
         return turn(members, following, Request::Lead, sentence);
     }
-    let upstreams = || members.iter().filter_map(|member| member.upstream.as_ref());
     if let Some(copy) = upstreams()
         .map(|upstream| &upstream.copy_in)
         .find(|copy| copy.running)
     {
         return Step::Wait(format!("{} sessions of the store were copied so far", copy.seen));
     }
-    if !upstreams().any(|upstream| upstream.copy_in.completed > 0) {
+    if !is_copied {
         let abandoned: u64 = upstreams().map(|upstream| upstream.copy_in.abandoned).sum();
         let sentence = if abandoned == 0 {
             "copying begins".to_owned()
@@ -191,14 +198,14 @@ pub fn into_store(members: &[Member]) -> Step {
 }
 
 /// The next step of sidecars that were made for the way `begun`, towards `wanted`; and where that way leads: who turns
-/// round too late goes to the end first.
-pub fn next(begun: Place, wanted: Place, members: &[Member]) -> (Step, Place) {
+/// round too late goes to the end first. `unlisted` as for [`into_pods`].
+pub fn next(begun: Place, wanted: Place, members: &[Member], unlisted: Option<&str>) -> (Step, Place) {
     match (begun, wanted) {
         // Nobody has answered by himself yet: the store has everything.
         (Place::StoreToPods, Place::Store) if !some_lead(members) => (Step::Done, Place::Store),
         // Nobody has followed yet: the pods have everything.
         (Place::PodsToStore, Place::Pods) if !some_follow(members) => (Step::Done, Place::Pods),
-        (Place::StoreToPods, Place::Pods) => (into_pods(members), Place::Pods),
+        (Place::StoreToPods, Place::Pods) => (into_pods(members, unlisted), Place::Pods),
         _ => (into_store(members), Place::Store),
     }
 }

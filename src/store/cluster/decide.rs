@@ -275,36 +275,35 @@ fn meet(survey: &Survey) -> Option<Step> {
         let known = ids.iter().filter(|id| state.node(id).is_some()).count();
         (member.is_owner(), known, std::cmp::Reverse(&member.name))
     })?;
-    let apart = present().filter(|(member, state)| {
-        if member.name == hub.name {
-            return false;
-        }
-        match known.node(&state.id) {
-            None => true,
-            Some(node) => {
-                let bus = state.myself().map(|myself| myself.bus);
-                let moved = node.ip != member.address.host
-                    || node.port != member.address.port
-                    || Some(node.bus) != bus;
-                (moved && !node.connected) || state.node(&known.id).is_none()
-            }
-        }
-    });
     let meet = |at: &Member, member: &Member| Action::Meet {
         at: at.name.clone(),
         member: member.name.clone(),
     };
+    let apart = present().filter(|(member, state)| {
+        member.name != hub.name && (!is_met(known, member, state) || state.node(&known.id).is_none())
+    });
     let mut actions: Vec<Action> = apart.map(|(member, _)| meet(hub, member)).collect();
     if actions.is_empty() {
-        // Others hear of a new one by and by; until they have, they would not vote for it.
+        // Others hear of a new one, or where one is now, by and by; until they have, they would not vote for it.
         for (owner, of_owner) in present().filter(|(member, _)| member.is_owner()) {
-            let strangers = present().filter(|(_, state)| {
-                of_owner.node(&state.id).is_none() || state.node(&of_owner.id).is_none()
+            let strangers = present().filter(|(member, state)| {
+                member.name != owner.name
+                    && (!is_met(of_owner, member, state) || state.node(&of_owner.id).is_none())
             });
             actions.extend(strangers.map(|(member, _)| meet(owner, member)));
         }
     }
     Step::all(actions)
+}
+
+/// Whether a server knows another one, where that is now. It is not asked whether the two are connected: a server calls itself so
+/// while it tries to reach an address that nobody has any more.
+fn is_met(known: &State, member: &Member, state: &State) -> bool {
+    let Some(node) = known.node(&state.id) else {
+        return false;
+    };
+    let bus = state.myself().map(|myself| myself.bus);
+    node.ip == member.address.host && node.port == member.address.port && Some(node.bus) == bus
 }
 
 /// Whom the servers of a shard are to follow: the primary that has slots, else one that is to get some.

@@ -68,8 +68,6 @@ pub struct Node {
     pub primary: Option<String>,
     /// Age of what it says of slots: of two that claim the same one, the newer one is right.
     pub epoch: i64,
-    /// Whether there is a connection to it.
-    pub connected: bool,
     /// Slots that it serves.
     pub slots: Slots,
     /// Slots that it gives away, each with who is to get it. Told by the server itself only.
@@ -173,7 +171,8 @@ impl Node {
         node.primary = words.next().filter(|primary| *primary != "-").map(str::to_owned);
         let mut words = words.skip(2);
         node.epoch = words.next()?.parse().ok()?;
-        node.connected = words.next()? == "connected";
+        // Whether it is connected; that says little, see `meet`.
+        words.next()?;
         for slots in words {
             if let Some(moved) = slots.strip_prefix('[').and_then(|slots| slots.strip_suffix(']')) {
                 if let Some((slot, to)) = moved.split_once("->-") {
@@ -215,7 +214,7 @@ mod tests {
             (&vec![(93, "bb".to_owned())], &vec![(77, "cc".to_owned())])
         );
         let other = state.node("bb").unwrap();
-        assert!(other.failed && !other.connected && other.primary.as_deref() == Some("cc"));
+        assert!(other.failed && other.primary.as_deref() == Some("cc"));
         assert_eq!(other.host, "larder-1-0.larder-members.kitchen.svc");
         let third = state.node("cc").unwrap();
         let told = (third.ip.as_str(), third.port, third.bus, third.failed);

@@ -208,7 +208,8 @@ impl Watcher {
                 EventType::Warning
             };
             let note = format!("{} is the primary of its shard now ({cause})", failover.to);
-            self.publish(plan, kind, reasons::FAILED_OVER, note).await;
+            self.publish(plan, kind, reasons::FAILED_OVER, "Failover", note)
+                .await;
         }
         if let Some(loss) = &next.last_loss
             && former.last_loss.as_ref() != Some(loss)
@@ -222,21 +223,29 @@ impl Watcher {
                 loss.slots,
                 super::slots::COUNT
             );
-            self.publish(plan, EventType::Warning, reasons::SESSIONS_LOST, note)
+            self.publish(plan, EventType::Warning, reasons::SESSIONS_LOST, "Failover", note)
                 .await;
         }
         if former.shards != 0 && next.shards != former.shards {
             let note = format!("{} shards share the slots, {} before", next.shards, former.shards);
-            self.publish(plan, EventType::Normal, reasons::SCALED, note).await;
+            self.publish(plan, EventType::Normal, reasons::SCALED, "Scale", note)
+                .await;
         }
         if next.formed && !former.formed {
             let note = "every slot has a primary".to_owned();
-            self.publish(plan, EventType::Normal, reasons::CLUSTER_FORMED, note)
+            self.publish(plan, EventType::Normal, reasons::CLUSTER_FORMED, "Form", note)
                 .await;
         }
     }
 
-    async fn publish(&self, plan: &Plan, kind: EventType, reason: &'static str, note: String) {
+    async fn publish(
+        &self,
+        plan: &Plan,
+        kind: EventType,
+        reason: &'static str,
+        action: &'static str,
+        note: String,
+    ) {
         let names = &plan.names;
         let reference = ObjectRef::new(names.store()).within(names.namespace());
         let Some(store) = self.tools.caches.stores.get(&reference) else {
@@ -246,7 +255,7 @@ impl Watcher {
         about.kind = Some("SessionStore".to_owned());
         self.tools
             .events
-            .publish(&about, kind, reason, "Failover", note)
+            .publish(&about, kind, reason, action, note)
             .await;
     }
 }

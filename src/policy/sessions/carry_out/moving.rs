@@ -80,6 +80,30 @@ impl Work<'_> {
         )
     }
 
+    /// Why it cannot go on that a store listed keys when the move began, and does not any more.
+    fn unlisted_by_now(&self, store: &Source) -> String {
+        let key_prefix = &store.endpoint.key_prefix;
+        let others = match &store.promise {
+            Promise::Store { name, .. } => {
+                let mut stores = self.found.stores.iter();
+                let found = stores.find(|found| found.name_any() == *name);
+                found.map_or_else(Vec::new, |found| source::others(found, key_prefix))
+            }
+            _ => Vec::new(),
+        };
+        if others.is_empty() {
+            return format!(
+                "the user of {key_prefix} may not list the keys of {} any more; allow it SCAN, or set spec.strategy back to Shared",
+                store.endpoint.host
+            );
+        }
+        format!(
+            "the store has come to serve other key prefixes ({}), so that the user of {key_prefix} may not list keys any more; give \
+             those a store of their own, or set spec.strategy back to Shared",
+            others.join(", ")
+        )
+    }
+
     /// Goes on with a move; gives the place whose pods may come now.
     pub(super) async fn through(
         &self,
@@ -133,9 +157,17 @@ impl Work<'_> {
             Ok(members) => members,
             Err(wrong) => return Ok(Err(under_way(&wrong))),
         };
+        let unlisted = match (begun, wanted, self.wish.shared()) {
+            (Place::StoreToPods, Place::Pods, Some(shared)) => match self.store_source(shared).await? {
+                Ok(store) => (!store.lists).then(|| self.unlisted_by_now(&store)),
+                Err(trouble) => return Ok(Err(under_way(&trouble.message))),
+            },
+            _ => None,
+        };
         let deadline = Instant::now() + TURN_LIMIT;
         loop {
-            let (step, end, held) = match look(&members, &addresses, begun, wanted).await {
+            let course = (begun, wanted, unlisted.as_deref());
+            let (step, end, held) = match look(&members, &addresses, course).await {
                 Ok(found) => found,
                 Err(wrong) => return Ok(Err(under_way(&wrong))),
             };
@@ -172,8 +204,7 @@ impl Work<'_> {
 async fn look(
     members: &Members,
     addresses: &[String],
-    begun: Place,
-    wanted: Place,
+    (begun, wanted, unlisted): (Place, Place, Option<&str>),
 ) -> Result<(Step, Place, bool), String> {
     let states = addresses.iter().map(async |address| {
         let state = members.state(address).await;
@@ -184,7 +215,7 @@ async fn look(
         .iter()
         .filter_map(|member| member.upstream.as_ref())
         .any(|upstream| upstream.held);
-    let (step, end) = moving::next(begun, wanted, &states);
+    let (step, end) = moving::next(begun, wanted, &states, unlisted);
     Ok((step, end, held))
 }
 

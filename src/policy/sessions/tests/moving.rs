@@ -26,17 +26,17 @@ fn asked(step: &Step) -> Option<(&[usize], Request)> {
 fn into_the_pods_all_lead_before_one_copies() {
     let following = member(|upstream| upstream.follows = true);
     let leading = member(|_| {});
-    let step = into_pods(&[following, leading.clone()]);
+    let step = into_pods(&[following, leading.clone()], None);
     assert_eq!(asked(&step), Some(([0].as_slice(), Request::Hold)));
     let mut held = member(|upstream| {
         upstream.follows = true;
         upstream.held = true;
     });
-    let step = into_pods(&[held.clone(), leading.clone()]);
+    let step = into_pods(&[held.clone(), leading.clone()], None);
     assert_eq!(asked(&step), Some(([0].as_slice(), Request::Lead)));
     held.connections = 1;
-    assert!(matches!(into_pods(&[held, leading.clone()]), Step::Wait(_)));
-    let step = into_pods(&[leading.clone(), leading.clone()]);
+    assert!(matches!(into_pods(&[held, leading.clone()], None), Step::Wait(_)));
+    let step = into_pods(&[leading.clone(), leading.clone()], None);
     assert_eq!(asked(&step), Some(([0].as_slice(), Request::CopyIn)));
     let copying = member(|upstream| {
         upstream.copy_in = CopyIn {
@@ -45,13 +45,34 @@ fn into_the_pods_all_lead_before_one_copies() {
             ..CopyIn::default()
         };
     });
-    let step = into_pods(&[leading.clone(), copying]);
+    let step = into_pods(&[leading.clone(), copying], None);
     assert!(
         matches!(&step, Step::Wait(what) if what.contains('7')),
         "{step:?}"
     );
     let copied = member(|upstream| upstream.copy_in.completed = 1);
-    assert_eq!(into_pods(&[leading, copied]), Step::Done);
+    assert_eq!(into_pods(&[leading, copied], None), Step::Done);
+}
+
+#[test]
+fn nothing_that_could_not_be_ended_begins_with_a_store_that_does_not_list_keys() {
+    let following = member(|upstream| upstream.follows = true);
+    let held = member(|upstream| {
+        upstream.follows = true;
+        upstream.held = true;
+    });
+    let leading = member(|_| {});
+    for members in [
+        [following.clone(), following],
+        [held.clone(), held],
+        [leading.clone(), leading.clone()],
+    ] {
+        let step = into_pods(&members, Some("others came"));
+        assert_eq!(step, Step::Wait("others came".to_owned()));
+    }
+    // What is copied already needs no list.
+    let copied = member(|upstream| upstream.copy_in.completed = 1);
+    assert_eq!(into_pods(&[leading, copied], Some("others came")), Step::Done);
 }
 
 #[test]
@@ -103,15 +124,15 @@ fn into_the_store_all_have_copied_before_one_follows() {
 fn nothing_moves_without_the_store_or_without_pods() {
     let away = member(|upstream| upstream.connected = false);
     for step in [
-        into_pods(std::slice::from_ref(&away)),
+        into_pods(std::slice::from_ref(&away), None),
         into_store(&[away]),
-        into_pods(&[]),
+        into_pods(&[], None),
         into_store(&[]),
     ] {
         assert!(matches!(step, Step::Wait(_)), "{step:?}");
     }
     let stranger = Member::default();
-    assert!(matches!(into_pods(&[stranger]), Step::Wait(_)));
+    assert!(matches!(into_pods(&[stranger], None), Step::Wait(_)));
 }
 
 #[test]
@@ -171,20 +192,31 @@ fn between_the_two_places_is_a_third() {
 fn who_turns_round_in_time_goes_back_and_else_to_the_end() {
     let following = member(|upstream| upstream.follows = true);
     let leading = member(|_| {});
-    let back = next(Place::StoreToPods, Place::Store, std::slice::from_ref(&following));
+    let back = next(
+        Place::StoreToPods,
+        Place::Store,
+        std::slice::from_ref(&following),
+        None,
+    );
     assert_eq!(back, (Step::Done, Place::Store));
     let (step, end) = next(
         Place::StoreToPods,
         Place::Store,
         &[following.clone(), leading.clone()],
+        None,
     );
     assert_eq!(
         (asked(&step), end),
         (Some(([1].as_slice(), Request::CopyOut)), Place::Store)
     );
-    let back = next(Place::PodsToStore, Place::Pods, std::slice::from_ref(&leading));
+    let back = next(
+        Place::PodsToStore,
+        Place::Pods,
+        std::slice::from_ref(&leading),
+        None,
+    );
     assert_eq!(back, (Step::Done, Place::Pods));
-    let (step, end) = next(Place::PodsToStore, Place::Pods, &[following, leading]);
+    let (step, end) = next(Place::PodsToStore, Place::Pods, &[following, leading], None);
     assert_eq!(
         (asked(&step), end),
         (Some(([1].as_slice(), Request::CopyOut)), Place::Store)

@@ -38,7 +38,6 @@ fn node(shard: usize, ordinal: usize) -> Node {
         host: address.announced,
         primary: (ordinal > 0).then(|| id(shard, 0)),
         epoch: 1,
-        connected: true,
         slots: if ordinal == 0 {
             share(shard, 3)
         } else {
@@ -432,10 +431,16 @@ fn a_shard_is_given_up_only_when_nobody_can_have_its_sessions() {
 #[test]
 fn a_server_that_is_elsewhere_is_met_there() {
     let mut world = World::whole();
-    world.member(2, 0).address.host = "10.9.9.9".to_owned();
-    assert_eq!(world.decide(), Decision::default(), "they are connected");
-    world.of(&id(2, 0), |node| node.connected = false);
+    let elsewhere = "10.9.9.9";
+    world.member(2, 0).address.host = elsewhere.to_owned();
     world.does(&[meet("s-0-0", "s-2-0")]);
+    // Then other primaries, which would hear of it late.
+    let knows = |node: &mut Node| node.ip = elsewhere.to_owned();
+    let hub = &mut world.state(0, 0).nodes;
+    hub.iter_mut().filter(|node| node.id == id(2, 0)).for_each(knows);
+    world.does(&[meet("s-1-0", "s-2-0")]);
+    world.of(&id(2, 0), knows);
+    assert_eq!(world.decide(), Decision::default());
 }
 
 #[test]
