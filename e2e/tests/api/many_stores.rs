@@ -56,7 +56,7 @@ async fn watching_forty_stores_of_three_shards_takes_little_memory() {
         samples.push(operator.resident_mb());
     }
     let most = samples.iter().copied().fold(0.0, f64::max);
-    let busy = (operator.cpu_time() - busy).as_secs_f64() / WATCHED.as_secs_f64();
+    let busy = operator.cpu_time().saturating_sub(busy).as_secs_f64() / WATCHED.as_secs_f64();
     println!(
         "{STORES} stores, {} servers: resident memory of the operator at most {most:.1} MB in {} s (bar {LIMIT_MB}; {before:.1} MB \
          before there was a store), {:.1} % of a core",

@@ -1,10 +1,12 @@
 //! From an endpoint to a connection: name → port → certificate → credentials.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError, ServerErrorKind};
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -14,6 +16,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::{COMMAND_TIMEOUT, Connection, Failure};
+
+/// One for all connections.
+static CRYPTOGRAPHY: LazyLock<Arc<CryptoProvider>> =
+    LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));
 
 /// Limit for a TCP connection: within a cluster it takes a millisecond, to a store elsewhere less than a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -158,12 +164,13 @@ async fn tls(
     stream: TcpStream,
 ) -> Result<TlsStream<TcpStream>, Failure> {
     let roots = roots(authority).map_err(|cause| endpoint.tls_failed(cause))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(CRYPTOGRAPHY.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| endpoint.tls_failed(error))?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    // A connection lasts as long as its server: there is nothing to resume, and hundreds of them would each keep room for it.
+    config.resumption = Resumption::disabled();
     let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| endpoint.tls_failed(error))?;
     let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
