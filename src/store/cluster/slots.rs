@@ -2,77 +2,63 @@
 
 use std::ops::RangeInclusive;
 
+use rangemap::RangeInclusiveSet;
+
 /// Number of slots.
 pub const COUNT: u16 = 16384;
 
-/// Words of 64 slots.
-const WORDS: usize = 256;
-
-/// A set of slots.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Slots(Box<[u64; WORDS]>);
-
-impl Default for Slots {
-    fn default() -> Self {
-        Self(Box::new([0; WORDS]))
-    }
-}
+/// A set of slots, as ranges: a server knows every other one's, and most have few or none.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Slots(RangeInclusiveSet<u16>);
 
 impl Slots {
     /// All slots.
     pub fn all() -> Self {
-        Self(Box::new([u64::MAX; WORDS]))
+        Self::of([0..=COUNT - 1])
     }
 
     /// The slots of ranges. What is beyond the last slot is left out.
     pub fn of(ranges: impl IntoIterator<Item = RangeInclusive<u16>>) -> Self {
-        let mut slots = Self::default();
-        for slot in ranges.into_iter().flatten() {
-            slots.insert(slot);
+        let mut slots = RangeInclusiveSet::new();
+        for range in ranges {
+            let (first, last) = (*range.start(), (*range.end()).min(COUNT - 1));
+            if first <= last {
+                slots.insert(first..=last);
+            }
         }
-        slots
-    }
-
-    /// Adds one.
-    pub fn insert(&mut self, slot: u16) {
-        if let Some(word) = self.0.get_mut(usize::from(slot / 64)) {
-            *word |= 1 << (slot % 64);
-        }
+        Self(slots)
     }
 
     /// Whether one is in it.
     pub fn contains(&self, slot: u16) -> bool {
-        let word = self.0.get(usize::from(slot / 64));
-        word.is_some_and(|word| word & (1 << (slot % 64)) != 0)
+        self.0.contains(&slot)
     }
 
     /// Adds all of another set.
     pub fn add(&mut self, other: &Self) {
-        for (word, other) in self.0.iter_mut().zip(other.0.iter()) {
-            *word |= other;
-        }
+        self.0.extend(other.0.iter().cloned());
     }
 
     /// Takes all of another set out.
     pub fn remove(&mut self, other: &Self) {
-        for (word, other) in self.0.iter_mut().zip(other.0.iter()) {
-            *word &= !other;
+        for range in other.0.iter() {
+            self.0.remove(range.clone());
         }
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.iter().map(|word| word.count_ones() as usize).sum()
+        self.0.iter().map(|range| range.len()).sum()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
+        self.0.is_empty()
     }
 
     /// Each, in order.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..COUNT).filter(|slot| self.contains(*slot))
+        self.0.iter().flat_map(Clone::clone)
     }
 
     /// The first ones, as many as are asked for.
@@ -83,14 +69,7 @@ impl Slots {
 
     /// As ranges, in order.
     pub fn ranges(&self) -> Vec<RangeInclusive<u16>> {
-        let mut ranges: Vec<RangeInclusive<u16>> = Vec::new();
-        for slot in self.iter() {
-            match ranges.last_mut() {
-                Some(last) if last.end() + 1 == slot => *last = *last.start()..=slot,
-                _ => ranges.push(slot..=slot),
-            }
-        }
-        ranges
+        self.0.iter().cloned().collect()
     }
 }
 
