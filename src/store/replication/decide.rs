@@ -104,9 +104,16 @@ fn primary(seen: &Observation) -> Option<&Member> {
             .state()
             .is_some_and(|state| state.is_of(record.history.as_deref()))
     };
+    // One that was replaced while it was cut off comes back as a primary with what it had then. That the one in its place gives
+    // no answer for a moment is no reason to go back to that.
+    let replacement = seen.members.iter().find(|member| {
+        let is_recorded = record.primary.as_deref() == Some(member.name.as_str());
+        is_recorded && member.state().is_none() && member.may_hold_unseen()
+    });
+    let is_past = |member: &Member| replacement.is_some() && !is_of_history(member);
     seen.members
         .iter()
-        .filter(|member| member.is_primary())
+        .filter(|member| member.is_primary() && !is_past(member))
         // An empty one that somebody else has made primary must not be followed by those that have the sessions.
         .filter(|member| holds_data(member) || is_of_history(member) || !somebody_holds_data)
         .max_by_key(|member| {

@@ -370,6 +370,34 @@ fn of_two_primaries_the_recorded_one_stays_and_data_is_never_given_up_for_nothin
 }
 
 #[test]
+fn a_primary_of_before_that_comes_back_is_not_taken_while_its_replacement_gives_no_answer() {
+    let of_before = |mut member: Member| {
+        if let Server::Answers(state) = &mut member.server {
+            state.history = ["before".to_owned(), String::new()];
+        }
+        member
+    };
+    let scene = |replacement: Member| {
+        let first = of_before(primary_of(0, 500, 9));
+        let mut seen = seen(vec![first, replacement, of_before(replica(2, 0, 500, 9))]);
+        seen.record.primary = Some("s-1".to_owned());
+        seen.record.uid = Some("u-1".to_owned());
+        seen
+    };
+    let silent = scene(member(1, Server::Silent("no answer within 1 s".to_owned())));
+    assert_eq!(actions(&silent), [], "it is waited for");
+    assert_eq!(waits(&silent).0, reasons::NO_PRIMARY);
+    let back = actions(&scene(primary_of(1, 40, 3)));
+    assert!(
+        back.contains(&follow(0, 1)) && back.contains(&follow(2, 1)),
+        "{back:?}"
+    );
+    // What was in a pod that is gone does not come back: the sessions of before are better than none.
+    let gone = decide(&scene(absent(1)));
+    assert_eq!(gone.primary.as_deref(), Some("s-0"));
+}
+
+#[test]
 fn an_empty_server_that_somebody_made_primary_is_not_followed() {
     let stranger = with(primary_of(0, 0, 0), |member| {
         if let Server::Answers(state) = &mut member.server {
