@@ -7,6 +7,18 @@ const Module = require('node:module');
 /** Milliseconds for a connection, and for an answer. */
 const TIMEOUT = 5000;
 
+/**
+ * Milliseconds in which a write that failed is tried again: longer than another server needs to take over. express-session
+ * answers users also when it could not write, so a write that is given up is lost without anybody noticing.
+ */
+const PATIENCE = 20000;
+
+/** Milliseconds between two attempts. */
+const PAUSE = 200;
+
+/** Errors of servers that are about to be replaced, or have just been. */
+const PASSING = /^(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|UNBLOCKED)\b/;
+
 function needed(name) {
   const value = process.env[name];
   if (!value) {
@@ -50,6 +62,62 @@ function redisClient() {
   return createClient(options);
 }
 
+/**
+ * The commands of a client that connect-redis uses, so that each has an answer or an error in time. The client itself waits without
+ * end for the answer to what it has sent: to a server that was lost with its node, for minutes.
+ */
+function patient(redis) {
+  const { ErrorReply } = require('@redis/client');
+  const away = reporter();
+  const answered = async (command) => {
+    let timer;
+    const silence = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`no answer within ${TIMEOUT} ms`)), TIMEOUT);
+    });
+    try {
+      return await Promise.race([command, silence]);
+    } catch (error) {
+      // Only one that is ready: the others connect already. A client of a cluster sees to its connections itself.
+      if (!(error instanceof ErrorReply) && redis.isReady && typeof redis.unref === 'function') {
+        redis.destroy();
+        redis.connect().catch(away);
+      }
+      throw error;
+    } finally {
+      clearTimeout(timer);
+      command.catch(() => {});
+    }
+  };
+  const once = (name) => (...words) => answered(redis[name](...words));
+  const again = (name) => async (...words) => {
+    const until = Date.now() + PATIENCE;
+    for (;;) {
+      try {
+        return await answered(redis[name](...words));
+      } catch (error) {
+        const passes = !(error instanceof ErrorReply) || PASSING.test(error.message);
+        if (!passes || Date.now() > until) {
+          throw error;
+        }
+        await new Promise((resolve) => setTimeout(resolve, PAUSE));
+      }
+    }
+  };
+  const commands = {
+    get: once('get'),
+    mGet: once('mGet'),
+    expire: once('expire'),
+    set: again('set'),
+    del: again('del'),
+  };
+  return new Proxy(redis, {
+    get(client, name) {
+      const own = client[name];
+      return commands[name] || (typeof own === 'function' ? own.bind(client) : own);
+    },
+  });
+}
+
 /** connect-redis extends the express-session of the application, which is not to be found from this folder. */
 function redisClass(session) {
   const load = Module._load;
@@ -73,7 +141,7 @@ function redisStore(session, prefix, seconds) {
   }
   redis.connect().catch((error) => console.error(`session-operator: the session store cannot be reached: ${error.message}`));
   const RedisStore = redisClass(session);
-  return new RedisStore({ client: redis, prefix, ...(seconds ? { ttl: () => seconds } : {}) });
+  return new RedisStore({ client: patient(redis), prefix, ...(seconds ? { ttl: () => seconds } : {}) });
 }
 
 function memcachedStore(session, prefix, seconds) {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use session_operator::api::session_policy::Framework;
@@ -14,6 +15,12 @@ use crate::store::{Place, Store};
 use crate::trial::{Folder, Trial, repository};
 
 const WORKDIR: &str = "/srv/kitchen";
+
+/// Longer than the preset waits for an answer.
+const SILENT: Duration = Duration::from_secs(7);
+
+/// How long a server refuses writes.
+const REFUSES: Duration = Duration::from_secs(2);
 
 /// A cookie that the kitchen has signed.
 const SOMEBODY: &str = "connect.sid=s%3Aguest1.EIdUO2z6YJly2xrfO5eHRRZKbVXw22mAof6f2fKzlOw";
@@ -35,6 +42,39 @@ async fn a_closed_server_ends() -> Result<()> {
     let mut trial = kitchen(folder.path(), "server.cjs")?;
     trial.inject(&store).await?;
     trial.ends_when_asked().await
+}
+
+/// express-session answers users whether or not it could write.
+#[tokio::test]
+async fn what_is_written_while_the_store_is_away_is_there_when_it_is_back() -> Result<()> {
+    let folder = Folder::new("express-away")?;
+    let store = Store::start(folder.path()).await?;
+    let mut trial = kitchen(folder.path(), "server.cjs")?;
+    trial.inject(&store).await?;
+    trial
+        .while_it_runs(async || {
+            // As a server that is lost with its node, for longer than an answer is waited for.
+            store.signal("STOP").await?;
+            let back = async {
+                tokio::time::sleep(SILENT).await;
+                store.signal("CONT").await
+            };
+            let (answer, back) = tokio::join!(trial.log_in("ada"), back);
+            back?;
+            ensure!(answer?.status == 303);
+            store.keys_of_ours(1).await?;
+            // As one that has handed over, and whose client does not know it yet.
+            store.ask(&["REPLICAOF", "127.0.0.1", "1"]).await?;
+            let back = async {
+                tokio::time::sleep(REFUSES).await;
+                store.ask(&["REPLICAOF", "NO", "ONE"]).await
+            };
+            let (answer, back) = tokio::join!(trial.log_in("grace"), back);
+            back?;
+            ensure!(answer?.status == 303);
+            store.keys_of_ours(2).await.map(|_| ())
+        })
+        .await
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ pub struct Store {
     folder: PathBuf,
     port: u16,
     // Ends the process when dropped.
-    _process: Child,
+    process: Child,
 }
 
 /// A port on which nobody listens at the moment.
@@ -95,13 +95,24 @@ impl Store {
         let store = Self {
             folder,
             port,
-            _process: process,
+            process,
         };
         eventually("the store answers", START_LIMIT, || async {
             Ok(store.ask(&["PING"]).await)
         })
         .await?;
         Ok(store)
+    }
+
+    /// Sends the process a signal by its name.
+    pub async fn signal(&self, name: &str) -> Result<()> {
+        let pid = self.process.id().context("the store has ended")?;
+        let sent = Command::new("kill")
+            .args(["-s", name, &pid.to_string()])
+            .status()
+            .await?;
+        ensure!(sent.success(), "no {name} to the store");
+        Ok(())
     }
 
     /// Asks as the administrator.

@@ -234,6 +234,12 @@ impl Trial {
         self.ask(question.map_err(|reason| anyhow!(reason))?).await
     }
 
+    /// What somebody who logs in is answered.
+    pub async fn log_in(&self, user: &str) -> Result<Answer> {
+        let question = self.application.login.call(Values { user, n: 0 }, &[]);
+        self.ask(question.map_err(|reason| anyhow!(reason))?).await
+    }
+
     /// A server that has served somebody and is asked to end does so by itself: nothing that was added keeps it alive.
     pub async fn ends_when_asked(&self) -> Result<()> {
         let mut running = self.start().await?;
