@@ -188,7 +188,8 @@ impl Core {
     }
 
     /// Takes note of having a majority of the members in reach, or not. Of two equal halves the one with the lowest id
-    /// counts as the majority.
+    /// counts as the majority; but who comes back and hears half of the others may be the fourth of four, whose majority those
+    /// three are.
     pub(super) fn watch_isolation(&mut self, now: Now) {
         let others = || self.members.iter().filter(|(_, m)| m.serves());
         let lowest = others().map(|(id, _)| *id).chain([self.me.id]).min();
@@ -196,8 +197,9 @@ impl Core {
         let all = others().count() + 1;
         let has_lowest =
             others().any(|(id, m)| !m.suspect && Some(*id) == lowest) || lowest == Some(self.me.id);
-        let majority = heard * 2 > all || (heard * 2 == all && has_lowest);
         let settling = &mut self.settling;
+        let half = heard * 2 == all && has_lowest && settling.isolated_since.is_none();
+        let majority = heard * 2 > all || half;
         match settling.isolated_since {
             None if !majority => {
                 let since = now.wall_ms.saturating_sub(self.config.suspect_after_ms);

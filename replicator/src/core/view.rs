@@ -225,7 +225,9 @@ impl Core {
             Some((old, true)) => self.remove_member(now, old, false, out),
             None => {}
         }
-        let member = Member::new(info.clone(), *state, now.mono_ms, self.config.ring);
+        let mut member = Member::new(info.clone(), *state, now.mono_ms, self.config.ring);
+        // It may have come to a majority that this member has not been with for long.
+        member.apart = self.settling.is_isolated();
         self.views.hash ^= hash_of(info.id, *state);
         self.members.insert(info.id, member);
         out.push(Output::Log(Event::Member(info.id, state.name())));

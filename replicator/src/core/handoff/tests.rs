@@ -9,13 +9,31 @@ use crate::core::{
     Output, Reply, SetExpiry, TicketId,
 };
 
-/// Cores in one thread. Each frame takes a millisecond; those to and from `away` are lost.
+/// Cores in one thread. Each frame takes a millisecond; those to and from `away` are lost, but for those between it and `met`.
 struct Cluster {
     cores: Vec<Core>,
     now: Now,
     wire: Vec<(u64, usize, usize, Bytes)>,
     away: Option<usize>,
+    met: Option<usize>,
     replies: BTreeMap<TicketId, Reply>,
+}
+
+fn core(id: u64, mode: Mode, now: Now) -> Core {
+    let me = NodeInfo {
+        id: NodeId(id),
+        name: format!("pod-{id}"),
+        address: format!("10.0.0.{id}:1"),
+        zone: String::new(),
+        machine: String::new(),
+        started_ms: now.wall_ms,
+    };
+    let config = Config {
+        mode,
+        partitions: 64,
+        ..Config::default()
+    };
+    Core::new(config, me, id, now)
 }
 
 impl Cluster {
@@ -24,27 +42,12 @@ impl Cluster {
             wall_ms: 1_700_000_000_000,
             mono_ms: 1_000,
         };
-        let core = |id: u64| {
-            let me = NodeInfo {
-                id: NodeId(id),
-                name: format!("pod-{id}"),
-                address: format!("10.0.0.{id}:1"),
-                zone: String::new(),
-                machine: String::new(),
-                started_ms: now.wall_ms,
-            };
-            let config = Config {
-                mode,
-                partitions: 64,
-                ..Config::default()
-            };
-            Core::new(config, me, id, now)
-        };
         let mut cluster = Self {
-            cores: (1..=members).map(core).collect(),
+            cores: (1..=members).map(|id| core(id, mode, now)).collect(),
             now,
             wire: Vec::new(),
             away: None,
+            met: None,
             replies: BTreeMap::new(),
         };
         let count = cluster.cores.len();
@@ -66,6 +69,38 @@ impl Cluster {
         cluster
     }
 
+    /// One more member comes.
+    fn join(&mut self, mode: Mode) -> usize {
+        let place = self.cores.len();
+        self.cores.push(core(place as u64 + 1, mode, self.now));
+        let addresses = (1..=place).map(|n| n.to_string()).collect();
+        self.step(
+            place,
+            &Input::Discovered {
+                addresses: &addresses,
+            },
+        );
+        for peer in 0..place {
+            let (here, there) = (LinkId(peer as u64), LinkId(place as u64));
+            self.step(
+                place,
+                &Input::LinkUp {
+                    link: here,
+                    dialled: true,
+                },
+            );
+            self.step(
+                peer,
+                &Input::LinkUp {
+                    link: there,
+                    dialled: false,
+                },
+            );
+        }
+        self.pass(12_000);
+        place
+    }
+
     fn step(&mut self, place: usize, input: &Input<'_>) {
         let mut outputs = Vec::new();
         self.cores[place].step(self.now, input, &mut outputs);
@@ -77,7 +112,11 @@ impl Cluster {
             match output {
                 Output::Send { link, frame } => {
                     let to = usize::try_from(link.0).unwrap();
-                    if self.away.is_none_or(|away| away != place && away != to) {
+                    let lost = self.away.is_some_and(|away| {
+                        let other = if away == place { to } else { place };
+                        (away == place || away == to) && self.met != Some(other)
+                    });
+                    if !lost {
                         self.wire.push((self.now.mono_ms + 1, place, to, frame));
                     }
                 }
@@ -193,6 +232,44 @@ fn who_was_away_has_no_say_in_what_happened_meanwhile() {
                                     "meanwhile",
                                     &format!("{mode:?}, {away} back for {} ms", moment * 5),
                                 );
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Who came while it was away knows nothing of that, and is the first to hear it again.
+#[test]
+fn who_was_away_has_no_say_either_with_one_who_came_meanwhile() {
+    for mode in [Mode::All, Mode::Backup(1)] {
+        for away in 0..3 {
+            let mut cluster = Cluster::new(3, mode);
+            let others: Vec<usize> = (0..3).filter(|place| *place != away).collect();
+            let keys: Vec<String> = (0..60).map(|number| format!("session:{number}")).collect();
+            for (number, key) in keys.iter().enumerate() {
+                cluster.set(number % 3, key, "before");
+            }
+            cluster.pass(500);
+            cluster.away = Some(away);
+            cluster.pass(15_000);
+            let newcomer = cluster.join(mode);
+            for (number, key) in keys.iter().enumerate() {
+                cluster.set(others[number % 2], key, "meanwhile");
+            }
+            cluster.pass(500);
+            for (met, moments) in [(Some(newcomer), 300), (None, 400)] {
+                cluster.met = met;
+                cluster.away = met.map(|_| away);
+                for moment in 0..moments {
+                    cluster.pass(5);
+                    for (number, key) in keys.iter().enumerate() {
+                        for place in others.iter().copied().chain([newcomer]) {
+                            if number % 40 == moment % 40 {
+                                let when = format!("{mode:?}, {away} met {met:?} for {} ms", moment * 5);
+                                cluster.sees(place, key, "meanwhile", &when);
                             }
                         }
                     }
