@@ -324,16 +324,11 @@ impl<'a> Scene<'a> {
                 report.table()
             );
         }
-        let measured = promises.into_iter().zip(reports).map(Some);
-        let mut measured = measured.collect::<Vec<_>>().into_iter();
-        let mut apps = self.apps.iter();
-        let cells = apps.map(|app| {
-            if place.takes(*app) {
-                measured.next().flatten()
-            } else {
-                None
-            }
-        });
+        let mut measured = promises.into_iter().zip(reports);
+        let cells = self
+            .apps
+            .iter()
+            .map(|app| place.takes(*app).then(|| measured.next()).flatten());
         Ok(Row {
             place,
             case,

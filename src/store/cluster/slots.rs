@@ -48,7 +48,7 @@ impl Slots {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.iter().map(|range| range.len()).sum()
+        self.0.iter().map(ExactSizeIterator::len).sum()
     }
 
     /// Whether there is none.
