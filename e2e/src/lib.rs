@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod namespace;
 pub mod node;
 pub mod policy;
+pub mod process;
 pub mod replicated;
 pub mod snapshot;
 pub mod store;

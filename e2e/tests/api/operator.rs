@@ -205,20 +205,25 @@ impl Operator {
         writes
     }
 
-    /// Its resident memory in MB (`VmRSS` of proc(5)).
+    /// Its resident memory in MB.
     pub fn resident_mb(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = kilobytes.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-        kilobytes.unwrap() * 1024.0 / 1e6
+        let bytes = e2e::process::resident_of(&self.proc()).unwrap();
+        #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
+        let bytes = bytes.expect("it runs") as f64;
+        bytes / 1e6
     }
 
     /// How long it has computed (utime and stime of proc(5), in ticks of 10 ms).
     pub fn cpu_time(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let stat = std::fs::read_to_string(self.proc().join("stat")).unwrap();
         let fields = stat.rsplit_once(") ").unwrap().1;
         let ticks = fields.split(' ').skip(11).take(2);
         Duration::from_millis(ticks.map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum())
+    }
+
+    /// What the kernel says of it.
+    fn proc(&self) -> PathBuf {
+        PathBuf::from("/proc").join(self.child.id().to_string())
     }
 
     /// Sends a signal by its name.

@@ -4,7 +4,6 @@
 //! Expects a cluster that is up with the operator in it; `--binary` is the file that is in its image.
 
 mod failover;
-mod process;
 mod sizes;
 mod strategies;
 
@@ -16,6 +15,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use e2e::app::SHOP;
 use e2e::policy::{Policies, SHARED_LIMIT, in_store};
+use e2e::process::resident;
 use e2e::{Cluster, audit, with_temp_namespace};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
@@ -23,7 +23,6 @@ use k8s_openapi::api::networking::v1::Ingress;
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 use kube::runtime::wait::await_condition;
-use process::resident;
 use serde_json::{Value, json};
 use session_operator::drill::table::{self, Cell};
 

@@ -12,8 +12,8 @@ use session_operator::drill::Marks;
 use session_operator::drill::event::Event;
 use session_operator::drill::table::{self, Cell};
 
-use crate::process::resident;
 use crate::strategies::keep;
+use e2e::process::resident;
 
 /// Sessions.
 const COUNTS: [u32; 2] = [10_000, 100_000];

@@ -14,7 +14,7 @@ use session_operator::drill::event::Event;
 use session_operator::drill::table::{self, Cell};
 use session_operator::drill::{Class, Options, Report};
 
-use crate::process::resident;
+use e2e::process::resident;
 
 /// Sessions while latency is measured.
 const USERS: u32 = 100;
