@@ -56,7 +56,7 @@ pub(super) struct Member {
     pub(super) heard_ms: u64,
     /// It has not been heard for too long, or says that it does not hear us.
     pub(super) suspect: bool,
-    /// It has been out of reach since this member has been without a majority.
+    /// It was out of reach, or not there yet, while this member has been without a majority.
     pub(super) apart: bool,
     /// It has been silent so long that what it held has been copied again.
     pub(super) dead: bool,

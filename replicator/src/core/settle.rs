@@ -188,8 +188,8 @@ impl Core {
     }
 
     /// Takes note of having a majority of the members in reach, or not. Of two equal halves the one with the lowest id
-    /// counts as the majority; but who comes back and hears half of the others may be the fourth of four, whose majority those
-    /// three are.
+    /// counts as the majority, but only until an isolation: who comes back and hears one of three others does not know that
+    /// those three have gone on as the majority.
     pub(super) fn watch_isolation(&mut self, now: Now) {
         let others = || self.members.iter().filter(|(_, m)| m.serves());
         let lowest = others().map(|(id, _)| *id).chain([self.me.id]).min();

@@ -198,21 +198,27 @@ impl Cluster {
     }
 }
 
+/// Three members with sessions, one of which has been away for long; the places of the others, and the keys.
+fn with_one_away(mode: Mode, away: usize) -> (Cluster, Vec<usize>, Vec<String>) {
+    let mut cluster = Cluster::new(3, mode);
+    let others = (0..3).filter(|place| *place != away).collect();
+    let keys: Vec<String> = (0..60).map(|number| format!("session:{number}")).collect();
+    for (number, key) in keys.iter().enumerate() {
+        cluster.set(number % 3, key, "before");
+    }
+    cluster.pass(500);
+    cluster.away = Some(away);
+    cluster.pass(15_000);
+    (cluster, others, keys)
+}
+
 /// It was alone, and took over everything; the others went on. When they hear each other again, nobody is told what it holds
 /// from before, nor that what it does not hold is not there.
 #[test]
 fn who_was_away_has_no_say_in_what_happened_meanwhile() {
     for mode in [Mode::All, Mode::Backup(1)] {
         for away in 0..3 {
-            let mut cluster = Cluster::new(3, mode);
-            let others: Vec<usize> = (0..3).filter(|place| *place != away).collect();
-            let keys: Vec<String> = (0..60).map(|number| format!("session:{number}")).collect();
-            for (number, key) in keys.iter().enumerate() {
-                cluster.set(number % 3, key, "before");
-            }
-            cluster.pass(500);
-            cluster.away = Some(away);
-            cluster.pass(15_000);
+            let (mut cluster, others, keys) = with_one_away(mode, away);
             let fresh: Vec<String> = (0..60).map(|number| format!("fresh:{number}")).collect();
             for (number, key) in keys.iter().chain(&fresh).enumerate() {
                 cluster.set(others[number % 2], key, "meanwhile");
@@ -246,15 +252,7 @@ fn who_was_away_has_no_say_in_what_happened_meanwhile() {
 fn who_was_away_has_no_say_either_with_one_who_came_meanwhile() {
     for mode in [Mode::All, Mode::Backup(1)] {
         for away in 0..3 {
-            let mut cluster = Cluster::new(3, mode);
-            let others: Vec<usize> = (0..3).filter(|place| *place != away).collect();
-            let keys: Vec<String> = (0..60).map(|number| format!("session:{number}")).collect();
-            for (number, key) in keys.iter().enumerate() {
-                cluster.set(number % 3, key, "before");
-            }
-            cluster.pass(500);
-            cluster.away = Some(away);
-            cluster.pass(15_000);
+            let (mut cluster, others, keys) = with_one_away(mode, away);
             let newcomer = cluster.join(mode);
             for (number, key) in keys.iter().enumerate() {
                 cluster.set(others[number % 2], key, "meanwhile");
