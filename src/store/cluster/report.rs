@@ -9,6 +9,7 @@ use super::{Decision, Member, Observation};
 use crate::api::session_store::{MemberRole, StoreCluster, StoreMember};
 use crate::runtime::metrics::MemberFacts;
 use crate::store::replication::report::lag_text;
+use crate::store::watches;
 
 /// The last look at a store.
 #[derive(Clone, Debug)]
@@ -144,9 +145,11 @@ impl Report {
         });
         members.collect()
     }
+}
 
-    /// Whether status may have to be written because of `next`. Lag alone is told when something else is.
-    pub fn differs_from(&self, next: &Self) -> bool {
+impl watches::Report for Report {
+    /// Lag alone is told when something else is.
+    fn differs_from(&self, next: &Self) -> bool {
         let facts = |report: &Self| {
             let members = report.members().into_iter();
             let members = members.map(|member| StoreMember { lag: None, ..member });

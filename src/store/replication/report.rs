@@ -3,6 +3,7 @@
 use super::{Decision, Member, Observation, Record, Role};
 use crate::api::session_store::{MemberRole, StoreMember, StoreReplication};
 use crate::runtime::metrics::MemberFacts;
+use crate::store::watches;
 
 /// Bytes below which a replica's lag is not told: what is on its way at any moment.
 const SMALL_LAG: i64 = 64 << 10;
@@ -84,9 +85,11 @@ impl Report {
             .filter(|member| self.is_ready(member) && Self::role(member) == MemberRole::Replica)
             .count()
     }
+}
 
-    /// Whether status may have to be written because of `next`. Lag alone is told when something else is.
-    pub fn differs_from(&self, next: &Self) -> bool {
+impl watches::Report for Report {
+    /// Lag alone is told when something else is.
+    fn differs_from(&self, next: &Self) -> bool {
         let facts = |report: &Self| {
             let members = report
                 .members()

@@ -40,12 +40,6 @@ impl watches::Plan for Plan {
     }
 }
 
-impl watches::Report for Report {
-    fn differs_from(&self, next: &Self) -> bool {
-        self.differs_from(next)
-    }
-}
-
 /// The watch of one store.
 pub struct Watcher {
     tools: Tools,

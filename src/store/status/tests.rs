@@ -7,6 +7,7 @@ use crate::store::replication::{
 };
 use crate::store::testing::{nothing_but, settings, store, validated};
 use crate::store::trouble::unready;
+use crate::store::watches::Report as _;
 
 const MIB: i64 = 1 << 20;
 

@@ -66,42 +66,40 @@ impl Work<'_> {
         }))
     }
 
+    /// The SessionStore that it is, if it is one, and which other key prefixes that serves.
+    fn served_too<'a>(&'a self, store: &'a Source) -> Option<(&'a str, Vec<&'a str>)> {
+        let Promise::Store { name, .. } = &store.promise else {
+            return None;
+        };
+        let found = self.found.stores.iter().find(|found| found.name_any() == *name)?;
+        Some((name, source::others(found, &store.endpoint.key_prefix)))
+    }
+
     fn unlisted(&self, store: &Source) -> String {
-        let key_prefix = &store.endpoint.key_prefix;
-        if let Promise::Store { name, .. } = &store.promise
-            && let Some(found) = self.found.stores.iter().find(|found| found.name_any() == *name)
-        {
-            return source::unlisted(name, key_prefix, &source::others(found, key_prefix));
+        match self.served_too(store) {
+            Some((name, others)) => source::unlisted(name, &store.endpoint.key_prefix, &others),
+            None => format!(
+                "sessions cannot move into the pods from {}, whose user may not list keys; allow it SCAN, or delete the policy and \
+                 make it anew to leave the sessions behind",
+                store.endpoint.host
+            ),
         }
-        format!(
-            "sessions cannot move into the pods from {}, whose user may not list keys; allow it SCAN, or delete the policy and \
-             make it anew to leave the sessions behind",
-            store.endpoint.host
-        )
     }
 
     /// Why it cannot go on that a store listed keys when the move began, and does not any more.
     fn unlisted_by_now(&self, store: &Source) -> String {
         let key_prefix = &store.endpoint.key_prefix;
-        let others = match &store.promise {
-            Promise::Store { name, .. } => {
-                let mut stores = self.found.stores.iter();
-                let found = stores.find(|found| found.name_any() == *name);
-                found.map_or_else(Vec::new, |found| source::others(found, key_prefix))
-            }
-            _ => Vec::new(),
-        };
-        if others.is_empty() {
-            return format!(
+        match self.served_too(store) {
+            Some((_, others)) => format!(
+                "the store has come to serve other key prefixes ({}), so that the user of {key_prefix} may not list keys any \
+                 more; give those a store of their own, or set spec.strategy back to Shared",
+                others.join(", ")
+            ),
+            None => format!(
                 "the user of {key_prefix} may not list the keys of {} any more; allow it SCAN, or set spec.strategy back to Shared",
                 store.endpoint.host
-            );
+            ),
         }
-        format!(
-            "the store has come to serve other key prefixes ({}), so that the user of {key_prefix} may not list keys any more; give \
-             those a store of their own, or set spec.strategy back to Shared",
-            others.join(", ")
-        )
     }
 
     /// Goes on with a move; gives the place whose pods may come now.
