@@ -7,6 +7,7 @@ pub mod audit;
 pub mod cluster;
 pub mod namespace;
 pub mod node;
+pub mod operator;
 pub mod policy;
 pub mod process;
 pub mod replicated;

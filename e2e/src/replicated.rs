@@ -15,12 +15,12 @@ use session_operator::api::session_store::{
 use session_operator::api::{SessionStore, SessionStoreStatus};
 use session_operator::drill::{Class, Options, Report};
 
-use crate::Cluster;
 use crate::app::{Manifests, Running, SHOP};
 use crate::policy::{Policies, in_store};
 use crate::store;
 use crate::users::users;
 use crate::wait::eventually;
+use crate::{Cluster, node};
 
 /// Name of the store.
 pub const STORE: &str = "sessions";
@@ -76,6 +76,23 @@ impl<'a> Scene<'a> {
         for container in &mut pod.context("a template")?.containers {
             container.lifecycle = serde_json::from_value(json!({"preStop": {"sleep": {"seconds": 8}}}))?;
         }
+        Self::with(cluster, store, shop, namespace).await
+    }
+
+    /// The same with a shop whose pods are on the node that is never cut off: what fails then is the store.
+    ///
+    /// # Errors
+    /// When that does not come about in time.
+    pub async fn with_shop_that_stays(
+        cluster: &'a Cluster,
+        namespace: &'a str,
+        store: Value,
+    ) -> Result<Self> {
+        let mut shop = SHOP.manifests(namespace)?;
+        let spec = shop.deployment.spec.as_mut();
+        let pod = spec.and_then(|spec| spec.template.spec.as_mut());
+        let first = [("kubernetes.io/hostname".to_owned(), node::FIRST.to_owned())];
+        pod.context("a template")?.node_selector = Some(first.into());
         Self::with(cluster, store, shop, namespace).await
     }
 

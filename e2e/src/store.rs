@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{Api, PostParams};
+use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::{Value, json};
 use session_operator::api::SessionStore;
 use session_operator::api::session_store::{Rotation, RotationPhase, StoreRotation};
@@ -27,6 +27,21 @@ pub async fn create(cluster: &Cluster, namespace: &str, name: &str, spec: Value)
     let stores: Api<SessionStore> = Api::namespaced(cluster.client.clone(), namespace);
     stores.create(&PostParams::default(), &store).await?;
     ready(cluster, namespace, name).await
+}
+
+/// Deletes a store that nobody uses any more, and waits until it is gone.
+pub async fn delete(cluster: &Cluster, namespace: &str, name: &str) -> Result<()> {
+    let stores: Api<SessionStore> = Api::namespaced(cluster.client.clone(), namespace);
+    stores.delete(name, &DeleteParams::default()).await?;
+    eventually(
+        &format!("SessionStore {namespace}/{name} is gone"),
+        STORE_LIMIT,
+        || async {
+            let left = stores.get_opt(name).await?;
+            Ok(left.map_or(Ok(()), |_| Err("it is still there")))
+        },
+    )
+    .await
 }
 
 /// Waits until a store is ready.

@@ -103,6 +103,8 @@ pub mod reasons {
     pub const MEMBERS_UNSEEN: &str = "MembersUnseen";
     /// Ready of a SessionStore with topology Replicated: it serves, with fewer replicas that have everything than asked for.
     pub const REPLICAS_MISSING: &str = "ReplicasMissing";
+    /// Ready of a SessionStore with topology Replicated or Cluster: it serves, and a replica cannot write to its volume.
+    pub const VOLUME_FAILING: &str = "VolumeFailing";
     /// Ready of a SessionStore with topology Replicated: it serves, and a planned restart waits for a replica.
     pub const RESTART_WAITS: &str = "RestartWaits";
     /// Event of a SessionStore with topology Replicated: another server is the primary.

@@ -425,6 +425,8 @@ pub enum FailoverCause {
     Created,
     /// The primary was to be restarted or removed, and a replica that had everything took over before.
     Planned,
+    /// The primary could not write to its volume, and a replica that had everything took over.
+    VolumeFailed,
     /// The primary's process ended.
     ServerEnded,
     /// The primary's pod went.

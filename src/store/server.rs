@@ -8,6 +8,7 @@ use super::client::{Authority, Connection, Credentials, Endpoint, Failure, Passw
 use super::material::Material;
 use super::memory::Memory;
 use super::names::Names;
+use super::replication::info::disk_failed;
 use super::validate::Validated;
 use crate::certificates;
 
@@ -86,9 +87,7 @@ pub async fn tend(
         evicted: number("evicted_keys"),
         users_are_current: is_told || !is_closed,
         certificate_is_current: is_current(&mut connection, material).await?,
-        disk_failed: info
-            .get("aof_last_write_status")
-            .is_some_and(|status| status != "ok"),
+        disk_failed: disk_failed(&info),
     })
 }
 

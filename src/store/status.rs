@@ -11,6 +11,7 @@ use super::build::port;
 use super::client::Failure;
 use super::cluster;
 use super::dereference::Dereferenced;
+use super::names::Names;
 use super::replication::report::{Report, replication};
 use super::server::Facts;
 use super::store_key;
@@ -351,19 +352,14 @@ fn up(
     ("True", reasons::READY, message)
 }
 
-/// The volume of the server that serves.
+/// The volume of the server that serves, or of the shards' servers the first that fails.
 fn volume_of(store: &Validated, report: Option<&Several>) -> String {
-    let primary = match report {
-        Some(Several::Replicas(report)) => report.primary(),
-        Some(Several::Shards(_)) => return "of a shard (see the servers' logs)".to_owned(),
-        None => None,
+    let server = match report {
+        Some(Several::Replicas(report)) => report.primary().map(|primary| primary.name.as_str()),
+        Some(Several::Shards(report)) => report.failing_disks().first().copied(),
+        None => return store.names.volume(),
     };
-    primary
-        .and_then(|primary| store.names.ordinal(&primary.name))
-        .map_or_else(
-            || store.names.volume(),
-            |ordinal| store.names.member_volume(ordinal),
-        )
+    server.map_or_else(|| "of a server".to_owned(), Names::volume_of)
 }
 
 /// What is to be said of several servers, one of which serves.
@@ -385,12 +381,25 @@ fn replicated(
     if let Some(waits) = &report.decision.waits {
         return ("True", waits.reason, format!("{message}; {}", waits.message));
     }
+    if let Some(failing) = failing(&report.failing_disks()) {
+        return ("True", reasons::VOLUME_FAILING, format!("{message}; {failing}"));
+    }
     let reason = if synced < asked {
         reasons::REPLICAS_MISSING
     } else {
         reasons::READY
     };
     ("True", reason, message)
+}
+
+/// What is to be said of replicas that cannot write to their volumes.
+fn failing(names: &[&str]) -> Option<String> {
+    (!names.is_empty()).then(|| {
+        format!(
+            "{} cannot write to the volume and has sessions in memory only; raise spec.persistence.size",
+            names.join(", ")
+        )
+    })
 }
 
 /// What is to be said of shards.
@@ -434,6 +443,9 @@ fn sharded(
     }
     if let Some(waits) = waits {
         return ("True", waits.reason, format!("{message}; {}", waits.message));
+    }
+    if let Some(failing) = failing(&report.failing_disks()) {
+        return ("True", reasons::VOLUME_FAILING, format!("{message}; {failing}"));
     }
     if lacking.is_empty() {
         return ("True", reasons::READY, message);

@@ -1,10 +1,20 @@
 # shellcheck shell=bash
-# Faults on purpose: cables pulled, processes killed, a pod cut off from the API server.
+# Faults on purpose: volumes filled, cables pulled, processes killed, a pod cut off from the API server.
 
 # cut_node NODE: pulls the node's cable. Its pods go on running and reach each other on the node.
 cut_node() { ip -n "$(network_name bridge)" link set "$1" down; }
 
 heal_node() { ip -n "$(network_name bridge)" link set "$1" up; }
+
+# fill_volume NAME: with zeros, until nothing more can be written. Never the disk of this machine.
+fill_volume() {
+  local folder="$STATE/volumes/$1"
+  mountpoint --quiet "$folder" || die "fill: the volume $1 was not made with ROOM"
+  dd if=/dev/zero of="$folder/filler" bs=64K status=none 2>/dev/null || true
+  [ "$(stat --file-system --format %f "$folder")" = 0 ] || die "fill: the volume $1 is not full"
+}
+
+clear_volume() { rm -f "$STATE/volumes/$1/filler"; }
 
 # kill_container NAMESPACE POD [CONTAINER]: SIGKILL to the container's main process, by default the first container's.
 kill_container() {

@@ -130,10 +130,11 @@ start_services() {
   kube --namespace kube-system rollout status deployment/coredns --timeout="${START_LIMIT}s"
 }
 
-# make_volume NAME SIZE: kubelets give its folder to the group of a pod, which they do not do with the folders that the
-# controller-manager makes.
+# make_volume NAME SIZE [ROOM]: kubelets give its folder to the group of a pod, which they do not do with the folders that the
+# controller-manager makes. With ROOM there is no more than that on it, whatever it is said to have.
 make_volume() {
   mkdir -p "$STATE/volumes/$1"
+  [ -z "${3:-}" ] || mount -t tmpfs -o "mode=0777,size=$3" session-operator "$STATE/volumes/$1"
   sed "s/@NAME@/$1/; s/@SIZE@/$2/" "$CLUSTER_HOME/manifests/local-volume.yaml" | kube apply --filename -
 }
 

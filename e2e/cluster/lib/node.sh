@@ -22,6 +22,9 @@ on_node() {
 make_nodes() {
   local node
   mkdir -p "$STATE/namespaces" "$STATE/volumes"
+  # What is mounted there later is seen by all nodes.
+  mount --bind "$STATE/volumes" "$STATE/volumes"
+  mount --make-shared "$STATE/volumes"
   mount -t tmpfs -o mode=0700,size=1m session-operator "$STATE/namespaces"
   mount --make-private "$STATE/namespaces"
   for node in "${NODES[@]}"; do

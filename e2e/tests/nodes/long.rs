@@ -1,6 +1,7 @@
 //! Sessions in the pods while pods cannot hear each other, or nobody can ask the API server.
 
 mod disruptor;
+mod full;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

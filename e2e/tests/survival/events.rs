@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use e2e::app::Running;
-use e2e::node;
 use e2e::wait::eventually;
+use e2e::{node, operator};
 use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -15,13 +15,11 @@ use session_operator::api::{Event as Promise, Outcome};
 use session_operator::drill::Marks;
 use session_operator::drill::event::Event;
 
+use crate::servers::Blow;
 use crate::{Place, Scene, servers};
 
 /// Replicas of every application.
 const REPLICAS: i32 = 3;
-
-/// Namespace and name of the operator's release.
-const OPERATOR: &str = "session-operator";
 
 /// Container of every application.
 const APPLICATION: &str = "web";
@@ -55,11 +53,9 @@ enum Cause {
     Restart,
     Scale(&'static [i32]),
     LoseOtherNode,
-    LoseStoresNode,
-    KillServer,
-    DeleteServer,
-    DeleteServers,
-    LoseVolume,
+    ToServers(Blow),
+    /// The same while no operator runs.
+    ToServersAlone(Blow),
     /// And, where sessions outlive pods, delete one of each application meanwhile.
     StopOperator {
         delete_pods: bool,
@@ -109,13 +105,75 @@ const fn of_the_operator(place: Place) -> Case {
     )
 }
 
+/// What happens to several servers, with and without an operator.
+fn of_servers(place: Place) -> Vec<Case> {
+    use Cause as C;
+    use Promise as P;
+    let kept = Some(Outcome::Kept);
+    let (all_deleted, after_all) = if place.is_on_volumes() {
+        (P::StoreRestart, kept)
+    } else {
+        (P::StoreLoss, Some(Outcome::Lost))
+    };
+    vec![
+        case(
+            P::NodeLoss,
+            "a primary's node cut off, then back",
+            None,
+            C::ToServers(Blow::LoseNode),
+        ),
+        case(
+            P::StoreRestart,
+            "a primary's pod deleted",
+            None,
+            C::ToServers(Blow::Delete),
+        ),
+        case(
+            P::StoreRestart,
+            "SIGKILL to a primary",
+            None,
+            C::ToServers(Blow::Kill),
+        ),
+        case(
+            all_deleted,
+            "all servers' pods deleted",
+            after_all,
+            C::ToServers(Blow::DeleteAll),
+        ),
+        case(
+            P::OperatorDown,
+            "operator stopped, a primary's node cut off, then back",
+            None,
+            C::ToServersAlone(Blow::LoseNode),
+        ),
+        case(
+            P::OperatorDown,
+            "operator stopped, a primary's pod deleted",
+            kept,
+            C::ToServersAlone(Blow::Delete),
+        ),
+        case(
+            P::OperatorDown,
+            "operator stopped, SIGKILL to a primary",
+            kept,
+            C::ToServersAlone(Blow::Kill),
+        ),
+        case(
+            P::OperatorDown,
+            "operator stopped, all servers' pods deleted",
+            after_all,
+            C::ToServersAlone(Blow::DeleteAll),
+        ),
+    ]
+}
+
 /// The cases of a place. What happens to pods and to the operator is the same with every store.
 pub fn cases(place: Place) -> Vec<Case> {
     use Cause as C;
     use Promise as P;
     let kept = Some(Outcome::Kept);
     let lost = Some(Outcome::Lost);
-    let mut cases = if matches!(place, Place::Volume | Place::Servers | Place::Shards) {
+    let mut cases = if place == Place::Volume || place.topology().is_some() {
         Vec::new()
     } else {
         of_pods().into_iter().chain([of_the_operator(place)]).collect()
@@ -133,33 +191,50 @@ pub fn cases(place: Place) -> Vec<Case> {
                 P::NodeLoss,
                 "the store's node cut off, then back",
                 lost,
-                C::LoseStoresNode,
+                C::ToServers(Blow::LoseNode),
             ),
-            case(P::StoreRestart, "SIGKILL to the server", None, C::KillServer),
-            case(P::StoreLoss, "the server's pod deleted", None, C::DeleteServer),
+            case(
+                P::StoreRestart,
+                "SIGKILL to the server",
+                None,
+                C::ToServers(Blow::Kill),
+            ),
+            case(
+                P::StoreLoss,
+                "the server's pod deleted",
+                None,
+                C::ToServers(Blow::Delete),
+            ),
         ],
         Place::Volume => vec![
             case(
                 P::NodeLoss,
                 "the store's node cut off, then back",
                 kept,
-                C::LoseStoresNode,
+                C::ToServers(Blow::LoseNode),
             ),
-            case(P::StoreRestart, "the server's pod deleted", kept, C::DeleteServer),
-            case(P::StoreRestart, "SIGKILL to the server", None, C::KillServer),
-            case(P::StoreLoss, "volume and pod deleted", None, C::LoseVolume),
-        ],
-        Place::Servers | Place::Shards => vec![
             case(
-                P::NodeLoss,
-                "a primary's node cut off, then back",
-                None,
-                C::LoseStoresNode,
+                P::StoreRestart,
+                "the server's pod deleted",
+                kept,
+                C::ToServers(Blow::Delete),
             ),
-            case(P::StoreRestart, "a primary's pod deleted", None, C::DeleteServer),
-            case(P::StoreRestart, "SIGKILL to a primary", None, C::KillServer),
-            case(P::StoreLoss, "all servers' pods deleted", None, C::DeleteServers),
+            case(
+                P::StoreRestart,
+                "SIGKILL to the server",
+                None,
+                C::ToServers(Blow::Kill),
+            ),
+            case(
+                P::StoreLoss,
+                "volume and pod deleted",
+                None,
+                C::ToServers(Blow::LoseVolume),
+            ),
         ],
+        Place::Servers | Place::ServersOnVolumes | Place::Shards | Place::ShardsOnVolumes => {
+            of_servers(place)
+        }
         Place::AllPods | Place::TwoPods => vec![
             case(P::ContainerRestart, "SIGKILL to a sidecar", None, C::KillSidecar),
             case(P::NodeLoss, "a node cut off", None, C::LoseOtherNode),
@@ -186,12 +261,31 @@ impl Case {
                 Ok(())
             }
             Cause::LoseOtherNode => lose_other_node(scene, place).await,
-            Cause::LoseStoresNode => servers::lose_node(scene, place).await,
-            Cause::KillServer => servers::kill(scene, place).await,
-            Cause::DeleteServer => servers::delete(scene, place).await,
-            Cause::DeleteServers => servers::delete_all(scene, place).await,
-            Cause::LoseVolume => servers::lose_volume(scene, place).await,
-            Cause::StopOperator { delete_pods } => stop_operator(scene, place, delete_pods).await,
+            Cause::ToServers(blow) => {
+                let former = servers::strike(scene, place, blow).await?;
+                servers::recovered(scene, place, blow, &former).await
+            }
+            Cause::ToServersAlone(blow) => {
+                let mut former = None;
+                without_operator(scene, async || {
+                    former = Some(servers::strike(scene, place, blow).await?);
+                    tokio::time::sleep(OPERATOR_AWAY).await;
+                    Ok(())
+                })
+                .await?;
+                let former = former.context("a server that was struck")?;
+                servers::recovered(scene, place, blow, &former).await
+            }
+            Cause::StopOperator { delete_pods } => {
+                without_operator(scene, async || {
+                    if delete_pods {
+                        return all(scene, place, |running| happen(running, Event::DeletePod(None))).await;
+                    }
+                    tokio::time::sleep(OPERATOR_AWAY).await;
+                    Ok(())
+                })
+                .await
+            }
         }
     }
 }
@@ -214,21 +308,21 @@ async fn happen(running: &Running, event: Event) -> Result<()> {
 async fn kill_in_pod(scene: &Scene<'_>, running: &Running, container: &str) -> Result<()> {
     let pods = running.workload.pods().await?;
     let pod = pods.keys().next().context("a pod")?;
-    kill(scene, pod, container).await?;
+    kill(scene, pod, container, true).await?;
     happen(running, Event::Nothing(Duration::ZERO)).await?;
     running.workload.settled().await?;
     Ok(())
 }
 
-/// SIGKILL to a container; waits for its restart.
-pub async fn kill(scene: &Scene<'_>, pod: &str, container: &str) -> Result<()> {
+/// SIGKILL to a container; waits until another process runs in it, which is ready where that `has_to_be_ready`.
+pub async fn kill(scene: &Scene<'_>, pod: &str, container: &str, has_to_be_ready: bool) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(scene.cluster.client.clone(), scene.namespace);
     let restarts = async || {
         let status = pods.get(pod).await?.status.unwrap_or_default();
         let (sidecars, containers) = (status.init_container_statuses, status.container_statuses);
         let mut statuses = sidecars.into_iter().chain(containers).flatten();
         let status = statuses.find(|status| status.name == container);
-        anyhow::Ok(status.map(|status| (status.restart_count, status.ready)))
+        anyhow::Ok(status.map(|status| (status.restart_count, status.ready || !has_to_be_ready)))
     };
     let before = restarts().await?.context("no such container")?.0;
     scene
@@ -267,21 +361,21 @@ async fn lose_other_node(scene: &Scene<'_>, place: Place) -> Result<()> {
     lost
 }
 
-/// Stops the operator, and starts it again.
-async fn stop_operator(scene: &Scene<'_>, place: Place, delete_pods: bool) -> Result<()> {
-    let deployments: Api<Deployment> = Api::namespaced(scene.cluster.client.clone(), OPERATOR);
+/// Stops the operator, and starts it again after something was done.
+async fn without_operator(scene: &Scene<'_>, work: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+    let deployments: Api<Deployment> = Api::namespaced(scene.cluster.client.clone(), operator::NAME);
     let before = deployments
-        .get(OPERATOR)
+        .get(operator::NAME)
         .await?
         .spec
         .and_then(|spec| spec.replicas);
     let scale = async |replicas: Option<i32>| {
         let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
         deployments
-            .patch_scale(OPERATOR, &PatchParams::default(), &patch)
+            .patch_scale(operator::NAME, &PatchParams::default(), &patch)
             .await?;
         eventually("the operator's replicas", LIMIT, || async {
-            let status = deployments.get(OPERATOR).await?.status.unwrap_or_default();
+            let status = deployments.get(operator::NAME).await?.status.unwrap_or_default();
             let count = status.replicas.unwrap_or(0);
             let ready = status.ready_replicas.unwrap_or(0);
             Ok(if Some(count) == replicas && ready == count {
@@ -293,12 +387,8 @@ async fn stop_operator(scene: &Scene<'_>, place: Place, delete_pods: bool) -> Re
         .await
     };
     scale(Some(0)).await?;
-    let replaced = if delete_pods {
-        all(scene, place, |running| happen(running, Event::DeletePod(None))).await
-    } else {
-        tokio::time::sleep(OPERATOR_AWAY).await;
-        Ok(())
-    };
+    let worked = work().await;
     scale(before).await?;
-    replaced
+    operator::leads(scene.cluster).await?;
+    worked
 }

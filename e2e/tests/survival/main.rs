@@ -20,7 +20,8 @@ use e2e::{Cluster, node, store, with_temp_namespace};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use session_operator::api::{SessionPolicy, Survival};
+use session_operator::api::session_store::Topology;
+use session_operator::api::{SessionPolicy, SessionStoreSpec, Survival};
 use session_operator::drill::{Class, Options};
 
 use events::Case;
@@ -28,12 +29,14 @@ use record::{Record, Row};
 
 const APPS: [App; 6] = [SHOP, TICKETS, LIBRARY, KITCHEN, KITCHEN_CJS, NOTES];
 
-const PLACES: [Place; 7] = [
+const PLACES: [Place; 9] = [
     Place::OwnPod,
     Place::Memory,
     Place::Volume,
     Place::Servers,
+    Place::ServersOnVolumes,
     Place::Shards,
+    Place::ShardsOnVolumes,
     Place::AllPods,
     Place::TwoPods,
 ];
@@ -64,8 +67,12 @@ pub enum Place {
     Volume,
     /// A store of three servers with sessions in memory.
     Servers,
+    /// The same, each with a volume.
+    ServersOnVolumes,
     /// A cluster of three shards, a primary and a replica each, with sessions in memory.
     Shards,
+    /// The same, each server with a volume.
+    ShardsOnVolumes,
     /// Every pod has every session.
     AllPods,
     /// A pod, and another one as its backup.
@@ -79,7 +86,9 @@ impl Place {
             Self::Memory => Some("memory"),
             Self::Volume => Some("volume"),
             Self::Servers => Some("servers"),
+            Self::ServersOnVolumes => Some("servers-volumes"),
             Self::Shards => Some("shards"),
+            Self::ShardsOnVolumes => Some("shards-volumes"),
             Self::OwnPod | Self::AllPods | Self::TwoPods => None,
         }
     }
@@ -91,10 +100,29 @@ impl Place {
             Self::Memory => "Shared, memory",
             Self::Volume => "Shared, volume",
             Self::Servers => "Shared, three servers",
+            Self::ServersOnVolumes => "Shared, three servers, volumes",
             Self::Shards => "Shared, three shards",
+            Self::ShardsOnVolumes => "Shared, three shards, volumes",
             Self::AllPods => "Replicated, All",
             Self::TwoPods => "Replicated, Backup(1)",
         }
+    }
+
+    /// Topology of a store of several servers.
+    pub fn topology(self) -> Option<Topology> {
+        match self {
+            Self::Servers | Self::ServersOnVolumes => Some(Topology::Replicated),
+            Self::Shards | Self::ShardsOnVolumes => Some(Topology::Cluster),
+            Self::Memory | Self::Volume | Self::OwnPod | Self::AllPods | Self::TwoPods => None,
+        }
+    }
+
+    /// Whether the store has volumes.
+    pub fn is_on_volumes(self) -> bool {
+        matches!(
+            self,
+            Self::Volume | Self::ServersOnVolumes | Self::ShardsOnVolumes
+        )
     }
 
     /// Whether sessions of an application can be kept there. Spring Session keeps none in the pod that made them, and not every
@@ -102,7 +130,7 @@ impl Place {
     fn takes(self, app: App) -> bool {
         match self {
             Self::OwnPod => app.name != NOTES.name,
-            Self::Shards => [SHOP.name, NOTES.name].contains(&app.name),
+            Self::Shards | Self::ShardsOnVolumes => [SHOP.name, NOTES.name].contains(&app.name),
             _ => true,
         }
     }
@@ -113,14 +141,14 @@ impl Place {
         let of = |strategy: &str, sticky: Value, shared: Value, replicated: Value| json!({"strategy": strategy, "sticky": sticky, "shared": shared, "replicated": replicated});
         match self {
             Self::OwnPod => of("Sticky", json!({}), none.clone(), none),
-            Self::Memory | Self::Volume | Self::Servers | Self::Shards => {
-                let shared = json!({"storeRef": {"name": self.store()}});
-                of("Shared", none.clone(), shared, none)
-            }
             Self::AllPods => of("Replicated", none.clone(), none, json!({"mode": "All"})),
             Self::TwoPods => {
                 let backup = json!({"mode": "Backup", "backups": 1});
                 of("Replicated", none.clone(), none, backup)
+            }
+            _ => {
+                let shared = json!({"storeRef": {"name": self.store()}});
+                of("Shared", none.clone(), shared, none)
             }
         }
     }
@@ -167,11 +195,17 @@ async fn every_application_through_every_event() -> Result<()> {
         let places = wanted(ONLY_PLACES, &PLACES, |place| format!("{place:?}"))?;
         let mut record = Record::new(apps.iter().map(|app| app.name).collect());
         let scene = Scene::set(cluster, namespace, apps).await?;
+        let mut former = None;
         for place in places.iter().copied() {
             if scene.at(place).is_empty() {
                 continue;
             }
             scene.keep_sessions_in(place).await?;
+            // Eighteen servers at once would be much for one machine.
+            if let Some(store) = former.take() {
+                store::delete(cluster, namespace, store).await?;
+            }
+            former = place.topology().and(place.store());
             for case in events::cases(place).into_iter().filter(is_wanted) {
                 let row = scene.run(place, case).await?;
                 eprintln!("{row}");
@@ -236,9 +270,17 @@ impl<'a> Scene<'a> {
     }
 
     /// Makes the store of several servers when it is its turn: nodes that were cut off before have scattered all pods.
-    async fn make_servers(&self, name: &str, topology: &str) -> Result<()> {
+    async fn make_servers(&self, place: Place, name: &str, topology: Topology) -> Result<()> {
+        let mut spec = json!({"engine": "Redis", "topology": topology, "memory": "64Mi"});
+        if place.is_on_volumes() {
+            let servers = serde_json::from_value::<SessionStoreSpec>(spec.clone())?.servers();
+            for server in 0..servers {
+                let volume = format!("{}-{name}-{server}", self.namespace);
+                self.cluster.run(["volume", &volume, "1Gi"]).await?;
+            }
+            spec["persistence"] = json!({"size": "1Gi", "storageClassName": "local"});
+        }
         node::schedulable(self.cluster, node::FIRST, false).await?;
-        let spec = json!({"engine": "Redis", "topology": topology, "memory": "64Mi"});
         let made = async {
             store::create(self.cluster, self.namespace, name, spec).await?;
             servers::whole(self, name).await
@@ -250,10 +292,8 @@ impl<'a> Scene<'a> {
 
     /// Lets all policies keep sessions there, and waits until all pods do.
     async fn keep_sessions_in(&self, place: Place) -> Result<()> {
-        match (place, place.store()) {
-            (Place::Servers, Some(name)) => self.make_servers(name, "Replicated").await?,
-            (Place::Shards, Some(name)) => self.make_servers(name, "Cluster").await?,
-            _ => {}
+        if let (Some(topology), Some(name)) = (place.topology(), place.store()) {
+            self.make_servers(place, name, topology).await?;
         }
         let apps: Vec<App> = self.at(place).iter().map(|(running, _)| running.app).collect();
         let set_up = stream::iter(apps)

@@ -296,8 +296,16 @@ impl Record {
                 "Shared: a store of three servers with sessions in memory (what differs)",
             ),
             (
+                Place::ServersOnVolumes,
+                "Shared: a store of three servers, each with a volume (what differs)",
+            ),
+            (
                 Place::Shards,
                 "Shared: a cluster of three shards, a primary and a replica each, with sessions in memory (what differs)",
+            ),
+            (
+                Place::ShardsOnVolumes,
+                "Shared: a cluster of three shards, each server with a volume (what differs)",
             ),
             (
                 Place::AllPods,

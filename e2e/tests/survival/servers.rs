@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
 use session_operator::api::SessionStore;
-use session_operator::api::session_store::{MemberRole, SessionStoreStatus, StoreMember};
+use session_operator::api::session_store::{MemberRole, SessionStoreStatus, StoreMember, Topology};
 
 use crate::events::{self, LIMIT};
 use crate::{Place, Scene};
@@ -15,13 +15,23 @@ use crate::{Place, Scene};
 /// Container of a server.
 const CONTAINER: &str = "server";
 
-fn name(place: Place) -> Result<&'static str> {
-    place.store().context("sessions are in no store")
+/// What is done to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// The node of one that takes writes is cut off until all pods there are evicted, and plugged in again.
+    LoseNode,
+    /// SIGKILL to its process.
+    Kill,
+    /// Its pod is deleted.
+    Delete,
+    /// The pods of all servers are deleted at once, without a last word.
+    DeleteAll,
+    /// The claim goes with its pod, and the next one gets another volume.
+    LoseVolume,
 }
 
-/// Whether it is a store of several servers.
-fn has_several(place: Place) -> bool {
-    matches!(place, Place::Servers | Place::Shards)
+fn name(place: Place) -> Result<&'static str> {
+    place.store().context("sessions are in no store")
 }
 
 async fn status(scene: &Scene<'_>, store: &str) -> Result<SessionStoreStatus> {
@@ -36,21 +46,21 @@ fn pods(scene: &Scene<'_>) -> Api<Pod> {
 /// The pod of the server that takes writes: the only one, or the primary.
 async fn serving(scene: &Scene<'_>, place: Place) -> Result<Pod> {
     let store = name(place)?;
-    let primary = match place {
-        Place::Servers => {
+    let primary = match place.topology() {
+        Some(Topology::Replicated) => {
             let replication = status(scene, store).await?.replication;
             replication
                 .and_then(|replication| replication.primary)
                 .context("no primary")?
         }
-        Place::Shards => {
+        Some(Topology::Cluster) => {
             let members = status(scene, store).await?.members;
             let mut primaries = members
                 .into_iter()
                 .filter(|member| member.role == MemberRole::Primary);
             primaries.next().context("no primary")?.name
         }
-        _ => store::server(store),
+        Some(Topology::Standalone) | None => store::server(store),
     };
     Ok(pods(scene).get(&primary).await?)
 }
@@ -84,7 +94,7 @@ pub async fn whole(scene: &Scene<'_>, store: &str) -> Result<()> {
 /// Waits until the server that had the uid is replaced.
 async fn replaced(scene: &Scene<'_>, place: Place, former: &Pod) -> Result<()> {
     let (store, uid) = (name(place)?, former.uid().context("a pod without uid")?);
-    if !has_several(place) {
+    if place.topology().is_none() {
         return store::replaced(scene.cluster, scene.namespace, store, &uid).await;
     }
     let pod = former.name_any();
@@ -99,52 +109,51 @@ async fn replaced(scene: &Scene<'_>, place: Place, former: &Pod) -> Result<()> {
     whole(scene, store).await
 }
 
-/// Cuts its node off until all pods there are evicted, and plugs it in again.
-pub async fn lose_node(scene: &Scene<'_>, place: Place) -> Result<()> {
+/// Does something to them, and gives the pod of the server that took writes before.
+pub async fn strike(scene: &Scene<'_>, place: Place, blow: Blow) -> Result<Pod> {
     let former = serving(scene, place).await?;
-    let on = node(scene, place).await?;
-    let lost = node::lose(scene.cluster, scene.namespace, &on).await;
-    node::bring_back(scene.cluster, &on).await?;
-    lost?;
-    replaced(scene, place, &former).await
+    let pod = former.name_any();
+    match blow {
+        Blow::LoseNode => {
+            let on = node(scene, place).await?;
+            let lost = node::lose(scene.cluster, scene.namespace, &on).await;
+            node::bring_back(scene.cluster, &on).await?;
+            lost?;
+        }
+        // One of several that is back is ready only when the operator has told it what it is to be.
+        Blow::Kill => events::kill(scene, &pod, CONTAINER, place.topology().is_none()).await?,
+        Blow::Delete => delete(scene, &pod, &DeleteParams::default()).await?,
+        Blow::DeleteAll => {
+            let members = status(scene, name(place)?).await?.members;
+            for member in members {
+                delete(scene, &member.name, &DeleteParams::default().grace_period(0)).await?;
+            }
+        }
+        Blow::LoseVolume => {
+            let claims: Api<PersistentVolumeClaim> =
+                Api::namespaced(scene.cluster.client.clone(), scene.namespace);
+            for claim in claims.list_metadata(&ListParams::default()).await? {
+                let name = claim.metadata.name.context("a claim without name")?;
+                claims.delete(&name, &DeleteParams::default()).await?;
+            }
+            delete(scene, &pod, &DeleteParams::default()).await?;
+        }
+    }
+    Ok(former)
 }
 
-/// SIGKILL to its process.
-pub async fn kill(scene: &Scene<'_>, place: Place) -> Result<()> {
-    let pod = serving(scene, place).await?.name_any();
-    events::kill(scene, &pod, CONTAINER).await?;
-    if has_several(place) {
+async fn delete(scene: &Scene<'_>, pod: &str, how: &DeleteParams) -> Result<()> {
+    pods(scene).delete(pod, how).await?;
+    Ok(())
+}
+
+/// Waits until they serve as before, after what was done to `former`.
+pub async fn recovered(scene: &Scene<'_>, place: Place, blow: Blow, former: &Pod) -> Result<()> {
+    if blow != Blow::Kill {
+        return replaced(scene, place, former).await;
+    }
+    if place.topology().is_some() {
         return whole(scene, name(place)?).await;
     }
     store::ready(scene.cluster, scene.namespace, name(place)?).await
-}
-
-/// Deletes its pod.
-pub async fn delete(scene: &Scene<'_>, place: Place) -> Result<()> {
-    let former = serving(scene, place).await?;
-    pods(scene)
-        .delete(&former.name_any(), &DeleteParams::default())
-        .await?;
-    replaced(scene, place, &former).await
-}
-
-/// Deletes the pods of all servers at once, without a last word.
-pub async fn delete_all(scene: &Scene<'_>, place: Place) -> Result<()> {
-    let former = serving(scene, place).await?;
-    let members = status(scene, name(place)?).await?.members;
-    let at_once = DeleteParams::default().grace_period(0);
-    for member in members {
-        pods(scene).delete(&member.name, &at_once).await?;
-    }
-    replaced(scene, place, &former).await
-}
-
-/// The claim goes with its pod, and the next one gets another volume.
-pub async fn lose_volume(scene: &Scene<'_>, place: Place) -> Result<()> {
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(scene.cluster.client.clone(), scene.namespace);
-    for claim in claims.list_metadata(&ListParams::default()).await? {
-        let name = claim.metadata.name.context("a claim without name")?;
-        claims.delete(&name, &DeleteParams::default()).await?;
-    }
-    delete(scene, place).await
 }

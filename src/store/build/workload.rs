@@ -293,6 +293,10 @@ pub(super) fn arguments(store: &Validated) -> Vec<String> {
         // How a primary that fell silent is told from an idle one.
         set("--repl-ping-replica-period", &["1"]);
         set("--repl-timeout", &["20"]);
+        if store.volume.is_some() {
+            // A replica whose volume is full would end by itself, and what it has in memory with it.
+            set("--replica-ignore-disk-write-errors", &["yes"]);
+        }
     }
     settings
         .into_iter()

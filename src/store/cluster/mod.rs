@@ -102,6 +102,11 @@ impl Member {
         })
     }
 
+    /// Whether it cannot write to its volume.
+    pub fn disk_failed(&self) -> bool {
+        self.state().is_some_and(|state| state.disk_failed)
+    }
+
     /// Whether what was in a process of it before this one may come back: it is on a volume, or that process may still run.
     pub fn may_return(&self) -> bool {
         self.volume || (self.pod.uid.is_some() && self.pod.running)

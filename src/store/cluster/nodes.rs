@@ -31,6 +31,8 @@ pub struct State {
     pub max: i64,
     /// Whether it still reads its data from its volume, or those that its primary sent.
     pub loading: bool,
+    /// Whether it cannot write to its volume. A primary then refuses writes.
+    pub disk_failed: bool,
     /// Whether it has got everything from a primary since its process started.
     pub warm: bool,
     /// Whether it moves slots to another server as a whole.
@@ -110,6 +112,7 @@ impl State {
             used: number("used_memory").unwrap_or_default(),
             max: number("maxmemory").unwrap_or_default(),
             loading: replication.loading,
+            disk_failed: replication.disk_failed,
             warm,
         })
     }

@@ -130,6 +130,13 @@ impl Report {
         lacking.collect()
     }
 
+    /// Servers that cannot write to their volumes.
+    pub fn failing_disks(&self) -> Vec<&str> {
+        let members = self.seen.members.iter();
+        let failing = members.filter(|member| member.disk_failed());
+        failing.map(|member| member.name.as_str()).collect()
+    }
+
     /// The servers, for metrics.
     pub fn facts(&self) -> Vec<MemberFacts> {
         let survey = Survey::of(&self.seen);
@@ -156,6 +163,7 @@ impl watches::Report for Report {
             members.collect::<Vec<_>>()
         };
         facts(self) != facts(next)
+            || self.failing_disks() != next.failing_disks()
             || self.decision.waits != next.decision.waits
             || self.cluster() != next.cluster()
             || self.closed() != next.closed()

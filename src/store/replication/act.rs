@@ -122,7 +122,7 @@ impl<S: Surroundings> Actor<'_, S> {
     pub async fn act(&self, action: &Action, now: jiff::Timestamp) -> Result<Option<Record>, Error> {
         match action {
             Action::Promote { member, cause } => self.promote(member, *cause, now).await.map(Some),
-            Action::HandOver { from, to } => self.hand_over(from, to, now).await.map(Some),
+            Action::HandOver { from, to, cause } => self.hand_over(from, to, *cause, now).await.map(Some),
             Action::Follow { member, primary } => {
                 if let (Some(member), Some(primary)) = (self.member(member), self.member(primary)) {
                     self.follow(member, primary).await?;
@@ -216,7 +216,13 @@ impl<S: Surroundings> Actor<'_, S> {
     /// the change, or that other nodes lead to the former one for a moment longer. While the primary is changed, nobody new is let
     /// in at either server: a client that reads its session here and may not write it a moment later has often told its user
     /// already that all is well (PHP writes after it has answered). Those that are in go on, and are waited for.
-    async fn hand_over(&self, from: &str, to: &str, now: jiff::Timestamp) -> Result<Record, Error> {
+    async fn hand_over(
+        &self,
+        from: &str,
+        to: &str,
+        cause: FailoverCause,
+        now: jiff::Timestamp,
+    ) -> Result<Record, Error> {
         let (Some(primary), Some(replica)) = (self.member(from), self.member(to)) else {
             return Ok(self.seen.record.clone());
         };
@@ -230,7 +236,7 @@ impl<S: Surroundings> Actor<'_, S> {
         let outcome = async {
             next.admit(users, false).await?;
             let before = next.refusals().await?;
-            let record = self.announce(replica, FailoverCause::Planned, now).await?;
+            let record = self.announce(replica, cause, now).await?;
             let begun = Instant::now();
             while next.refusals().await? == before && begun.elapsed() < ARRIVAL_TIMEOUT {
                 tokio::time::sleep(ARRIVAL_PAUSE).await;

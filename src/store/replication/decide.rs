@@ -34,6 +34,8 @@ pub enum Action {
         from: String,
         /// The replica.
         to: String,
+        /// Why.
+        cause: FailoverCause,
     },
     /// Let a server follow the primary, and give up what it has for what that one has.
     Follow {
@@ -167,6 +169,11 @@ fn with_primary(seen: &Observation, primary: &Member) -> Decision {
         Some(Ok(to)) => decision.actions.push(Action::HandOver {
             from: primary.name.clone(),
             to: to.name.clone(),
+            cause: if is_wished_for(primary) {
+                FailoverCause::Planned
+            } else {
+                FailoverCause::VolumeFailed
+            },
         }),
         Some(Err(waits)) => decision.waits = Some(waits),
         None => match restart(seen, Some(primary)) {
@@ -212,16 +219,31 @@ fn should_be_told(member: &Member, primary: &Member) -> bool {
     }
 }
 
-/// The replica that is to take over from a primary that is well, or what it waits for; nothing if the primary may stay.
+/// Whether somebody wants another primary.
+fn is_wished_for(primary: &Member) -> bool {
+    primary.pod.terminating || primary.leaving || primary.pod.outdated
+}
+
+/// The replica that is to take over from a primary that serves, or what it waits for; nothing if the primary may stay.
 fn hand_over<'a>(seen: &'a Observation, primary: &Member) -> Option<Result<&'a Member, Waits>> {
     let others = || seen.members.iter().filter(|member| member.name != primary.name);
     let ready = || others().filter(|member| member.is_synced(primary) && !member.pod.terminating);
     let best = |members: Vec<&'a Member>| {
         members.into_iter().max_by_key(|member| {
             let offset = member.state().map_or(0, |state| state.offset);
-            (!member.leaving, !member.pod.outdated, offset)
+            (
+                !member.disk_failed(),
+                !member.leaving,
+                !member.pod.outdated,
+                offset,
+            )
         })
     };
+    if primary.disk_failed() && !is_wished_for(primary) {
+        // It refuses writes, and so does every other one whose volume is full.
+        let able = ready().filter(|member| !member.disk_failed() && !member.leaving);
+        return best(able.collect()).map(Ok);
+    }
     let why = if primary.pod.terminating {
         "its pod is being deleted"
     } else if primary.leaving {

@@ -20,6 +20,8 @@ pub struct State {
     pub keys: i64,
     /// Whether it still reads its data from its volume, or those that its primary sent.
     pub loading: bool,
+    /// Whether it cannot write to its volume. A primary then refuses writes.
+    pub disk_failed: bool,
     /// Whether it is handing over to a replica just now.
     pub handing_over: bool,
     /// Host and port of each replica that is connected and has everything, as the server knows it.
@@ -81,6 +83,7 @@ impl State {
             offset: offset.unwrap_or_default(),
             keys: keys(info),
             loading: number("loading") == Some(1),
+            disk_failed: disk_failed(info),
             handing_over: info
                 .get("master_failover_state")
                 .is_some_and(|state| state != "no-failover"),
@@ -97,6 +100,12 @@ impl State {
     pub fn is_of(&self, name: Option<&str>) -> bool {
         name.is_some_and(|name| self.history.iter().any(|known| known == name))
     }
+}
+
+/// Whether the last write to the append-only file failed.
+pub fn disk_failed(info: &BTreeMap<String, String>) -> bool {
+    info.get("aof_last_write_status")
+        .is_some_and(|status| status != "ok")
 }
 
 /// Keys of all databases: `db0:keys=3,expires=3,avg_ttl=0`.
@@ -154,13 +163,18 @@ mod tests {
             "run_id:r role:master connected_slaves:2 slave0:ip=m1.x,port=6379,state=online,offset=14,lag=1 \
              slave1:ip=10.0.0.9,port=6379,state=wait_bgsave,offset=0,lag=0 master_failover_state:no-failover \
              master_replid:aa master_replid2:bb master_repl_offset:14 db0:keys=3,expires=3,avg_ttl=0 \
-             db1:keys=2,expires=0,avg_ttl=0 loading:0",
+             db1:keys=2,expires=0,avg_ttl=0 loading:0 aof_last_write_status:ok",
         );
         assert_eq!(state.role, Role::Primary);
         assert_eq!(state.replicas, [("m1.x".to_owned(), 6379)]);
         assert_eq!((state.keys, state.offset), (5, 14));
-        assert!(state.is_warm() && !state.loading && !state.handing_over);
+        assert!(state.is_warm() && !state.loading && !state.handing_over && !state.disk_failed);
         assert!(state.is_of(Some("bb")) && !state.is_of(Some("cc")) && !state.is_of(None));
+    }
+
+    #[test]
+    fn a_server_whose_volume_is_full() {
+        assert!(read("role:master aof_enabled:1 aof_last_write_status:err").disk_failed);
     }
 
     #[test]

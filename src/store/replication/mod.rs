@@ -134,6 +134,11 @@ impl Member {
         connected && self.follows(primary)
     }
 
+    /// Whether it cannot write to its volume.
+    pub fn disk_failed(&self) -> bool {
+        self.state().is_some_and(|state| state.disk_failed)
+    }
+
     /// Whether it may hold sessions that nobody has seen.
     fn may_hold_unseen(&self) -> bool {
         match &self.server {

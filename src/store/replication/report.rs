@@ -78,6 +78,13 @@ impl Report {
         members.collect()
     }
 
+    /// Servers that cannot write to their volumes.
+    pub fn failing_disks(&self) -> Vec<&str> {
+        let members = self.seen.members.iter();
+        let failing = members.filter(|member| member.disk_failed());
+        failing.map(|member| member.name.as_str()).collect()
+    }
+
     /// Replicas that have everything.
     pub fn synced(&self) -> usize {
         let members = self.seen.members.iter();
@@ -98,6 +105,7 @@ impl watches::Report for Report {
             members.collect::<Vec<_>>()
         };
         facts(self) != facts(next)
+            || self.failing_disks() != next.failing_disks()
             || self.decision.waits != next.decision.waits
             || self.decision.primary != next.decision.primary
             || replication(&self.seen.record) != replication(&next.seen.record)

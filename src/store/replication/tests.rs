@@ -207,6 +207,7 @@ async fn a_primary_serves_until_the_first_client_comes_to_the_next() {
     let action = Action::HandOver {
         from: name(first),
         to: name(next),
+        cause: FailoverCause::Planned,
     };
     let users = async {
         let led = async || servers.played.led_to.lock().unwrap().clone();

@@ -222,7 +222,7 @@ impl Watcher {
     async fn announce(&self, plan: &Plan, action: &Action) {
         let (to, cause) = match action {
             Action::Promote { member, cause } => (member, *cause),
-            Action::HandOver { to, .. } => (to, FailoverCause::Planned),
+            Action::HandOver { to, cause, .. } => (to, *cause),
             _ => return,
         };
         let names = &plan.names;

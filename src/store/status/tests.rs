@@ -147,6 +147,7 @@ fn member(ordinal: usize, role: Role, offset: i64) -> Member {
             offset,
             keys: 1,
             loading: false,
+            disk_failed: false,
             handing_over: false,
             replicas: Vec::new(),
         }),
@@ -223,6 +224,18 @@ fn of_several_servers_it_is_told_who_serves_and_who_has_everything() {
     let waiting = status(&report(false, Some(waits)));
     assert_eq!(ready(&waiting), is(reasons::RESTART_WAITS));
     assert!(waiting.conditions[0].message.ends_with("; it waits"));
+    let mut full = report(true, None);
+    if let Server::Answers(state) = &mut full.seen.members[1].server {
+        state.disk_failed = true;
+    }
+    assert!(report(true, None).differs_from(&full));
+    let full = status(&full);
+    assert_eq!(ready(&full), is(reasons::VOLUME_FAILING));
+    let message = &full.conditions[0].message;
+    assert!(
+        message.contains("larder-1 cannot write to the volume"),
+        "{message}"
+    );
     assert!(report(true, None).differs_from(&report(false, None)));
     assert!(!report(true, None).differs_from(&report(true, None)));
 }

@@ -12,9 +12,8 @@ use anyhow::{Context, Result};
 use e2e::replicated::{Scene, WHOLE_LIMIT, busy_users, calm_users, in_memory, in_shards};
 use e2e::users::nobody_lost;
 use e2e::wait::eventually;
-use e2e::{Cluster, node, with_temp_namespace};
+use e2e::{Cluster, node, operator, with_temp_namespace};
 use fastrand::Rng;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, EvictParams, ListParams};
@@ -29,23 +28,11 @@ const SEED: &str = "DISRUPTOR_SEED";
 /// How long it goes on; absent = half an hour.
 const MINUTES: &str = "DISRUPTOR_MINUTES";
 
-/// Namespace of the operator.
-const OPERATOR: &str = "session-operator";
-
 /// Labels of its pods.
 const OPERATOR_PODS: &str = "app.kubernetes.io/name=session-operator,app.kubernetes.io/component=operator";
 
 /// Time between the last write and a crash: replication has brought it to the others by then.
 const AT_REST: Duration = Duration::from_millis(1_500);
-
-/// A renewal of the lease so much later than the fault is none of the former leader's.
-const RENEWED: Duration = Duration::from_secs(1);
-
-/// How long it may take until an operator leads: a lease, and a container that is started again with a pause.
-const LEADER_LIMIT: Duration = Duration::from_mins(2);
-
-/// By then it has looked at every store, and said what it saw.
-const LOOKED: Duration = Duration::from_secs(4);
 
 /// What befalls a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +102,7 @@ impl Round {
         };
         tokio::try_join!(fault, operators)?;
         if self.operators_killed_after.is_some() {
-            somebody_leads(scene.cluster).await?;
+            operator::leads(scene.cluster).await?;
         }
         if self.fault == Fault::AllRestarted {
             return scene.rolled(&uids).await;
@@ -178,36 +165,20 @@ impl Round {
     }
 }
 
-fn on(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref()
-}
-
 async fn kill_operators(cluster: &Cluster) -> Result<()> {
-    let api: Api<Pod> = Api::namespaced(cluster.client.clone(), OPERATOR);
+    let api: Api<Pod> = Api::namespaced(cluster.client.clone(), operator::NAME);
     for pod in api
         .list(&ListParams::default().labels(OPERATOR_PODS))
         .await?
         .items
     {
-        // One that is on a node that is cut off lives until its node is back.
-        if on(&pod).is_some_and(|at| at == node::FIRST) || is_running(&pod) {
-            cluster.run(["kill", "-n", OPERATOR, &pod.name_any()]).await?;
+        // One that was killed before may not be back yet.
+        if is_running(&pod) {
+            cluster
+                .run(["kill", "-n", operator::NAME, &pod.name_any()])
+                .await?;
         }
     }
-    Ok(())
-}
-
-/// Waits until one of them leads again and has looked at the store: until then status says what the former one saw.
-async fn somebody_leads(cluster: &Cluster) -> Result<()> {
-    let since = jiff::Timestamp::now() + RENEWED;
-    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), OPERATOR);
-    eventually("an operator to lead", LEADER_LIMIT, || async {
-        let spec = leases.get(OPERATOR).await?.spec.unwrap_or_default();
-        let is_new = spec.renew_time.as_ref().is_some_and(|time| time.0 > since);
-        Ok(if is_new { Ok(()) } else { Err(spec) })
-    })
-    .await?;
-    sleep(LOOKED).await;
     Ok(())
 }
 
@@ -264,7 +235,7 @@ async fn at_the_mercy_of_chance(name: &str, store: Value) -> Result<()> {
     let time = Duration::from_mins(setting(MINUTES)?.unwrap_or(30));
     eprintln!("{SEED}={seed} repeats what follows");
     with_temp_namespace(name, async |cluster, namespace| {
-        let scene = Scene::set_up(cluster, namespace, store).await?;
+        let scene = Scene::with_shop_that_stays(cluster, namespace, store).await?;
         // Users who are there from the beginning to the end.
         let all_along = Options {
             period: Duration::from_secs(2),

@@ -174,12 +174,7 @@ async fn switching_between_a_store_that_policies_share_and_the_pods_logs_nobody_
 
         // Where another one comes to the store, the way back into it would be open, and the way out of it is not.
         let policies = Policies::new(&cluster.client, namespace);
-        let other = json!({
-            "targetRef": {"name": "blog"}, "strategy": "Shared",
-            "shared": {"storeRef": {"name": "sessions"}}, "client": {"framework": "Generic"},
-        });
-        policies.create_with("blog", other).await?;
-        store::serves(cluster, namespace, "sessions", 2).await?;
+        another_comes(cluster, namespace, &policies).await?;
         let before = staying(cluster, namespace).await?;
         let plan = plan(cluster, namespace, "shop", "Replicated").await?;
         let words = [
@@ -200,6 +195,58 @@ async fn switching_between_a_store_that_policies_share_and_the_pods_logs_nobody_
         let after = staying(cluster, namespace).await?;
         ensure!(names(&after) == names(&before), "pods were replaced");
         Ok(())
+    })
+    .await
+}
+
+/// Another policy comes to the store, with a key prefix of its own.
+async fn another_comes(cluster: &Cluster, namespace: &str, policies: &Policies) -> Result<()> {
+    let other = json!({
+        "targetRef": {"name": "blog"}, "strategy": "Shared",
+        "shared": {"storeRef": {"name": "sessions"}}, "client": {"framework": "Generic"},
+    });
+    policies.create_with("blog", other).await?;
+    store::serves(cluster, namespace, "sessions", 2).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_out_of_a_store_to_which_another_one_comes_meanwhile_can_be_taken_back() -> Result<()> {
+    with_temp_namespace("moving-late", async |cluster, namespace| {
+        store::create(cluster, namespace, "sessions", json!({"engine": "Redis"})).await?;
+        let (shop, entry) = shop(cluster, namespace).await?;
+        let policies = Policies::new(&cluster.client, namespace);
+        shared(
+            &policies,
+            in_store(SHOP, &json!({"storeRef": {"name": "sessions"}})),
+        )
+        .await?;
+        let options = Options {
+            members: FEW,
+            period: Duration::from_secs(3),
+            event_limit: 3 * SHARED_LIMIT,
+            ..users()
+        };
+        let report = shop
+            .drill_with(entry, options, "to Replicated, and back half way", async || {
+                let patch = json!({"spec": {"strategy": "Replicated"}});
+                let (api, parameters) = (policies.api(), PatchParams::default());
+                api.patch("shop", &parameters, &Patch::Merge(&patch)).await?;
+                let moving = ("Injected", "SessionsMoving");
+                said(
+                    cluster,
+                    namespace,
+                    "shop",
+                    moving,
+                    &["pods are still being replaced"],
+                )
+                .await?;
+                another_comes(cluster, namespace, &policies).await?;
+                let words = ["other key prefixes (blog)", "set spec.strategy back to Shared"];
+                said(cluster, namespace, "shop", moving, &words).await?;
+                switch(&policies, "Shared").await
+            })
+            .await?;
+        nobody_missed_anything(&report, FEW)
     })
     .await
 }

@@ -85,13 +85,18 @@ pub fn hand_over(survey: &Survey) -> Option<Step> {
         } else {
             continue;
         };
-        if let Some(action) = successor(survey, owner) {
-            return Some(Step::one(action));
+        if let Some(heir) = heir(survey, owner) {
+            return Some(Step::one(take_over(heir, FailoverCause::Planned)));
         }
         waits.get_or_insert(no_replica(owner, why));
     }
     if waits.is_some() {
         return waits;
+    }
+    // It refuses writes, and so does every other one whose volume is full.
+    let mut failing = owners().filter(|owner| owner.disk_failed());
+    if let Some(able) = failing.find_map(|owner| heir(survey, owner).filter(|member| !member.disk_failed())) {
+        return Some(Step::one(take_over(able, FailoverCause::VolumeFailed)));
     }
     // Replicas come first, in all shards, and one primary at a time.
     let is_owner = |member: &Member| owners().any(|owner| owner.name == member.name);
@@ -113,8 +118,8 @@ pub fn hand_over(survey: &Survey) -> Option<Step> {
         );
         return Some(Step::wait(reasons::RESTART_WAITS, message));
     }
-    successor(survey, outdated)
-        .map(Step::one)
+    heir(survey, outdated)
+        .map(|heir| Step::one(take_over(heir, FailoverCause::Planned)))
         .or_else(|| Some(no_replica(outdated, "its pod has an older template")))
 }
 
@@ -124,7 +129,8 @@ fn has_replicas(survey: &Survey, owner: &Member) -> bool {
     others.any(|member| member.shard == owner.shard && member.name != owner.name && !member.leaving)
 }
 
-fn successor(survey: &Survey, owner: &Member) -> Option<Action> {
+/// The replica that has everything and is the best one to take over.
+fn heir<'a>(survey: &Survey<'a>, owner: &Member) -> Option<&'a Member> {
     let fit = survey.answering().filter(|(member, _)| {
         member.shard == owner.shard
             && member.is_synced(owner)
@@ -132,13 +138,23 @@ fn successor(survey: &Survey, owner: &Member) -> Option<Action> {
             && !member.pod.terminating
             && (owner.pod.terminating || !member.leaving)
     });
-    let (member, _) =
-        fit.max_by_key(|(member, state)| (!member.leaving, !member.pod.outdated, state.offset))?;
-    Some(Action::TakeOver {
-        member: member.name.clone(),
+    let best = fit.max_by_key(|(member, state)| {
+        (
+            !state.disk_failed,
+            !member.leaving,
+            !member.pod.outdated,
+            state.offset,
+        )
+    });
+    best.map(|(member, _)| member)
+}
+
+fn take_over(heir: &Member, cause: FailoverCause) -> Action {
+    Action::TakeOver {
+        member: heir.name.clone(),
         means: Means::Agreed,
-        cause: FailoverCause::Planned,
-    })
+        cause,
+    }
 }
 
 fn no_replica(owner: &Member, why: &str) -> Step {

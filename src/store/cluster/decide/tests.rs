@@ -70,6 +70,7 @@ fn state(shard: usize, ordinal: usize, nodes: Vec<Node>) -> State {
         used: 1 << 20,
         max: 10 << 20,
         loading: false,
+        disk_failed: false,
         warm: true,
         moves_whole: false,
         is_exporting: false,
@@ -476,6 +477,17 @@ fn replicas_are_restarted_first_and_one_at_a_time() {
     world.does(&[take_over("s-0-1", Means::Agreed, FailoverCause::Planned)]);
     world.state(2, 1).link.up = false;
     world.waits(reasons::RESTART_WAITS, "primary s-0-0 has an older template");
+}
+
+#[test]
+fn a_primary_that_cannot_write_to_its_volume_hands_over_to_a_replica_that_can() {
+    let mut world = World::whole();
+    world.state(1, 0).disk_failed = true;
+    world.does(&[take_over("s-1-1", Means::Agreed, FailoverCause::VolumeFailed)]);
+    world.state(1, 1).disk_failed = true;
+    assert_eq!(world.decide().actions, []);
+    world.member(1, 0).pod.terminating = true;
+    world.does(&[take_over("s-1-1", Means::Agreed, FailoverCause::Planned)]);
 }
 
 #[test]

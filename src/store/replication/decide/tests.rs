@@ -23,6 +23,7 @@ fn state(role: Role, offset: i64, keys: i64) -> State {
         offset,
         keys,
         loading: false,
+        disk_failed: false,
         handing_over: false,
         replicas: Vec::new(),
     }
@@ -147,7 +148,16 @@ fn hand_over_to(from: usize, to: usize) -> Action {
     Action::HandOver {
         from: format!("s-{from}"),
         to: format!("s-{to}"),
+        cause: FailoverCause::Planned,
     }
+}
+
+/// A server that cannot write to its volume.
+fn full(mut member: Member) -> Member {
+    if let Server::Answers(state) = &mut member.server {
+        state.disk_failed = true;
+    }
+    member
 }
 
 fn restart_of(ordinal: usize) -> Action {
@@ -484,6 +494,42 @@ fn a_planned_restart_takes_replicas_first_one_by_one_and_the_primary_last() {
     after.record.primary = Some("s-2".to_owned());
     after.record.uid = Some("u-2".to_owned());
     assert_eq!(actions(&after), [restart_of(0)]);
+}
+
+#[test]
+fn a_primary_that_cannot_write_to_its_volume_hands_over_to_a_replica_that_can() {
+    let primary = || full(primary_of(0, 100, 5));
+    let one = seen(vec![primary(), full(replica(1, 0, 100, 5)), replica(2, 0, 90, 5)]);
+    let because = Action::HandOver {
+        from: "s-0".to_owned(),
+        to: "s-2".to_owned(),
+        cause: FailoverCause::VolumeFailed,
+    };
+    assert_eq!(actions(&one), [because]);
+    for none in [
+        seen(vec![
+            primary(),
+            full(replica(1, 0, 100, 5)),
+            full(replica(2, 0, 90, 5)),
+        ]),
+        seen(vec![
+            primary(),
+            full(replica(1, 0, 100, 5)),
+            cut(replica(2, 0, 90, 5)),
+        ]),
+    ] {
+        assert_eq!(actions(&none), []);
+    }
+    // Who is wanted away goes all the same, to one that can write if there is any.
+    let ending = || with(primary(), |member| member.pod.terminating = true);
+    let better = seen(vec![ending(), full(replica(1, 0, 100, 5)), replica(2, 0, 90, 5)]);
+    assert_eq!(actions(&better), [hand_over_to(0, 2)]);
+    let none_better = seen(vec![
+        ending(),
+        full(replica(1, 0, 100, 5)),
+        cut(replica(2, 0, 90, 5)),
+    ]);
+    assert_eq!(actions(&none_better), [hand_over_to(0, 1)]);
 }
 
 #[test]
