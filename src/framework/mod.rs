@@ -52,6 +52,8 @@ pub struct Endpoint {
     pub cluster: bool,
     /// DNS name or address.
     pub host: String,
+    /// Of a cluster, names of single servers: the host may lead to one that is out of reach.
+    pub members: Vec<String>,
     /// Port.
     pub port: u16,
     /// Whether clients talk TLS.
@@ -64,6 +66,16 @@ pub struct Endpoint {
     pub password: Option<String>,
     /// What keys begin with, without the colon after it.
     pub key_prefix: String,
+}
+
+impl Endpoint {
+    /// Where clients of a cluster begin; they learn the others there.
+    pub fn nodes(&self) -> Vec<String> {
+        let hosts = std::iter::once(&self.host).chain(&self.members);
+        hosts
+            .map(|host| format!("{}:{}", encoding::url_host(host), self.port))
+            .collect()
+    }
 }
 
 /// What a preset sees of the container that it is for. No secrets: what it makes of this is readable in the cluster.

@@ -25,6 +25,9 @@ pub(super) const CERT_FILE: &str = "SSL_CERT_FILE";
 /// Seconds after which PHP gives up connecting, or waiting for an answer. The extension's own default is a day.
 const STORE_TIMEOUT: u32 = 5;
 
+/// The same for connections to servers of a cluster, as it can begin at another one, and be done before its user gives up.
+const CLUSTER_CONNECT_TIMEOUT: u32 = 3;
+
 /// The preset.
 #[derive(Debug)]
 pub struct Php;
@@ -107,9 +110,14 @@ fn save_path(endpoint: &Endpoint) -> String {
     if endpoint.engine == Engine::Memcached {
         return server;
     }
+    let connect_timeout = if endpoint.cluster {
+        CLUSTER_CONNECT_TIMEOUT
+    } else {
+        STORE_TIMEOUT
+    };
     let mut query = vec![
         format!("prefix={}", percent(&format!("{}:", endpoint.key_prefix))),
-        format!("timeout={STORE_TIMEOUT}"),
+        format!("timeout={connect_timeout}"),
         format!("read_timeout={STORE_TIMEOUT}"),
     ];
     match (&endpoint.username, &endpoint.password) {
@@ -127,8 +135,9 @@ fn save_path(endpoint: &Endpoint) -> String {
         query.push("stream[verify_peer]=1".to_owned());
     }
     if endpoint.cluster {
-        query.insert(0, format!("seed[]={server}"));
-        query.join("&")
+        // It begins at any of them, and goes on to the next one if that cannot be reached.
+        let seeds = endpoint.nodes().into_iter().map(|node| format!("seed[]={node}"));
+        seeds.chain(query).collect::<Vec<_>>().join("&")
     } else {
         format!("{scheme}://{server}?{}", query.join("&"))
     }

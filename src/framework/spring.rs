@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::encoding::url_host;
 use super::variables::{bound, bound_if_there, literal};
 use super::{CA_FILE, Endpoint, Parts, Preflight, Preset, Refusal, Subject};
 use crate::api::session_policy::Framework;
@@ -47,8 +46,10 @@ impl Preset for Spring {
             literal("SPRING_DATA_REDIS_CONNECTTIMEOUT", TIMEOUT),
         ];
         if endpoint.cluster {
-            let node = format!("{}:{}", url_host(&endpoint.host), endpoint.port);
-            env.push(literal("SPRING_DATA_REDIS_CLUSTER_NODES", node));
+            env.push(literal(
+                "SPRING_DATA_REDIS_CLUSTER_NODES",
+                endpoint.nodes().join(","),
+            ));
             // As it comes, its client asks only once who has which keys, and goes on to a server that is gone.
             let refresh = "SPRING_DATA_REDIS_LETTUCE_CLUSTER_REFRESH";
             env.push(literal(&format!("{refresh}_ADAPTIVE"), "true"));

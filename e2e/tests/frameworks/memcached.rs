@@ -97,6 +97,7 @@ impl Place for Memcached {
             engine: Engine::Memcached,
             cluster: false,
             host: "localhost".to_owned(),
+            members: Vec::new(),
             port: self.port,
             tls: false,
             own_authority: false,

@@ -140,6 +140,7 @@ impl Place for Store {
             engine: Engine::Redis,
             cluster: false,
             host: "localhost".to_owned(),
+            members: Vec::new(),
             port: self.port,
             tls: true,
             own_authority: true,

@@ -34,6 +34,7 @@ impl World {
                 engine: Engine::Valkey,
                 cluster: false,
                 host: "sessions.web.svc".to_owned(),
+                members: Vec::new(),
                 port: 6379,
                 tls: true,
                 own_authority: true,

@@ -24,7 +24,10 @@ fn one_server_with_an_authority_and_a_user_of_its_own() {
 
 #[test]
 fn a_cluster_with_a_life_of_sessions() {
-    let mut world = world().endpoint(|endpoint| endpoint.cluster = true);
+    let mut world = world().endpoint(|endpoint| {
+        endpoint.cluster = true;
+        endpoint.members = vec!["sessions-0-0.sessions-members.web.svc".to_owned()];
+    });
     world.ttl_seconds = Some(1440);
     assert_yaml_snapshot!(world.summary());
 }

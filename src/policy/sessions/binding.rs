@@ -47,9 +47,8 @@ pub fn data(
         ("uri".to_owned(), uri(endpoint)),
     ]);
     if endpoint.cluster {
-        // Where clients of a cluster begin; they learn the others there.
         data.insert("cluster".to_owned(), "true".to_owned());
-        data.insert("nodes".to_owned(), format!("{}:{}", endpoint.host, endpoint.port));
+        data.insert("nodes".to_owned(), endpoint.nodes().join(","));
     }
     let optional = [
         ("username", endpoint.username.as_deref()),
@@ -97,6 +96,7 @@ mod tests {
             engine: Engine::Valkey,
             cluster: false,
             host: "store.web.svc".to_owned(),
+            members: Vec::new(),
             port: 6379,
             tls: true,
             own_authority: true,

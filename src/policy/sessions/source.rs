@@ -16,7 +16,7 @@ use crate::api::session_policy::{Acknowledge, Replicated, ReplicationMode, Share
 use crate::api::session_store::{Engine, MemberRole, SessionStoreStatus, StoreMember, StoreUser, Topology};
 use crate::framework::Endpoint;
 use crate::store::build::port;
-use crate::store::names::MADE_ANNOTATION;
+use crate::store::names::{MADE_ANNOTATION, Names as StoreNames};
 use crate::store::rotation;
 
 /// A store that can be told to clients.
@@ -300,6 +300,20 @@ fn not_ready(name: &str, why: &str) -> Trouble {
     )
 }
 
+/// A cluster has no fewer shards.
+const LEAST_SHARDS: usize = 3;
+
+/// Names of the first servers of the first shards, which are there however many there are.
+fn first_members(store: &SessionStore) -> Vec<String> {
+    if store.spec.topology != Topology::Cluster {
+        return Vec::new();
+    }
+    let names = StoreNames::new(&store.namespace().unwrap_or_default(), &store.name_any());
+    (0..LEAST_SHARDS)
+        .map(|shard| names.member_host(&names.shard_member(shard, 0)))
+        .collect()
+}
+
 /// The source that a SessionStore is.
 pub fn of_store(
     store: &SessionStore,
@@ -315,6 +329,7 @@ pub fn of_store(
             engine: store.spec.engine,
             cluster: store.spec.topology == Topology::Cluster,
             host: access.host.clone(),
+            members: first_members(store),
             port: access.port,
             tls: access.ca_secret.is_some(),
             own_authority: ca.is_some(),
@@ -361,6 +376,7 @@ pub fn of_pods(
             engine: Engine::Redis,
             cluster: false,
             host: "127.0.0.1".to_owned(),
+            members: Vec::new(),
             port: sidecar::REDIS_PORT,
             tls: false,
             own_authority: false,
@@ -418,6 +434,7 @@ pub fn external(secret: &Secret, key_prefix: &str) -> Result<Source, Trouble> {
             engine,
             cluster: keys.flag("cluster")?.unwrap_or(false),
             host: keys.required("host")?,
+            members: Vec::new(),
             port,
             tls: tls.unwrap_or(ca.is_some()),
             own_authority: ca.is_some(),

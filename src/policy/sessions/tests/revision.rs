@@ -37,6 +37,7 @@ impl World {
                 engine: Engine::Valkey,
                 cluster: false,
                 host: "sessions.web.svc".to_owned(),
+                members: Vec::new(),
                 port: 6379,
                 tls: true,
                 own_authority: true,
