@@ -192,6 +192,7 @@ mod tests {
             role,
             offset: Some(14),
             lag: Some(0),
+            volume_failing: Some(true),
         };
         stores.observe("web", "s", &[member("Replica")]);
         stores.observe("web", "s", &[member("Primary")]);
@@ -214,6 +215,7 @@ mod tests {
             "session_operator_store_member_role{namespace=\"web\",store=\"s\",member=\"s-0\",role=\"Primary\"} 1",
             "session_operator_store_member_offset_bytes{namespace=\"web\",store=\"s\",member=\"s-0\"} 14",
             "session_operator_store_member_lag_bytes{namespace=\"web\",store=\"s\",member=\"s-0\"} 0",
+            "session_operator_store_member_volume_failing{namespace=\"web\",store=\"s\",member=\"s-0\"} 1",
             "session_operator_store_failovers_total{namespace=\"web\",store=\"s\",cause=\"PodLost\"} 1",
             "session_operator_reconcile_total{controller=\"sessionpolicy\",result=\"done\"} 1",
             "session_operator_reconcile_total{controller=\"sessionpolicy\",result=\"error\"} 1",

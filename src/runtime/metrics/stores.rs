@@ -62,6 +62,8 @@ pub struct MemberFacts {
     pub offset: Option<i64>,
     /// Bytes that a connected replica lacks.
     pub lag: Option<i64>,
+    /// Whether it cannot write to its volume, if it answers and has one.
+    pub volume_failing: Option<bool>,
 }
 
 /// The registered families. Clones share the same values.
@@ -75,6 +77,7 @@ pub struct StoreMetrics {
     roles: Family<RoleLabels, Gauge>,
     offsets: Family<MemberLabels, Gauge>,
     lags: Family<MemberLabels, Gauge>,
+    failing: Family<MemberLabels, Gauge>,
     failovers: Family<FailoverLabels, Counter>,
     slots: Family<StoreLabels, Gauge>,
     lost: Family<StoreLabels, Counter>,
@@ -87,6 +90,7 @@ struct Shown {
     roles: HashSet<RoleLabels>,
     offsets: HashSet<MemberLabels>,
     lags: HashSet<MemberLabels>,
+    failing: HashSet<MemberLabels>,
     failovers: HashSet<FailoverLabels>,
 }
 
@@ -132,6 +136,11 @@ impl StoreMetrics {
             "store_member_lag_bytes",
             "Bytes of the primary's changes that a connected replica does not have yet",
             families.lags.clone(),
+        );
+        registry.register(
+            "store_member_volume_failing",
+            "Whether a server with a volume could not write to it the last time (1)",
+            families.failing.clone(),
         );
         registry.register(
             "store_failovers",
@@ -209,6 +218,10 @@ impl StoreMetrics {
                 self.lags.get_or_create(&labels(facts)).set(lag);
                 now.lags.insert(labels(facts));
             }
+            if let Some(failing) = facts.volume_failing {
+                self.failing.get_or_create(&labels(facts)).set(i64::from(failing));
+                now.failing.insert(labels(facts));
+            }
         }
         self.with(&key(namespace, store), |shown| {
             now.failovers = std::mem::take(&mut shown.failovers);
@@ -220,6 +233,9 @@ impl StoreMetrics {
             }
             for gone in shown.lags.difference(&now.lags) {
                 self.lags.remove(gone);
+            }
+            for gone in shown.failing.difference(&now.failing) {
+                self.failing.remove(gone);
             }
             *shown = now;
         });
@@ -283,6 +299,9 @@ impl StoreMetrics {
         }
         for labels in &shown.lags {
             self.lags.remove(labels);
+        }
+        for labels in &shown.failing {
+            self.failing.remove(labels);
         }
         for labels in &shown.failovers {
             self.failovers.remove(labels);

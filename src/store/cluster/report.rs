@@ -149,6 +149,10 @@ impl Report {
             },
             offset: member.state().map(|state| state.offset),
             lag: lag(member, survey.owner(member.shard)),
+            volume_failing: member
+                .state()
+                .filter(|_| member.volume)
+                .map(|state| state.disk_failed),
         });
         members.collect()
     }

@@ -74,6 +74,10 @@ impl Report {
             },
             offset: member.state().map(|state| state.offset),
             lag: self.lag(member),
+            volume_failing: member
+                .state()
+                .filter(|_| member.volume)
+                .map(|state| state.disk_failed),
         });
         members.collect()
     }
