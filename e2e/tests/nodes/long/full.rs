@@ -2,13 +2,14 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::replicated::{STORE, Scene, busy_users, in_memory, in_shards};
-use e2e::users::nobody_lost;
+use e2e::users::{LEAVERS, nobody_lost};
 use e2e::wait::eventually;
 use e2e::{replicated, with_temp_namespace};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::Api;
 use serde_json::{Value, json};
 use session_operator::api::session_store::{FailoverCause, MemberRole};
+use session_operator::drill::Class;
 
 /// Room on each volume: enough for the sessions of some users.
 const ROOM: &str = "64m";
@@ -29,7 +30,12 @@ async fn is_told_of(scene: &Scene<'_>, server: &str) -> Result<()> {
     .await
 }
 
-async fn a_full_volume(name: &str, mut store: Value, servers: usize) -> Result<()> {
+async fn a_full_volume(
+    name: &str,
+    mut store: Value,
+    servers: usize,
+    nobody_misses_anything: bool,
+) -> Result<()> {
     with_temp_namespace(name, async |cluster, namespace| {
         for server in 0..servers {
             let volume = format!("{namespace}-{server}");
@@ -59,17 +65,27 @@ async fn a_full_volume(name: &str, mut store: Value, servers: usize) -> Result<(
                 Ok(())
             })
             .await?;
-        nobody_lost(&report)
+        if nobody_misses_anything {
+            return nobody_lost(&report);
+        }
+        // PHP's handler for clusters has no locks, and writes after it has answered: a write that is refused goes unnoticed.
+        let all_in = report.count(Class::Lost) + report.count(Class::Unknown) == 0;
+        ensure!(
+            all_in && report.count(Class::LoggedOut) == LEAVERS,
+            "{}",
+            report.table()
+        );
+        Ok(())
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_takes_over_from_a_primary_whose_volume_is_full() -> Result<()> {
-    a_full_volume("full-replicated", in_memory(), 3).await
+    a_full_volume("full-replicated", in_memory(), 3, true).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_takes_over_from_a_primary_of_a_shard_whose_volume_is_full() -> Result<()> {
-    a_full_volume("full-shards", in_shards(), 6).await
+    a_full_volume("full-shards", in_shards(), 6, false).await
 }
