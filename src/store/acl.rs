@@ -22,6 +22,9 @@ pub const PROBE_PREFIX: &str = "session-operator";
 /// What every name of an application's user begins with, so that none is one of the server's or the operator's.
 const APPLICATION: &str = "app-";
 
+/// With this begin the rules that say which commands a user may send.
+const NOTHING_YET: &str = "-@all";
+
 /// What the user of a prefix may do. Session handlers need keys of all types, transactions, scripts and messages. Redis 7.0
 /// does not look at the key of a PFMERGE without sources.
 const APPLICATION_COMMANDS: &str = "-@all +@read +@write +@connection +@transaction +@pubsub -@dangerous -@admin \
@@ -32,7 +35,7 @@ const APPLICATION_COMMANDS: &str = "-@all +@read +@write +@connection +@transact
 const ADMIN_COMMANDS: &str = "-@all +ping +hello +info +acl +config +client +set +del +exists";
 
 /// What the operator may do besides where servers follow each other.
-const ADMIN_REPLICATION_COMMANDS: &str = "+replicaof";
+const ADMIN_REPLICATION_COMMANDS: &str = "+replicaof +multi +exec";
 
 /// What the operator may do besides where servers form a cluster. Keys of applications it may move from one server to the other,
 /// and nothing else; nothing that empties a server.
@@ -124,6 +127,17 @@ impl Users {
             users.insert(user_name(prefix), words(&rules));
         }
         users
+    }
+
+    /// What users of applications may do, by name: those of their rules that say which commands.
+    pub fn rights(&self) -> BTreeMap<String, Vec<String>> {
+        let mut rules = self.rules();
+        rules.retain(|name, _| name.starts_with(APPLICATION));
+        for rules in rules.values_mut() {
+            let first = rules.iter().position(|rule| rule == NOTHING_YET);
+            rules.drain(..first.unwrap_or_default());
+        }
+        rules
     }
 
     /// The users' file.

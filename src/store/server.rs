@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::acl::{ADMIN, Users};
 use super::build::PORT;
-use super::client::{Authority, Connection, Credentials, Endpoint, Failure, Password, connect};
+use super::client::{
+    Authority, Connection, Credentials, Endpoint, Failure, MARKS_OF_FEWER_RIGHTS, Password, connect,
+};
 use super::material::Material;
 use super::memory::Memory;
 use super::names::Names;
@@ -109,14 +111,18 @@ pub(super) async fn connect_as_admin(
     }
 }
 
-/// Users by name with the hashes of their passwords and whether they are let in, from the lines of `ACL LIST`.
+/// Users by name with the hashes of their passwords, whether they are let in, and the mark of fewer rights, from the lines of `ACL LIST`.
 fn present(lines: &[String]) -> BTreeMap<String, BTreeSet<String>> {
     lines
         .iter()
         .filter_map(|line| {
             let mut words = line.split_whitespace().skip(1);
             let name = words.next()?.to_owned();
-            let telling = words.filter(|word| word.starts_with('#') || matches!(*word, "on" | "off"));
+            let telling = words.filter_map(|word| match word {
+                "on" | "off" => Some(word),
+                word if MARKS_OF_FEWER_RIGHTS.contains(&word) => Some(MARKS_OF_FEWER_RIGHTS[0]),
+                word => word.starts_with('#').then_some(word),
+            });
             Some((name, telling.map(str::to_owned).collect()))
         })
         .collect()
@@ -252,16 +258,33 @@ mod tests {
         let users = present(&somebody.acl_list().await.unwrap());
         assert_eq!(users, expected(&second.users));
 
-        // A user who is shut out is let in again, unless that is meant.
-        somebody.admit(&["app-blog".to_owned()], false).await.unwrap();
+        // A user who is shut out, or may not read, is so no more, unless that is meant.
+        let rights = second.users.rights();
+        somebody.let_in_without_reads(&rights).await.unwrap();
+        somebody.shut_out(&rights).await.unwrap();
         tend(&names(), "larder-0", &second, &endpoint, &memory, true)
             .await
             .unwrap();
         assert!(!may_log_in(&server, "blog").await);
+        somebody.let_in(&rights).await.unwrap();
+        assert_eq!(
+            present(&somebody.acl_list().await.unwrap()),
+            expected(&second.users)
+        );
+        somebody.let_in_without_reads(&rights).await.unwrap();
+        assert_ne!(
+            present(&somebody.acl_list().await.unwrap()),
+            expected(&second.users)
+        );
+        somebody.shut_out(&rights).await.unwrap();
         tend(&names(), "larder-0", &second, &endpoint, &memory, false)
             .await
             .unwrap();
         assert!(may_log_in(&server, "blog").await);
+        assert_eq!(
+            present(&somebody.acl_list().await.unwrap()),
+            expected(&second.users)
+        );
         std::fs::remove_file(file).unwrap();
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 pub use check::{Reached, check};
 pub use connect::{Authority, Credentials, Endpoint, Password, connect, open};
@@ -24,6 +24,25 @@ use crate::api::conditions::reasons;
 
 /// Limit for one command: the server answers from memory, and one that is slower serves nobody.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long what waits in turn may take.
+const QUEUED_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What users carry that are let in without reading. `ACL LIST` of Valkey prints both rules as they were given but for the flag, that of
+/// Redis the flag and its own way to say which commands are allowed. The flag is of no effect, as no user may `RESTORE`.
+pub const MARKS_OF_FEWER_RIGHTS: [&str; 2] = ["-@read", "skip-sanitize-payload"];
+
+/// Takes the flag away.
+const WITHOUT_MARK: &str = "sanitize-payload";
+
+/// Milliseconds of a hold that nobody but the operator ends.
+const FOR_EVER_MS: &str = "4611686018427387904";
+
+/// Nothing has this key.
+const NO_KEY: &str = "session-operator:nothing";
+
+/// Users by name, each with what it may do, as rules of `ACL SETUSER`.
+pub type Rights = BTreeMap<String, Vec<String>>;
 
 /// Why a server is of no use to a client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,6 +141,35 @@ pub struct Connection {
     driver: AbortHandle,
     /// The server's certificate as it presented it (DER); `None` without TLS.
     pub certificate: Option<Vec<u8>>,
+}
+
+/// Something that waits at a server for its turn.
+#[derive(Debug)]
+pub struct Queued(JoinHandle<()>);
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// The commands that give users their rights, and let them in.
+fn letting_in(users: &Rights) -> Vec<Vec<String>> {
+    let each = users.iter().map(|(user, rights)| {
+        let mut command = words(&["ACL", "SETUSER", user, "on", WITHOUT_MARK]);
+        command.extend(rights.iter().cloned());
+        command
+    });
+    each.collect()
+}
+
+/// A field of a line of `CLIENT LIST`, such as `id=`.
+fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    line.split_whitespace().find_map(|word| word.strip_prefix(name))
 }
 
 impl Drop for Connection {
@@ -246,9 +294,10 @@ impl Connection {
         self.command(&["REPLICAOF", "NO", "ONE"]).await
     }
 
-    /// `CLIENT PAUSE`: let writes wait, and change nothing by itself, for as long as `limit` at most.
-    pub async fn hold_writes(&mut self, limit: Duration) -> Result<(), Failure> {
-        let limit = limit.as_millis().to_string();
+    /// `CLIENT PAUSE`: let writes wait, and change nothing by itself, for as long as `limit` at most; absent = until they are
+    /// released. On a replica the changes of its primary wait, too.
+    pub async fn hold_writes(&mut self, limit: Option<Duration>) -> Result<(), Failure> {
+        let limit = limit.map_or_else(|| FOR_EVER_MS.to_owned(), |limit| limit.as_millis().to_string());
         self.command(&["CLIENT", "PAUSE", &limit, "WRITE"]).await
     }
 
@@ -257,41 +306,87 @@ impl Connection {
         self.command(&["CLIENT", "UNPAUSE"]).await
     }
 
-    /// `ACL SETUSER … on|off`: whether users are let in. Those that are in stay.
-    pub async fn admit(&mut self, users: &[String], let_in: bool) -> Result<(), Failure> {
-        let word = if let_in { "on" } else { "off" };
-        for user in users {
-            self.command::<()>(&["ACL", "SETUSER", user, word]).await?;
+    /// `ACL SETUSER … on`: users are let in, with all their rights.
+    pub async fn let_in(&mut self, users: &Rights) -> Result<(), Failure> {
+        self.commands::<()>(&letting_in(users)).await.map(|_| ())
+    }
+
+    /// `ACL SETUSER … off`: users are not let in. Those that are in stay.
+    pub async fn shut_out(&mut self, users: &Rights) -> Result<(), Failure> {
+        for user in users.keys() {
+            self.command::<()>(&["ACL", "SETUSER", user, "off"]).await?;
         }
         Ok(())
     }
 
-    /// `INFO`: how many clients have been refused so far, as their password or their user is not good (now).
-    pub async fn refusals(&mut self) -> Result<u64, Failure> {
-        let info = self.info().await?;
-        // It is not told before the first.
-        let Some(count) = info.get("errorstat_WRONGPASS") else {
-            return Ok(0);
-        };
-        count
-            .strip_prefix("count=")
-            .and_then(|count| count.parse().ok())
-            .ok_or_else(|| self.nonsense("INFO"))
+    /// `ACL SETUSER … on … -@read`: users are let in, and may not read. They carry [`MARKS_OF_FEWER_RIGHTS`].
+    pub async fn let_in_without_reads(&mut self, users: &Rights) -> Result<(), Failure> {
+        let mut commands = letting_in(users);
+        for command in &mut commands {
+            command.extend(words(&MARKS_OF_FEWER_RIGHTS));
+        }
+        self.commands::<()>(&commands).await.map(|_| ())
     }
 
-    /// `CLIENT LIST`: whether any of the users is connected.
-    pub async fn has_clients_of(&mut self, users: &[String]) -> Result<bool, Failure> {
+    /// Gives users their rights, and ends [`Self::hold_writes`] in the same moment.
+    pub async fn let_in_and_release(&mut self, users: &Rights) -> Result<(), Failure> {
+        let mut commands = letting_in(users);
+        commands.push(words(&["CLIENT", "UNPAUSE"]));
+        self.commands::<()>(&commands).await.map(|_| ())
+    }
+
+    /// `CONFIG SET replica-read-only`: whether a replica refuses writes, or lets them wait while they are held.
+    pub async fn refuse_writes_as_replica(&mut self, refuse: bool) -> Result<(), Failure> {
+        let value = if refuse { "yes" } else { "no" };
+        self.set_config("replica-read-only", value).await
+    }
+
+    /// `CLIENT ID`: the number of this connection.
+    pub async fn id(&mut self) -> Result<u64, Failure> {
+        self.command(&["CLIENT", "ID"]).await
+    }
+
+    /// `CLIENT LIST`: whether the connection of that number waits.
+    pub async fn is_waiting(&mut self, id: u64) -> Result<bool, Failure> {
+        let list: String = self.command(&["CLIENT", "LIST", "ID", &id.to_string()]).await?;
+        Ok(field(&list, "flags=").is_some_and(|flags| flags.contains('b')))
+    }
+
+    /// `CLIENT LIST`: the number of the users' connection that came last, if one of them is connected.
+    pub async fn newest_client_of(&mut self, users: &Rights) -> Result<Option<u64>, Failure> {
         let list: String = self.command(&["CLIENT", "LIST", "TYPE", "normal"]).await?;
-        let mut words = list.split_whitespace();
-        Ok(words.any(|word| {
-            word.strip_prefix("user=")
-                .is_some_and(|user| users.iter().any(|known| known == user))
+        let theirs = list
+            .lines()
+            .filter(|line| field(line, "user=").is_some_and(|user| users.contains_key(user)));
+        Ok(theirs
+            .filter_map(|line| field(line, "id=")?.parse::<u64>().ok())
+            .max())
+    }
+
+    /// Sends a transaction that begins with a write, and ends as `REPLICAOF NO ONE`: while writes are held, it waits in the row of
+    /// those that came before and after it. A server that refuses the write does not carry it out. Whoever drops what this gives
+    /// takes it back.
+    pub fn promote_in_turn(mut self) -> Queued {
+        self.inner.set_response_timeout(QUEUED_TIMEOUT);
+        Queued(tokio::spawn(async move {
+            let mut transaction = redis::pipe();
+            transaction
+                .atomic()
+                .cmd("DEL")
+                .arg(NO_KEY)
+                .cmd("REPLICAOF")
+                .arg("NO")
+                .arg("ONE");
+            let answer = transaction.query_async::<redis::Value>(&mut self.inner).await;
+            if let Err(error) = answer {
+                tracing::debug!(%error, "not promoted in turn");
+            }
         }))
     }
 
     /// `CLIENT KILL USER`: closes connections of users, who connect again, wherever their Service leads by then.
-    pub async fn close_clients_of(&mut self, users: &[String]) -> Result<(), Failure> {
-        for user in users {
+    pub async fn close_clients_of(&mut self, users: &Rights) -> Result<(), Failure> {
+        for user in users.keys() {
             match self.command::<i64>(&["CLIENT", "KILL", "USER", user]).await {
                 // A server that was not told of a user yet has no clients of it.
                 Ok(_) | Err(Failure::Refused { .. }) => {}

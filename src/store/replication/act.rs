@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::observe::{Access, state};
-use super::{Action, Member, Observation, Record, Role};
+use super::waiting::{WaitingRoom, is_primary};
+use super::{Action, Member, Observation, Record};
 use crate::api::session_store::{Failover, FailoverCause};
 use crate::runtime::writer::WriteError;
 use crate::store::client::{Connection, Failure};
@@ -26,15 +27,15 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(1);
 /// where nothing is overloaded.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// Pause between looks whether it has come: for so long clients are refused that come before the change.
+/// Pause between looks whether somebody has come.
 const ARRIVAL_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long clients of the primary are waited for before it hands over. Those that connect anew for each request are done in
-/// milliseconds; those that stay connected are served for so long, and connect again.
-const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+/// Once nobody new has come to the primary for so long, all nodes lead elsewhere; and whoever is in has had that time. Those that
+/// connect anew for each request are done in milliseconds; those that stay connected connect again.
+const QUIET: Duration = Duration::from_millis(300);
 
-/// Pause between looks whether they are done.
-const DRAIN_PAUSE: Duration = Duration::from_millis(25);
+/// How long that is waited for, as clients wait at its successor meanwhile.
+const QUIET_TIMEOUT: Duration = Duration::from_millis(1200);
 
 /// Pause between looks whether it has.
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
@@ -58,8 +59,17 @@ impl Doors {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn shut(&self, member: &Member, time: Duration) {
-        self.with(|doors| doors.insert(member.name.clone(), Instant::now() + time));
+    /// Gives until when, by which the shutting is known.
+    fn shut(&self, member: &Member, time: Duration) -> Instant {
+        let until = Instant::now() + time;
+        self.with(|doors| doors.insert(member.name.clone(), until));
+        until
+    }
+
+    /// Whether a server that was shut until then has been opened since, or shut anew.
+    fn is_another(&self, name: &str, until: Instant) -> bool {
+        let is_opened = Instant::now() < until;
+        self.with(|doors| doors.get(name).map_or(is_opened, |present| *present != until))
     }
 
     fn open(&self, name: &str) {
@@ -207,15 +217,14 @@ impl<S: Surroundings> Actor<'_, S> {
         self.doors.open(name);
         connection.promote().await?;
         // An operator that ended while it handed over may have left them shut out.
-        connection.admit(&self.access.users, true).await?;
+        connection.let_in(&self.access.users).await?;
         self.gather(member).await;
         Ok(record)
     }
 
-    /// The primary serves on until the first client is led to its successor; so only those are refused that come between then and
-    /// the change, or that other nodes lead to the former one for a moment longer. While the primary is changed, nobody new is let
-    /// in at either server: a client that reads its session here and may not write it a moment later has often told its user
-    /// already that all is well (PHP writes after it has answered). Those that are in go on, and are waited for.
+    /// The primary serves on until nobody new has come to it for a moment: nodes have followed the Service by then, and those who come
+    /// to its successor wait there ([`WaitingRoom`]). Then nobody is let in at the primary any more, it lets writes wait for the
+    /// moment in which its successor gets the last ones, and becomes its replica.
     async fn hand_over(
         &self,
         from: &str,
@@ -226,44 +235,56 @@ impl<S: Surroundings> Actor<'_, S> {
         let (Some(primary), Some(replica)) = (self.member(from), self.member(to)) else {
             return Ok(self.seen.record.clone());
         };
-        let (mut former, mut next) = futures::future::try_join(
+        let (mut former, mut room) = futures::future::try_join(
             self.access.connect(&primary.address),
-            self.access.connect(&replica.address),
+            WaitingRoom::at(self.access, to, &replica.address),
         )
         .await?;
         let users = &self.access.users;
         self.doors.shut(replica, HAND_OVER_CLOSED_FOR);
         let outcome = async {
-            next.admit(users, false).await?;
-            let before = next.refusals().await?;
+            room.open(&mut former).await?;
             let record = self.announce(replica, cause, now).await?;
-            let begun = Instant::now();
-            while next.refusals().await? == before && begun.elapsed() < ARRIVAL_TIMEOUT {
-                tokio::time::sleep(ARRIVAL_PAUSE).await;
-            }
+            self.followed(&mut former, &mut room).await?;
             self.doors.shut(primary, HAND_OVER_CLOSED_FOR);
-            former.admit(users, false).await?;
-            let begun = Instant::now();
-            while former.has_clients_of(users).await? && begun.elapsed() < DRAIN_TIMEOUT {
-                tokio::time::sleep(DRAIN_PAUSE).await;
-            }
-            self.switch(&mut former, &mut next, replica).await?;
+            former.shut_out(users).await?;
+            self.switch(&mut former, &mut room, replica).await?;
             Ok::<_, Error>(record)
         }
         .await;
-        // Where this fails, users are let in when the servers are told of them.
         self.doors.open(&replica.name);
-        let admitted = next.admit(users, true).await;
         // An answer that did not come leaves open whether it was done.
-        if outcome.is_ok() || is_primary(&mut next).await? {
+        if outcome.is_ok() || is_primary(&mut room.server).await? {
+            let closed = room.close().await;
             self.close_clients(primary);
             self.gather(replica).await;
+            closed?;
         } else {
+            let called_off = room.call_off().await;
             self.doors.open(&primary.name);
-            former.admit(users, true).await?;
+            former.let_in(users).await?;
+            called_off?;
         }
-        admitted?;
         outcome
+    }
+
+    /// Waits until clients come to the successor and no new ones to the former primary.
+    async fn followed(&self, former: &mut Connection, room: &mut WaitingRoom<'_>) -> Result<(), Failure> {
+        let users = &self.access.users;
+        let begun = Instant::now();
+        while room.server.newest_client_of(users).await?.is_none() && begun.elapsed() < ARRIVAL_TIMEOUT {
+            tokio::time::sleep(ARRIVAL_PAUSE).await;
+        }
+        let (begun, mut quiet) = (Instant::now(), Instant::now());
+        let mut newest = former.newest_client_of(users).await?;
+        while quiet.elapsed() < QUIET && begun.elapsed() < QUIET_TIMEOUT {
+            tokio::time::sleep(ARRIVAL_PAUSE).await;
+            let now = former.newest_client_of(users).await?;
+            if now > newest {
+                (newest, quiet) = (now, Instant::now());
+            }
+        }
+        Ok(())
     }
 
     /// From one primary to the next. The servers' own `FAILOVER` does the same, but hears of a replica's offset only once a second,
@@ -271,15 +292,18 @@ impl<S: Surroundings> Actor<'_, S> {
     async fn switch(
         &self,
         former: &mut Connection,
-        next: &mut Connection,
+        room: &mut WaitingRoom<'_>,
         replica: &Member,
     ) -> Result<(), Error> {
-        former.hold_writes(HOLD_TIMEOUT).await?;
-        if let Err(error) = caught_up(former, next, &replica.name).await {
+        former.hold_writes(Some(HOLD_TIMEOUT)).await?;
+        let promoted = async {
+            everything_arrived(former, room, &replica.name).await?;
+            room.promote().await
+        };
+        if let Err(error) = promoted.await {
             former.release_writes().await?;
             return Err(error);
         }
-        next.promote().await?;
         // If this fails there are two primaries; the former one is found and demoted at the next look, by the record.
         let address = &replica.address;
         former
@@ -290,6 +314,8 @@ impl<S: Surroundings> Actor<'_, S> {
                 &self.access.password,
             )
             .await?;
+        // Who still waits here connects again, which many clients do by themselves, rather than hear that this is a replica.
+        former.close_clients_of(&self.access.users).await?;
         Ok(former.release_writes().await?)
     }
 
@@ -335,18 +361,25 @@ impl<S: Surroundings> Actor<'_, S> {
     fn close_clients(&self, member: &Member) {
         let (access, address, name) = (self.access.clone(), member.address.clone(), member.name.clone());
         let doors = self.doors.clone();
-        doors.shut(member, CLOSED_FOR);
+        let until = doors.shut(member, CLOSED_FOR);
         tokio::spawn(async move {
             let begun = Instant::now();
             for after in CLOSE_AFTER {
                 tokio::time::sleep(after.saturating_sub(begun.elapsed())).await;
-                if let Err(error) = close(&access, &address).await {
+                let is_other = || doors.is_another(&name, until);
+                if is_other() {
+                    return;
+                }
+                if let Err(error) = close(&access, &address, is_other).await {
                     tracing::debug!(server = name, %error, "connections not closed");
                 }
             }
             tokio::time::sleep(CLOSED_FOR.saturating_sub(begun.elapsed())).await;
+            if doors.is_another(&name, until) {
+                return;
+            }
             doors.open(&name);
-            let admitted = async { access.connect(&address).await?.admit(&access.users, true).await };
+            let admitted = async { access.connect(&address).await?.let_in(&access.users).await };
             if let Err(error) = admitted.await {
                 tracing::info!(server = name, %error, "users are let in when it is told of them again");
             }
@@ -356,30 +389,38 @@ impl<S: Surroundings> Actor<'_, S> {
 
 /// Shuts applications out of a server and closes their connections, unless it is primary by now. It is shut first: it may be
 /// made primary, and opened, between a look and what follows from it.
-async fn close(access: &Access, address: &super::Address) -> Result<(), Failure> {
+async fn close(
+    access: &Access,
+    address: &super::Address,
+    is_other: impl Fn() -> bool,
+) -> Result<(), Failure> {
     let mut connection = access.connect(address).await?;
-    connection.admit(&access.users, false).await?;
+    // By now it may be the one that takes over.
+    if is_other() {
+        return Ok(());
+    }
+    connection.shut_out(&access.users).await?;
     if is_primary(&mut connection).await? {
-        return connection.admit(&access.users, true).await;
+        return connection.let_in(&access.users).await;
     }
     connection.close_clients_of(&access.users).await
 }
 
-/// Waits until a replica has everything that its primary, which holds writes, has.
-async fn caught_up(former: &mut Connection, next: &mut Connection, name: &str) -> Result<(), Error> {
+/// Waits until everything that a primary which holds writes has sent has arrived at its successor.
+async fn everything_arrived(
+    former: &mut Connection,
+    room: &mut WaitingRoom<'_>,
+    name: &str,
+) -> Result<(), Error> {
     let begun = Instant::now();
     let everything = state(former).await?.offset;
-    while state(next).await?.offset < everything {
+    while room.received().await? < everything {
         if begun.elapsed() > CATCH_UP_TIMEOUT {
             return Err(Error::Behind { to: name.to_owned() });
         }
         tokio::time::sleep(CATCH_UP_PAUSE).await;
     }
     Ok(())
-}
-
-async fn is_primary(connection: &mut Connection) -> Result<bool, Failure> {
-    Ok(state(connection).await?.role == Role::Primary)
 }
 
 /// The record once a server is made primary. Its history keeps the former name until it is seen: replicas that have not heard

@@ -16,6 +16,8 @@ pub struct State {
     pub history: [String; 2],
     /// How far in that history it is, in bytes.
     pub offset: i64,
+    /// How far it has got what it has not looked at yet, as writes are held; the same as `offset` of one that follows nobody.
+    pub received: i64,
     /// Keys that it holds.
     pub keys: i64,
     /// Whether it still reads its data from its volume, or those that its primary sent.
@@ -76,11 +78,16 @@ impl State {
             Role::Primary => number("master_repl_offset"),
             Role::Replica(_) => number("slave_repl_offset"),
         };
+        let received = match role {
+            Role::Primary => None,
+            Role::Replica(_) => number("slave_read_repl_offset"),
+        };
         Some(Self {
             role,
             run: text("run_id"),
             history: [text("master_replid"), text("master_replid2")],
             offset: offset.unwrap_or_default(),
+            received: received.or(offset).unwrap_or_default(),
             keys: keys(info),
             loading: number("loading") == Some(1),
             disk_failed: disk_failed(info),

@@ -17,6 +17,7 @@ pub mod record;
 pub mod report;
 pub mod servers;
 mod surroundings;
+mod waiting;
 pub mod watch;
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 
 use super::{Address, Member, Pod, Server, State};
 use crate::store::build::{CONTAINER, PORT};
-use crate::store::client::{Authority, Connection, Credentials, Endpoint, Failure, Password, open};
+use crate::store::client::{Authority, Connection, Credentials, Endpoint, Failure, Password, Rights, open};
 use crate::store::names::{Names, ROLE_LABEL};
 
 /// Limit for one server's answer. It answers from memory; one that needs longer serves nobody.
@@ -28,8 +28,8 @@ pub struct Access {
     pub tls: Option<Authority>,
     /// The operator's user; if a server does not know the first, it may know the second.
     pub credentials: Vec<Credentials>,
-    /// Users of applications.
-    pub users: Vec<String>,
+    /// Users of applications, and what they may do.
+    pub users: Rights,
     /// Name of the user by which servers follow each other.
     pub follower: String,
     /// Its password.
@@ -63,11 +63,23 @@ impl Access {
 pub trait Answer: Sized + Send {
     /// Asks one.
     fn ask(connection: &mut Connection) -> impl Future<Output = Result<Self, Failure>> + Send;
+
+    /// Ends what an operator that is gone may have left, before one is asked for the first time over a connection.
+    fn settle(_: &mut Connection) -> impl Future<Output = Result<(), Failure>> + Send {
+        std::future::ready(Ok(()))
+    }
 }
 
 impl Answer for State {
     async fn ask(connection: &mut Connection) -> Result<Self, Failure> {
         state(connection).await
+    }
+
+    /// A replica that was to take over when its operator ended lets writes wait for ever, its primary's among them. First it has to
+    /// refuse those of clients again.
+    async fn settle(connection: &mut Connection) -> Result<(), Failure> {
+        connection.refuse_writes_as_replica(true).await?;
+        connection.release_writes().await
     }
 }
 
@@ -137,6 +149,7 @@ async fn ask<T: Answer>(
     }
     let answer = async {
         let mut connection = access.connect(address).await?;
+        T::settle(&mut connection).await?;
         let answer = T::ask(&mut connection).await?;
         Ok::<_, Failure>((answer, connection))
     };

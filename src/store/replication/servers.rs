@@ -6,7 +6,7 @@ use super::Address;
 use super::observe::Access;
 use super::report::Report;
 use super::watch::Plan;
-use crate::store::acl::{ADMIN, REPLICATION, user_name};
+use crate::store::acl::{ADMIN, REPLICATION};
 use crate::store::client::{Authority, Credentials, Failure, Password};
 use crate::store::material::Material;
 use crate::store::memory::Memory;
@@ -38,12 +38,7 @@ pub fn access(store: &Validated, material: &Material) -> Access {
             .chain(&material.former_admin)
             .map(credentials)
             .collect(),
-        users: material
-            .users
-            .prefixes
-            .keys()
-            .map(|prefix| user_name(prefix))
-            .collect(),
+        users: material.users.rights(),
         follower: REPLICATION.to_owned(),
         // A store with several servers always has one.
         password: material

@@ -4,10 +4,12 @@
 mod fixture;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use self::fixture::{LIMIT, Servers, name};
 use super::act::Actor;
+use super::waiting::WaitingRoom;
 use super::*;
 use crate::api::session_store::FailoverCause;
 use crate::store::acl::{ADMIN, REPLICATION, hash};
@@ -191,50 +193,167 @@ async fn a_planned_restart_of_all_servers_loses_nothing_that_was_confirmed() {
     assert!(!promoted, "{:#?}", servers.actions);
 }
 
-#[tokio::test]
-async fn a_primary_serves_until_the_first_client_comes_to_the_next() {
-    let mut servers = Servers::start(IN_MEMORY);
-    let first = servers.settle().await;
-    servers.write(first, 0..10).await;
-    let next = (first + 1) % 3;
+/// A user who connects anew for each request, and begins with a lock, as PHP does: it is led to `at`, reads what it has, and
+/// writes one more.
+async fn visit(servers: &Servers, user: usize, at: usize) -> Result<u64, Failure> {
+    let (lock, key) = (format!("shop:{user}_LOCK"), format!("shop:{user}"));
+    let mut shop = servers.shop_at(at).await?;
+    loop {
+        let answer: Option<String> = shop.command(&["SET", &lock, "me", "NX", "PX", "30000"]).await?;
+        if answer.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let before: Option<u64> = shop.command(&["GET", &key]).await?;
+    let now = before.unwrap_or_default() + 1;
+    shop.command::<()>(&["SETEX", &key, "600", &now.to_string()])
+        .await?;
+    shop.command::<()>(&["DEL", &lock]).await?;
+    Ok(now)
+}
+
+/// Users are led to the primary, and from some moment after the Service is, each on its own, to the next one: none of their
+/// requests fails, and each finds what it wrote before.
+async fn users_pass(servers: &mut Servers, first: usize, next: usize) {
+    let action = Action::HandOver {
+        from: name(first),
+        to: name(next),
+        cause: FailoverCause::Planned,
+    };
     let seen = servers.look().await;
+    let servers = &*servers;
     let actor = Actor {
         surroundings: &servers.played,
         access: &servers.access,
         seen: &seen,
         doors: &servers.doors,
     };
-    let action = Action::HandOver {
-        from: name(first),
-        to: name(next),
-        cause: FailoverCause::Planned,
-    };
-    let users = async {
+    let is_done = AtomicBool::new(false);
+    let user = async |user: usize| {
         let led = async || servers.played.led_to.lock().unwrap().clone();
-        while led().await != Some(name(next)) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        let before = visit(servers, user, first).await.expect("served");
+        let (mut written, mut follows_at, mut last) = (before, None, false);
+        while !last {
+            last = is_done.load(Ordering::Relaxed);
+            if follows_at.is_none() && led().await == Some(name(next)) {
+                // Nodes follow one after the other.
+                let later = Duration::from_millis(20 * u64::try_from(user).unwrap());
+                follows_at = Some(Instant::now() + later);
+            }
+            let at = match follows_at {
+                Some(moment) if Instant::now() >= moment => next,
+                _ => first,
+            };
+            let now = visit(servers, user, at).await.expect("no request fails");
+            assert_eq!(now, written + 1, "user {user} at {at} misses something");
+            written = now;
+            tokio::time::sleep(Duration::from_millis(3)).await;
         }
-        // Nodes follow a little later.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        servers.shop_at(first).await.expect("served until then");
-        let came = Instant::now();
-        assert!(
-            servers.shop_at(next).await.is_err(),
-            "let in before it is primary"
-        );
-        while servers.shop_at(next).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        came.elapsed()
+        written - before
     };
-    let (outcome, took) = futures::future::join(actor.act(&action, jiff::Timestamp::now()), users).await;
+    let operator = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let begun = Instant::now();
+        let outcome = actor.act(&action, jiff::Timestamp::now()).await;
+        let took = begun.elapsed();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        is_done.store(true, Ordering::Relaxed);
+        (outcome, took)
+    };
+    let users = futures::future::join_all((0..12).map(user));
+    let ((outcome, took), written) = futures::future::join(operator, users).await;
     outcome.unwrap();
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(written.iter().all(|count| *count > 5), "{written:?}");
+}
+
+#[tokio::test]
+async fn users_who_lock_before_they_read_notice_nothing_of_a_hand_over() {
+    let mut servers = Servers::start(IN_MEMORY);
+    let first = servers.settle().await;
+    let (next, third) = ((first + 1) % 3, (first + 2) % 3);
+    users_pass(&mut servers, first, next).await;
     assert!(
         servers.shop_at(first).await.is_err(),
         "led on to a former primary"
     );
-    assert_eq!(servers.missing(next, 0..10).await, 0);
+    assert_eq!(servers.settle().await, next);
+    // And on, to one that has got everything by replication alone.
+    users_pass(&mut servers, next, third).await;
+    assert_eq!(servers.settle().await, third);
+}
+
+#[tokio::test]
+async fn with_valkey_it_is_the_same() {
+    let mut servers = Servers::start("{engine: Valkey, topology: Replicated, memory: 64Mi, tls: Disabled}");
+    let first = servers.settle().await;
+    users_pass(&mut servers, first, (first + 1) % 3).await;
+    assert_eq!(servers.settle().await, (first + 1) % 3);
+}
+
+#[tokio::test]
+async fn who_comes_to_a_replica_before_it_is_primary_cannot_read_what_may_be_old() {
+    let mut servers = Servers::start(IN_MEMORY);
+    let first = servers.settle().await;
+    servers.write(first, 0..10).await;
+    servers.settle().await;
+    // Who followed a moment ago is shut for clients.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let next = (first + 1) % 3;
+    let (name, address) = (name(next), servers.address(next));
+    let mut former = servers.access.connect(&servers.address(first)).await.unwrap();
+    let mut room = WaitingRoom::at(&servers.access, &name, &address).await.unwrap();
+    room.open(&mut former).await.unwrap();
+    servers.write(first, 10..20).await;
+    let mut shop = servers.shop_at(next).await.unwrap();
+    let read = shop.command::<redis::Value>(&["GET", "shop:1"]).await;
+    assert!(
+        matches!(&read, Err(Failure::Refused { cause, .. }) if cause.contains("NOPERM")),
+        "{read:?}"
+    );
+    // It is called off: who waits is refused, and nothing of it is there.
+    let mut waiting = servers.shop_at(next).await.unwrap();
+    let write = waiting.command::<redis::Value>(&["SET", "shop:waited", "x", "EX", "60"]);
+    let call_off = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        room.call_off().await.unwrap();
+    };
+    let (write, ()) = futures::future::join(write, call_off).await;
+    assert!(
+        matches!(&write, Err(failure) if failure.explain().contains("READONLY")),
+        "{write:?}"
+    );
+    assert_eq!(servers.settle().await, first);
+    assert_eq!(servers.missing(next, 0..20).await, 0);
+}
+
+#[tokio::test]
+async fn what_an_operator_left_that_ended_in_a_hand_over_is_put_right() {
+    let mut servers = Servers::start(IN_MEMORY);
+    let first = servers.settle().await;
+    servers.write(first, 0..10).await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let next = (first + 1) % 3;
+    {
+        let (name, address) = (name(next), servers.address(next));
+        let mut former = servers.access.connect(&servers.address(first)).await.unwrap();
+        let mut room = WaitingRoom::at(&servers.access, &name, &address).await.unwrap();
+        room.open(&mut former).await.unwrap();
+    }
+    servers.write(first, 10..20).await;
+    let mut shop = servers.shop_at(next).await.unwrap();
+    let write = shop.command::<redis::Value>(&["SET", "shop:stray", "x", "EX", "60"]);
+    let another = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        servers.connections.clear();
+        servers.look().await;
+    };
+    let (write, ()) = futures::future::join(write, another).await;
+    assert!(write.is_err(), "{write:?}");
+    servers.tend().await;
+    assert_eq!(servers.settle().await, first);
+    assert_eq!(servers.missing(next, 0..20).await, 0);
 }
 
 #[tokio::test]
@@ -287,7 +406,7 @@ async fn a_second_primary_is_demoted_and_its_clients_are_closed() {
     let mut admin = servers.access.connect(&address).await.unwrap();
     admin.promote().await.unwrap();
     // It had been told to follow a moment ago.
-    admin.admit(&servers.access.users, true).await.unwrap();
+    admin.let_in(&servers.access.users).await.unwrap();
     let mut shop = servers.as_shop(second).await;
     shop.command::<()>(&["SET", "shop:lost", "x", "EX", "60"])
         .await

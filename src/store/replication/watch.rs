@@ -186,6 +186,10 @@ impl Watcher {
             let outcome = actor.act(action, jiff::Timestamp::now()).await;
             if let Action::HandOver { .. } = action {
                 self.hand_over_failed = outcome.is_err().then(Instant::now);
+                if outcome.is_err() {
+                    // Who is asked over a new connection goes on as it has to, should nobody have told it.
+                    self.connections.clear();
+                }
             }
             match outcome {
                 Ok(record) => {

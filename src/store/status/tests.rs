@@ -145,6 +145,7 @@ fn member(ordinal: usize, role: Role, offset: i64) -> Member {
             run: String::new(),
             history: Default::default(),
             offset,
+            received: offset,
             keys: 1,
             loading: false,
             disk_failed: false,

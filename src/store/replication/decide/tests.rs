@@ -21,6 +21,7 @@ fn state(role: Role, offset: i64, keys: i64) -> State {
         run: "run".to_owned(),
         history: [HISTORY.to_owned(), String::new()],
         offset,
+        received: offset,
         keys,
         loading: false,
         disk_failed: false,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::api::session_store::FailoverCause;
+use crate::api::session_store::{Engine, FailoverCause};
 use crate::certificates::{self, Pair, Usage};
 use crate::runtime::writer::WriteError;
 use crate::store::acl::{Users, hash};
@@ -18,7 +18,7 @@ use crate::store::replication::act::{Actor, Doors, Surroundings};
 use crate::store::replication::observe::{Access, Connections};
 use crate::store::replication::*;
 use crate::store::server::tend;
-use crate::store::testing::{Server as Process, nothing_but, validated};
+use crate::store::testing::{Server as Process, nothing_but, validated, valkey_server};
 
 /// How long the servers may take to come to rest, on a busy machine.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
@@ -112,8 +112,13 @@ impl Servers {
         let set = &build(&store, &material).stateful_sets[0];
         let container = &set["spec"]["template"]["spec"]["containers"][0];
         let arguments: Vec<String> = serde_json::from_value(container["args"].clone()).unwrap();
+        let program = if store.engine == Engine::Valkey {
+            valkey_server()
+        } else {
+            "redis-server"
+        };
         let processes = (0..store.servers)
-            .map(|_| process(&arguments, &material))
+            .map(|_| process(program, &arguments, &material))
             .collect();
         Self {
             names: store.names.clone(),
@@ -299,8 +304,8 @@ impl Servers {
 }
 
 /// A server as in a pod: its folders are others, and its port.
-fn process(arguments: &[String], material: &Material) -> Process {
-    Process::with_words(|folder, port| {
+fn process(program: &str, arguments: &[String], material: &Material) -> Process {
+    Process::run(program, |folder, port| {
         let folder_text = folder.display().to_string();
         std::fs::write(folder.join("users.acl"), material.users.file()).unwrap();
         if let Some(tls) = &material.tls {
