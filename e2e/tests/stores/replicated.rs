@@ -156,11 +156,11 @@ async fn without_volumes_a_store_whose_servers_were_all_deleted_serves_again_in_
         ensure!(uids.len() == 2, "{uids:?}");
         let begun = Instant::now();
         scene.delete_all().await?;
-        // The operator may see one of them go before the other, which takes over for as long as it is there.
+        // The operator may see one of them go before the other, which takes over for as long as it is there, or is about to.
         let mut after = scene.another_than(&before).await?;
         while matches!(
             cause(&after),
-            Some(FailoverCause::Planned | FailoverCause::PodLost)
+            None | Some(FailoverCause::Planned | FailoverCause::PodLost)
         ) {
             after = scene.another_than(&after).await?;
         }

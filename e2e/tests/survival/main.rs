@@ -200,6 +200,8 @@ async fn every_application_through_every_event() -> Result<()> {
             if scene.at(place).is_empty() {
                 continue;
             }
+            // Whatever server is primary, its node may be cut off.
+            node::schedulable(cluster, node::FIRST, place.topology().is_none()).await?;
             scene.keep_sessions_in(place).await?;
             // Eighteen servers at once would be much for one machine.
             if let Some(store) = former.take() {
@@ -280,14 +282,8 @@ impl<'a> Scene<'a> {
             }
             spec["persistence"] = json!({"size": "1Gi", "storageClassName": "local"});
         }
-        node::schedulable(self.cluster, node::FIRST, false).await?;
-        let made = async {
-            store::create(self.cluster, self.namespace, name, spec).await?;
-            servers::whole(self, name).await
-        }
-        .await;
-        node::schedulable(self.cluster, node::FIRST, true).await?;
-        made
+        store::create(self.cluster, self.namespace, name, spec).await?;
+        servers::whole(self, name).await
     }
 
     /// Lets all policies keep sessions there, and waits until all pods do.

@@ -194,6 +194,9 @@ impl Connection {
 
     /// Runs commands of one kind, which are sent together; gives their answers, or the first error.
     pub async fn commands<T: FromRedisValue>(&mut self, commands: &[Vec<String>]) -> Result<Vec<T>, Failure> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut pipe = redis::pipe();
         for words in commands {
             let mut command = redis::Cmd::new();
