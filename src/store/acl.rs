@@ -35,7 +35,7 @@ const APPLICATION_COMMANDS: &str = "-@all +@read +@write +@connection +@transact
 const ADMIN_COMMANDS: &str = "-@all +ping +hello +info +acl +config +client +set +del +exists";
 
 /// What the operator may do besides where servers follow each other.
-const ADMIN_REPLICATION_COMMANDS: &str = "+replicaof +multi +exec";
+const ADMIN_REPLICATION_COMMANDS: &str = "&session-operator:* +publish +replicaof +multi +exec";
 
 /// What the operator may do besides where servers form a cluster. Keys of applications it may move from one server to the other,
 /// and nothing else; nothing that empties a server.

@@ -292,6 +292,24 @@ async fn with_valkey_it_is_the_same() {
     assert_eq!(servers.settle().await, (first + 1) % 3);
 }
 
+/// What is done about a full store is more memory, and so a restart.
+#[tokio::test]
+async fn a_primary_whose_memory_is_full_hands_over() {
+    let mut servers = Servers::start(IN_MEMORY);
+    let first = servers.settle().await;
+    let mut admin = servers.access.connect(&servers.address(first)).await.unwrap();
+    admin.set_config("maxmemory", "1").await.unwrap();
+    servers.outdated.insert(name(first));
+    let begun = Instant::now();
+    while !servers.outdated.is_empty() {
+        servers.round().await;
+        assert!(begun.elapsed() < LIMIT, "{:#?}", servers.actions);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_ne!(servers.settle().await, first);
+    assert_eq!(servers.last_cause(), Some(FailoverCause::Planned));
+}
+
 #[tokio::test]
 async fn who_comes_to_a_replica_before_it_is_primary_cannot_read_what_may_be_old() {
     let mut servers = Servers::start(IN_MEMORY);

@@ -24,11 +24,9 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between looks whether they have.
 const QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
-/// Key of the change that the primary is asked for, so that there is one.
-const CHANGED_KEY: &str = "session-operator:hand-over";
-
-/// Seconds that it stays.
-const CHANGED_SECONDS: &str = "60";
+/// Channel of a message that the primary sends on to its replicas as it does changes. It does so, too, while it refuses writes, as its
+/// memory or its volume is full.
+const CHANNEL: &str = "session-operator:hand-over";
 
 /// See the module.
 #[derive(Debug)]
@@ -60,8 +58,7 @@ impl<'a> WaitingRoom<'a> {
         self.server.let_in_without_reads(users).await?;
         self.server.hold_writes(None).await?;
         self.server.refuse_writes_as_replica(false).await?;
-        let change = ["SET", CHANGED_KEY, "1", "EX", CHANGED_SECONDS];
-        primary.command::<()>(&change).await?;
+        primary.command::<i64>(&["PUBLISH", CHANNEL, ""]).await?;
         let begun = Instant::now();
         while !self.holds_changes().await? {
             self.still_in_time(begun)?;
