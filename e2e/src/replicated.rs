@@ -426,7 +426,7 @@ pub fn in_shards() -> Value {
     json!({"engine": "Redis", "topology": "Cluster", "memory": "64Mi", "deletionPolicy": "Delete"})
 }
 
-/// A store in memory. Redis: the Valkey that the test cluster can get speaks no TLS.
+/// A store in memory. Some tests change the engine.
 pub fn in_memory() -> Value {
     json!({"engine": "Redis", "topology": "Replicated", "memory": "64Mi", "deletionPolicy": "Delete"})
 }

@@ -195,7 +195,10 @@ make_image() {
   pause) cc -Os -static -o "$context/pause" "$CLUSTER_HOME/images/pause/pause.c" ;;
   busybox) cp /bin/busybox "$context/" ;;
   coredns | traefik | contour | envoy) cp "$(tool_file "$name")" "$context/" ;;
-  valkey) cp "$(tool_file valkey)" "$context/valkey-server" ;;
+  valkey)
+    cp "$(tool_file valkey)" "$context/valkey-server-without-tls"
+    cp "$CLUSTER_HOME/images/valkey/valkey-server" "$context/"
+    ;;
   base) make_base_archive "$context/base.tar" ;;
   esac
   case $name in

@@ -40,7 +40,7 @@ spec:
   strategy: Sticky
 ";
 
-/// What the fourth act changes in it. Redis, because the Valkey that the test cluster can get speaks no TLS.
+/// What the fourth act changes in it.
 const SHARED: &str = "\
 spec:
   strategy: Shared

@@ -16,8 +16,7 @@ use session_operator::api::{INJECTION_LABEL, SessionInjection, SessionPolicy};
 pub use e2e::policy::SHARED_LIMIT;
 pub use e2e::users::{LEAVERS, USERS, nobody_lost, users};
 
-/// The spec of a policy for the shop with a store of its own. Tests take Redis: the Valkey that the test cluster can get
-/// speaks no TLS.
+/// The spec of a policy for the shop with a store of its own.
 pub fn own_store(store: &Value) -> Value {
     in_store(SHOP, &json!({"store": store}))
 }

@@ -26,7 +26,7 @@ const SCALED_LIMIT: Duration = Duration::from_mins(4);
 /// Time between the last write and a crash, so that nothing is under way.
 const AT_REST: Duration = Duration::from_millis(1500);
 
-/// Three shards in memory. Redis: the Valkey that the test cluster can get speaks no TLS.
+/// Three shards in memory. Some tests change the engine.
 fn in_memory() -> Value {
     json!({"engine": "Redis", "topology": "Cluster", "memory": "64Mi", "deletionPolicy": "Delete"})
 }
@@ -268,7 +268,6 @@ async fn without_volumes_a_store_whose_servers_were_all_deleted_serves_again_in_
     with_temp_namespace("store-clus-all", async |cluster_of_tests, namespace| {
         let mut spec = in_memory();
         spec["engine"] = json!("Valkey");
-        spec["tls"] = json!("Disabled");
         let scene = Scene::set_up(cluster_of_tests, namespace, spec).await?;
         let uids = scene.uids().await?;
         ensure!(uids.len() == 6, "{uids:?}");

@@ -149,7 +149,6 @@ async fn without_volumes_a_store_whose_servers_were_all_deleted_serves_again_in_
     with_temp_namespace("store-repl-all", async |cluster, namespace| {
         let mut spec = in_memory();
         spec["engine"] = json!("Valkey");
-        spec["tls"] = json!("Disabled");
         spec["replicas"] = json!(1);
         let scene = Scene::set_up(cluster, namespace, spec).await?;
         let (before, uids) = (scene.whole().await?, scene.uids().await?);

@@ -67,7 +67,8 @@ async fn a_volume_keeps_sessions_and_every_prefix_has_its_own_user() -> Result<(
 #[tokio::test]
 async fn without_a_volume_a_restart_loses_sessions_and_keeps_users() -> Result<()> {
     with_temp_namespace("store-memory", async |cluster, namespace| {
-        let spec = json!({"memory": "64Mi", "tls": "Disabled", "deletionPolicy": "Delete"});
+        // What a store is that says nothing of itself: Valkey, with TLS.
+        let spec = json!({"memory": "64Mi", "deletionPolicy": "Delete"});
         let store = Store::create(cluster, namespace, spec).await?;
         store.shared_by("shop", None).await?;
         let ready = store.until_serving(&["shop"]).await?;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::observe::{Access, state};
-use super::waiting::{WaitingRoom, is_primary};
+use super::waiting::{QUEUE_TIMEOUT, WaitingRoom, is_primary};
 use super::{Action, Member, Observation, Record};
 use crate::api::session_store::{Failover, FailoverCause};
 use crate::runtime::writer::WriteError;
@@ -107,6 +107,12 @@ pub enum Error {
     /// A server refused, or did not answer.
     #[error("{}", .0.explain())]
     Server(#[from] Failure),
+    /// Clients could not be made to wait at the replica.
+    #[error("replica {to} did not hold what its primary sends, and its own promotion, within {} s", QUEUE_TIMEOUT.as_secs())]
+    NotInTurn {
+        /// The replica.
+        to: String,
+    },
     /// The replica did not get everything in time.
     #[error("replica {to} did not have everything within {} s", CATCH_UP_TIMEOUT.as_secs())]
     Behind {

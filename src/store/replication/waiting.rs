@@ -19,7 +19,7 @@ use super::{Address, Role};
 use crate::store::client::{Connection, Failure, Queued};
 
 /// How long the primary's next change, and the command after it, may take to arrive.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Pause between looks whether they have.
 const QUEUE_PAUSE: Duration = Duration::from_millis(5);
@@ -83,9 +83,13 @@ impl<'a> WaitingRoom<'a> {
         if begun.elapsed() < QUEUE_TIMEOUT {
             return Ok(());
         }
-        Err(Error::Behind {
+        Err(self.not_in_turn())
+    }
+
+    fn not_in_turn(&self) -> Error {
+        Error::NotInTurn {
             to: self.name.to_owned(),
-        })
+        }
     }
 
     /// Bytes of the history of changes that have arrived.
@@ -100,9 +104,7 @@ impl<'a> WaitingRoom<'a> {
             None => false,
         };
         if !is_next {
-            return Err(Error::Behind {
-                to: self.name.to_owned(),
-            });
+            return Err(self.not_in_turn());
         }
         self.server.let_in_and_release(&self.access.users).await?;
         // It has been carried out by the time that the next command is.
