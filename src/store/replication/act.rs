@@ -270,6 +270,8 @@ impl<S: Surroundings> Actor<'_, S> {
             self.doors.open(&primary.name);
             former.let_in(users).await?;
             called_off?;
+            // Only now is it certain that there will not be two primaries.
+            former.release_writes().await?;
         }
         outcome
     }
@@ -302,14 +304,8 @@ impl<S: Surroundings> Actor<'_, S> {
         replica: &Member,
     ) -> Result<(), Error> {
         former.hold_writes(Some(HOLD_TIMEOUT)).await?;
-        let promoted = async {
-            everything_arrived(former, room, &replica.name).await?;
-            room.promote().await
-        };
-        if let Err(error) = promoted.await {
-            former.release_writes().await?;
-            return Err(error);
-        }
+        everything_arrived(former, room, &replica.name).await?;
+        room.promote().await?;
         // If this fails there are two primaries; the former one is found and demoted at the next look, by the record.
         let address = &replica.address;
         former

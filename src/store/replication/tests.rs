@@ -310,15 +310,19 @@ async fn a_primary_whose_memory_is_full_hands_over() {
     assert_eq!(servers.last_cause(), Some(FailoverCause::Planned));
 }
 
-#[tokio::test]
-async fn who_comes_to_a_replica_before_it_is_primary_cannot_read_what_may_be_old() {
+/// Servers with some sessions, the primary, and a replica to which clients may come: who followed a moment ago is shut to them.
+async fn at_rest() -> (Servers, usize, usize) {
     let mut servers = Servers::start(IN_MEMORY);
     let first = servers.settle().await;
     servers.write(first, 0..10).await;
     servers.settle().await;
-    // Who followed a moment ago is shut for clients.
     tokio::time::sleep(Duration::from_millis(1200)).await;
-    let next = (first + 1) % 3;
+    (servers, first, (first + 1) % 3)
+}
+
+#[tokio::test]
+async fn who_comes_to_a_replica_before_it_is_primary_cannot_read_what_may_be_old() {
+    let (mut servers, first, next) = at_rest().await;
     let (name, address) = (name(next), servers.address(next));
     let mut former = servers.access.connect(&servers.address(first)).await.unwrap();
     let mut room = WaitingRoom::at(&servers.access, &name, &address).await.unwrap();
@@ -346,13 +350,47 @@ async fn who_comes_to_a_replica_before_it_is_primary_cannot_read_what_may_be_old
     assert_eq!(servers.missing(next, 0..20).await, 0);
 }
 
+/// It stands still from when the Service leads to it on, with clients held, and goes on later.
+#[tokio::test]
+async fn a_hand_over_to_a_server_that_stands_still_is_put_right() {
+    let (mut servers, first, next) = at_rest().await;
+    let seen = servers.look().await;
+    let pid = servers.processes[next].id().to_string();
+    let signal = |name: &str| {
+        let sent = std::process::Command::new("kill").args([name, &pid]).status();
+        assert!(sent.unwrap().success(), "{name}");
+    };
+    let action = Action::HandOver {
+        from: name(first),
+        to: name(next),
+        cause: FailoverCause::Planned,
+    };
+    let actor = Actor {
+        surroundings: &servers.played,
+        access: &servers.access,
+        seen: &seen,
+        doors: &servers.doors,
+    };
+    let stands_still = async {
+        while *servers.played.led_to.lock().unwrap() != Some(name(next)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        signal("-STOP");
+    };
+    let (outcome, ()) = futures::future::join(actor.act(&action, jiff::Timestamp::now()), stands_still).await;
+    signal("-CONT");
+    assert!(outcome.is_err(), "{outcome:?}");
+    servers.connections.clear();
+    let primary = servers.settle().await;
+    servers.tend().await;
+    assert_eq!(servers.missing(primary, 0..10).await, 0);
+    servers.write(primary, 10..20).await;
+    assert_eq!(servers.missing(primary, 0..20).await, 0);
+}
+
 #[tokio::test]
 async fn what_an_operator_left_that_ended_in_a_hand_over_is_put_right() {
-    let mut servers = Servers::start(IN_MEMORY);
-    let first = servers.settle().await;
-    servers.write(first, 0..10).await;
-    tokio::time::sleep(Duration::from_millis(1200)).await;
-    let next = (first + 1) % 3;
+    let (mut servers, first, next) = at_rest().await;
     {
         let (name, address) = (name(next), servers.address(next));
         let mut former = servers.access.connect(&servers.address(first)).await.unwrap();
