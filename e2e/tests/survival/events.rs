@@ -71,6 +71,15 @@ const fn case(event: Promise, what: &'static str, says: Option<Outcome>, cause: 
     }
 }
 
+const fn of_server(event: Promise, what: &'static str, says: Option<Outcome>, blow: Blow) -> Case {
+    case(event, what, says, Cause::ToServers(blow))
+}
+
+/// The same while no operator runs.
+const fn of_server_alone(what: &'static str, says: Option<Outcome>, blow: Blow) -> Case {
+    case(Promise::OperatorDown, what, says, Cause::ToServersAlone(blow))
+}
+
 /// What happens to pods.
 fn of_pods() -> Vec<Case> {
     use Cause as C;
@@ -107,7 +116,6 @@ const fn of_the_operator(place: Place) -> Case {
 
 /// What happens to several servers, with and without an operator.
 fn of_servers(place: Place) -> Vec<Case> {
-    use Cause as C;
     use Promise as P;
     let kept = Some(Outcome::Kept);
     let (all_deleted, after_all) = if place.is_on_volumes() {
@@ -116,53 +124,31 @@ fn of_servers(place: Place) -> Vec<Case> {
         (P::StoreLoss, Some(Outcome::Lost))
     };
     vec![
-        case(
+        of_server(
             P::NodeLoss,
             "a primary's node cut off, then back",
             None,
-            C::ToServers(Blow::LoseNode),
+            Blow::LoseNode,
         ),
-        case(
-            P::StoreRestart,
-            "a primary's pod deleted",
-            None,
-            C::ToServers(Blow::Delete),
-        ),
-        case(
-            P::StoreRestart,
-            "SIGKILL to a primary",
-            None,
-            C::ToServers(Blow::Kill),
-        ),
-        case(
+        of_server(P::StoreRestart, "a primary's pod deleted", None, Blow::Delete),
+        of_server(P::StoreRestart, "SIGKILL to a primary", None, Blow::Kill),
+        of_server(
             all_deleted,
             "all servers' pods deleted",
             after_all,
-            C::ToServers(Blow::DeleteAll),
+            Blow::DeleteAll,
         ),
-        case(
-            P::OperatorDown,
+        of_server_alone(
             "operator stopped, a primary's node cut off, then back",
             None,
-            C::ToServersAlone(Blow::LoseNode),
+            Blow::LoseNode,
         ),
-        case(
-            P::OperatorDown,
-            "operator stopped, a primary's pod deleted",
-            kept,
-            C::ToServersAlone(Blow::Delete),
-        ),
-        case(
-            P::OperatorDown,
-            "operator stopped, SIGKILL to a primary",
-            kept,
-            C::ToServersAlone(Blow::Kill),
-        ),
-        case(
-            P::OperatorDown,
+        of_server_alone("operator stopped, a primary's pod deleted", kept, Blow::Delete),
+        of_server_alone("operator stopped, SIGKILL to a primary", kept, Blow::Kill),
+        of_server_alone(
             "operator stopped, all servers' pods deleted",
             after_all,
-            C::ToServersAlone(Blow::DeleteAll),
+            Blow::DeleteAll,
         ),
     ]
 }
@@ -187,50 +173,25 @@ pub fn cases(place: Place) -> Vec<Case> {
                 kept,
                 C::LoseOtherNode,
             ),
-            case(
+            of_server(
                 P::NodeLoss,
                 "the store's node cut off, then back",
                 lost,
-                C::ToServers(Blow::LoseNode),
+                Blow::LoseNode,
             ),
-            case(
-                P::StoreRestart,
-                "SIGKILL to the server",
-                None,
-                C::ToServers(Blow::Kill),
-            ),
-            case(
-                P::StoreLoss,
-                "the server's pod deleted",
-                None,
-                C::ToServers(Blow::Delete),
-            ),
+            of_server(P::StoreRestart, "SIGKILL to the server", None, Blow::Kill),
+            of_server(P::StoreLoss, "the server's pod deleted", None, Blow::Delete),
         ],
         Place::Volume => vec![
-            case(
+            of_server(
                 P::NodeLoss,
                 "the store's node cut off, then back",
                 kept,
-                C::ToServers(Blow::LoseNode),
+                Blow::LoseNode,
             ),
-            case(
-                P::StoreRestart,
-                "the server's pod deleted",
-                kept,
-                C::ToServers(Blow::Delete),
-            ),
-            case(
-                P::StoreRestart,
-                "SIGKILL to the server",
-                None,
-                C::ToServers(Blow::Kill),
-            ),
-            case(
-                P::StoreLoss,
-                "volume and pod deleted",
-                None,
-                C::ToServers(Blow::LoseVolume),
-            ),
+            of_server(P::StoreRestart, "the server's pod deleted", kept, Blow::Delete),
+            of_server(P::StoreRestart, "SIGKILL to the server", None, Blow::Kill),
+            of_server(P::StoreLoss, "volume and pod deleted", None, Blow::LoseVolume),
         ],
         Place::Servers | Place::ServersOnVolumes | Place::Shards | Place::ShardsOnVolumes => {
             of_servers(place)

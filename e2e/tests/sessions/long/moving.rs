@@ -22,6 +22,15 @@ const MANY: u32 = 500;
 /// Users where what is shown is another way, not load.
 const FEW: u32 = 60;
 
+fn few_users() -> Options {
+    Options {
+        members: FEW,
+        period: Duration::from_secs(3),
+        event_limit: 3 * SHARED_LIMIT,
+        ..users()
+    }
+}
+
 /// Edits `strategy` alone, and waits until every pod keeps its sessions there.
 async fn switch(policies: &Policies, strategy: &str) -> Result<()> {
     let patch = json!({"spec": {"strategy": strategy}});
@@ -150,14 +159,10 @@ async fn there_and_back(cluster: &Cluster, namespace: &str, wish: &Value) -> Res
     ] {
         let plan = plan(cluster, namespace, "shop", strategy).await?;
         ensure!(plan.contains("nobody is logged out"), "{plan}");
-        let options = Options {
-            members: FEW,
-            period: Duration::from_secs(3),
-            event_limit: 3 * SHARED_LIMIT,
-            ..users()
-        };
         let report = shop
-            .drill_with(entry, options, name, async || switch(&policies, strategy).await)
+            .drill_with(entry, few_users(), name, async || {
+                switch(&policies, strategy).await
+            })
             .await?;
         nobody_missed_anything(&report, FEW)?;
     }
@@ -220,31 +225,30 @@ async fn a_move_out_of_a_store_to_which_another_one_comes_meanwhile_can_be_taken
             in_store(SHOP, &json!({"storeRef": {"name": "sessions"}})),
         )
         .await?;
-        let options = Options {
-            members: FEW,
-            period: Duration::from_secs(3),
-            event_limit: 3 * SHARED_LIMIT,
-            ..users()
-        };
         let report = shop
-            .drill_with(entry, options, "to Replicated, and back half way", async || {
-                let patch = json!({"spec": {"strategy": "Replicated"}});
-                let (api, parameters) = (policies.api(), PatchParams::default());
-                api.patch("shop", &parameters, &Patch::Merge(&patch)).await?;
-                let moving = ("Injected", "SessionsMoving");
-                said(
-                    cluster,
-                    namespace,
-                    "shop",
-                    moving,
-                    &["pods are still being replaced"],
-                )
-                .await?;
-                another_comes(cluster, namespace, &policies).await?;
-                let words = ["other key prefixes (blog)", "set spec.strategy back to Shared"];
-                said(cluster, namespace, "shop", moving, &words).await?;
-                switch(&policies, "Shared").await
-            })
+            .drill_with(
+                entry,
+                few_users(),
+                "to Replicated, and back half way",
+                async || {
+                    let patch = json!({"spec": {"strategy": "Replicated"}});
+                    let (api, parameters) = (policies.api(), PatchParams::default());
+                    api.patch("shop", &parameters, &Patch::Merge(&patch)).await?;
+                    let moving = ("Injected", "SessionsMoving");
+                    said(
+                        cluster,
+                        namespace,
+                        "shop",
+                        moving,
+                        &["pods are still being replaced"],
+                    )
+                    .await?;
+                    another_comes(cluster, namespace, &policies).await?;
+                    let words = ["other key prefixes (blog)", "set spec.strategy back to Shared"];
+                    said(cluster, namespace, "shop", moving, &words).await?;
+                    switch(&policies, "Shared").await
+                },
+            )
             .await?;
         nobody_missed_anything(&report, FEW)
     })
