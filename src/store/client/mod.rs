@@ -28,8 +28,9 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long what waits in turn may take.
 const QUEUED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What users carry that are let in without reading. `ACL LIST` of Valkey prints both rules as they were given but for the flag, that of
-/// Redis the flag and its own way to say which commands are allowed. The flag is of no effect, as no user may `RESTORE`.
+/// Rules of users that are let in without reading. In `ACL LIST` at least one of them is found again: Valkey prints the first as it
+/// was given and knows no flags, Redis 7.0 prints the flag and says in its own way which commands are allowed. The flag is of no
+/// effect, as no user may `RESTORE`.
 pub const MARKS_OF_FEWER_RIGHTS: [&str; 2] = ["-@read", "skip-sanitize-payload"];
 
 /// Takes the flag away.
