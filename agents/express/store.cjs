@@ -8,10 +8,11 @@ const Module = require('node:module');
 const TIMEOUT = 5000;
 
 /**
- * Milliseconds in which a write that failed is tried again: longer than another server needs to take over. express-session
- * answers users also when it could not write, so a write that is given up is lost without anybody noticing.
+ * Milliseconds in which a write that failed is tried again: longer than another server needs to take over, and than the proxies in
+ * front of applications wait for an answer (60 s, most of them). express-session answers users also when it could not write, so
+ * a write that is given up before they have given up is lost without anybody noticing.
  */
-const PATIENCE = 20000;
+const PATIENCE = 75000;
 
 /** Milliseconds between two attempts. */
 const PAUSE = 200;

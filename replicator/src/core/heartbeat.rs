@@ -76,7 +76,10 @@ impl Core {
         member.view = beat.view;
         member.memory = beat.memory;
         member.longest_ttl_ms = beat.longest_ttl_ms;
-        member.settled = member.settled.max(beat.settled);
+        // One that has given this member up does not wait for what was written here.
+        if beat.expelled == 0 {
+            member.settled = member.settled.max(beat.settled);
+        }
         if member.received >= beat.head {
             member.as_of = member.as_of.max(beat.as_of);
         }

@@ -12,6 +12,7 @@ use super::members::MemberState;
 use super::node::Core;
 use super::placement::Plan;
 use super::version::NodeId;
+use super::wire::PeerMessage;
 
 /// See the module.
 #[derive(Debug)]
@@ -429,8 +430,19 @@ impl Core {
 
     fn leave(&mut self, now: Now, out: &mut Vec<Output>) {
         self.flush(now, out);
+        self.say_who_stays(out);
         self.become_state(MemberState::Left);
         self.beat(now, out);
         out.push(Output::Drained);
+    }
+
+    /// One that has heard nothing for a while would take itself for the only one that is left.
+    fn say_who_stays(&mut self, out: &mut Vec<Output>) {
+        let view = self.view_hash();
+        let behind = self.members.iter().filter(|(_, m)| m.view != view);
+        for id in behind.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let records = self.records();
+            self.send(id, &PeerMessage::Members(records), out);
+        }
     }
 }

@@ -235,15 +235,51 @@ impl Core {
         });
     }
 
+    /// This process has stood still for so long that others may have gone on without it, and handed what it decided about to
+    /// somebody that it does not know yet. What they say of having heard it is old as well.
+    pub(super) fn catch_up_after_standstill(&mut self, now: Now) {
+        let awaited: BTreeSet<NodeId> = self
+            .members
+            .iter()
+            .filter(|(_, m)| m.serves() && !m.dead)
+            .map(|(id, _)| *id)
+            .collect();
+        if awaited.is_empty() || !self.serves() {
+            return;
+        }
+        for id in &awaited {
+            self.comparisons.sweep(*id);
+        }
+        self.stirred = true;
+        self.settling.behind = Some(Behind {
+            awaited,
+            until_ms: now.mono_ms + self.config.dead_after_ms,
+        });
+    }
+
+    /// A member is new to this one: what was missed in a standstill may have been handed to it.
+    pub(super) fn also_catch_up_with(&mut self, now: Now, id: NodeId) {
+        if now.mono_ms < self.stalled_until_ms
+            && let Some(behind) = &mut self.settling.behind
+        {
+            behind.awaited.insert(id);
+            self.comparisons.sweep(id);
+        }
+    }
+
     /// What was missed is here, or those who have it are out of reach again.
     pub(super) fn end_catching_up(&mut self, now: Now) {
         let Some(behind) = &mut self.settling.behind else {
             return;
         };
         let members = &self.members;
-        behind
-            .awaited
-            .retain(|id| members.get(id).is_some_and(|m| m.in_reach() && m.serves()));
+        // The first words after a standstill are old ones: of not hearing this member, for one.
+        let just_awake = now.mono_ms < self.stalled_until_ms;
+        behind.awaited.retain(|id| {
+            members
+                .get(id)
+                .is_some_and(|m| m.serves() && (m.in_reach() || just_awake))
+        });
         if behind.awaited.is_empty() || behind.until_ms <= now.mono_ms {
             self.settling.behind = None;
             self.stirred = true;

@@ -110,13 +110,18 @@ impl Core {
         self.compare(now, out);
     }
 
-    /// Notices that the process has stood still: then the silence of others says nothing about them.
+    /// Notices that the process has stood still: then the silence of others says nothing about them. They may have given it
+    /// up meanwhile, if that was long enough.
     pub(super) fn wake(&mut self, now: Now) {
-        if now.mono_ms.saturating_sub(self.awake_ms) > 2 * self.config.heartbeat_ms {
+        let stood_still_ms = now.mono_ms.saturating_sub(self.awake_ms);
+        if stood_still_ms > 2 * self.config.heartbeat_ms {
             for member in self.members.values_mut().filter(|m| !m.suspect) {
                 member.heard_ms = now.mono_ms;
             }
             self.stalled_until_ms = now.mono_ms + self.config.suspect_after_ms;
+            if stood_still_ms >= self.config.suspect_after_ms {
+                self.catch_up_after_standstill(now);
+            }
         }
         self.awake_ms = now.mono_ms;
     }

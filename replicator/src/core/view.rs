@@ -230,6 +230,9 @@ impl Core {
         member.apart = self.settling.is_isolated();
         self.views.hash ^= hash_of(info.id, *state);
         self.members.insert(info.id, member);
+        if *state != MemberState::Joining {
+            self.also_catch_up_with(now, info.id);
+        }
         out.push(Output::Log(Event::Member(info.id, state.name())));
         out.push(Output::Dial {
             address: info.address.clone(),

@@ -418,11 +418,12 @@ impl World {
             .map(|p| p.core.peek_home(key.as_bytes()))
             .unwrap_or_default();
         let text = format!("{text} ({home})");
-        if seen.get(&process) != Some(&text) {
-            self.log(|| format!("p{process} now has {key}: {text}"));
-            seen.insert(process, text);
-        }
+        let news = (seen.get(&process) != Some(&text)).then(|| format!("p{process} now has {key}: {text}"));
+        seen.insert(process, text);
         self.watched = Some((key, seen));
+        if let Some(news) = news {
+            self.log(|| news);
+        }
     }
 
     pub(super) fn schedule_tick(&mut self, process: usize) {
