@@ -59,15 +59,16 @@ pub(super) fn score(partition: u16, name_hash: u64) -> u64 {
 
 /// The placement of a partition. `backups` is `None` in mode All.
 pub(super) fn plan(partition: u16, candidates: &[Candidate], backups: Option<u8>) -> Plan {
+    let mut ranking = Ranking::new(partition, candidates);
     let active = |c: &Candidate| c.state == MemberState::Active;
     let Some(backups) = backups else {
         return Plan {
-            holders: pick(partition, candidates, 2, false, |c| active(c) && !c.suspect),
+            holders: ranking.pick(2, false, |c| active(c) && !c.suspect),
             ..Plan::default()
         };
     };
     let count = usize::from(backups) + 1;
-    let best = |qualifies: &dyn Fn(&Candidate) -> bool| pick(partition, candidates, count, true, qualifies);
+    let mut best = |qualifies: &dyn Fn(&Candidate) -> bool| ranking.pick(count, true, qualifies);
     let holders = best(&|c| active(c) && !c.suspect);
     let mut writers = holders.clone();
     // Also those that were, or are to be, holders; mostly there is nobody else to ask.
@@ -98,35 +99,88 @@ pub(super) fn plan(partition: u16, candidates: &[Candidate], backups: Option<u8>
     }
 }
 
-/// The best `count` that qualify; `spread` puts each as far as possible in a zone, or at least on a machine, of its own.
-/// Nothing is sorted: of hundreds of members only a few are wanted.
-fn pick(
-    partition: u16,
-    candidates: &[Candidate],
-    count: usize,
-    spread: bool,
-    qualifies: impl Fn(&Candidate) -> bool,
-) -> Vec<NodeId> {
-    let mut picked: Vec<&Candidate> = Vec::with_capacity(count);
-    while picked.len() < count {
-        let apart = |c: &Candidate| {
-            let zone = picked.iter().all(|p| p.zone != c.zone || c.zone == 0);
-            let machine = picked.iter().all(|p| p.machine != c.machine || c.machine == 0);
-            u8::from(zone) * 2 + u8::from(machine)
-        };
-        // Rank decides among equals.
-        let suits = |c: &Candidate| {
-            let apart = if spread { apart(c) } else { 0 };
-            (apart, score(partition, c.name_hash), Reverse(c.id))
-        };
-        let left = |c: &&Candidate| qualifies(c) && picked.iter().all(|p| p.id != c.id);
-        let Some(best) = candidates.iter().filter(left).max_by_key(|c| suits(c)) else {
-            break;
-        };
-        picked.push(best);
-    }
-    picked.iter().map(|c| c.id).collect()
+/// How many places of a ranking are worked out at first: more than are mostly looked at.
+const FIRST_PLACES: usize = 8;
+
+/// Candidates from the one that suits a partition best on. Of hundreds only a few are wanted, so the order is worked out as far
+/// as somebody looks.
+struct Ranking<'c> {
+    candidates: &'c [Candidate],
+    /// Score, id and index of each; those in the first places are in order, and none of the others comes before them.
+    order: Vec<(u64, Reverse<NodeId>, usize)>,
+    ordered: usize,
 }
+
+impl<'c> Ranking<'c> {
+    fn new(partition: u16, candidates: &'c [Candidate]) -> Self {
+        let entry = |(at, c): (usize, &Candidate)| (score(partition, c.name_hash), Reverse(c.id), at);
+        Self {
+            candidates,
+            order: candidates.iter().enumerate().map(entry).collect(),
+            ordered: 0,
+        }
+    }
+
+    /// The candidate in a place, from 0.
+    fn get(&mut self, place: usize) -> Option<&'c Candidate> {
+        if place >= self.ordered {
+            self.go_on();
+        }
+        let (.., at) = self.order.get(place)?;
+        self.candidates.get(*at)
+    }
+
+    /// Works out as many places again.
+    fn go_on(&mut self) {
+        let more = self.ordered.max(FIRST_PLACES);
+        let Some(rest) = self.order.get_mut(self.ordered..) else {
+            return;
+        };
+        let next = if more < rest.len() {
+            rest.select_nth_unstable_by(more, |a, b| b.cmp(a)).0
+        } else {
+            rest
+        };
+        next.sort_unstable_by(|a, b| b.cmp(a));
+        self.ordered += next.len();
+    }
+
+    /// The best `count` that qualify; `spread` puts each as far as possible in a zone, or at least on a machine, of its own.
+    fn pick(&mut self, count: usize, spread: bool, qualifies: impl Fn(&Candidate) -> bool) -> Vec<NodeId> {
+        let mut picked: Vec<&Candidate> = Vec::with_capacity(count);
+        while picked.len() < count {
+            let apart = |c: &Candidate| {
+                let zone = picked.iter().all(|p| p.zone != c.zone || c.zone == 0);
+                let machine = picked.iter().all(|p| p.machine != c.machine || c.machine == 0);
+                u8::from(zone) * 2 + u8::from(machine)
+            };
+            let mut best: Option<(u8, &Candidate)> = None;
+            let mut place = 0;
+            while let Some(candidate) = self.get(place) {
+                place += 1;
+                if !qualifies(candidate) || picked.iter().any(|p| p.id == candidate.id) {
+                    continue;
+                }
+                let apart = if spread { apart(candidate) } else { ANYWHERE };
+                // Rank decides among equals.
+                if best.is_none_or(|(most, _)| apart > most) {
+                    best = Some((apart, candidate));
+                }
+                if apart == ANYWHERE {
+                    break;
+                }
+            }
+            let Some((_, best)) = best else {
+                break;
+            };
+            picked.push(best);
+        }
+        picked.iter().map(|c| c.id).collect()
+    }
+}
+
+/// In a zone and on a machine of its own, or it does not matter: nothing is better.
+const ANYWHERE: u8 = 3;
 
 #[cfg(test)]
 mod tests {
