@@ -1,6 +1,7 @@
 'use strict';
 // The store of a SessionPolicy, set up by the variables that it adds to the container.
 
+const { createHash } = require('node:crypto');
 const fs = require('node:fs');
 const Module = require('node:module');
 
@@ -16,6 +17,9 @@ const PATIENCE = 75000;
 
 /** Milliseconds between two attempts. */
 const PAUSE = 200;
+
+/** Keys of which is known what was last read. */
+const READ = 10000;
 
 /** Errors of servers that are about to be replaced, or have just been. */
 const PASSING = /^(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|UNBLOCKED)\b/;
@@ -37,6 +41,28 @@ function reporter() {
       console.error(`session-operator: the session store cannot be used: ${error.message}`);
     }
   };
+}
+
+const digest = (value) => (value === null ? null : createHash('sha256').update(value).digest('base64'));
+
+/** What was last read of keys, as digests; the oldest are forgotten. */
+class LastRead {
+  constructor() {
+    this.digests = new Map();
+  }
+
+  note(key, value) {
+    this.digests.delete(key);
+    this.digests.set(key, digest(value));
+    if (this.digests.size > READ) {
+      this.digests.delete(this.digests.keys().next().value);
+    }
+  }
+
+  /** `undefined` if it is not known. */
+  of(key) {
+    return this.digests.get(key);
+  }
 }
 
 function redisClient() {
@@ -61,6 +87,13 @@ function redisClient() {
     return createCluster({ rootNodes: [{ socket }], defaults: options });
   }
   return createClient(options);
+}
+
+/** Another request has written the session, or ended it, while this one could not write. */
+class Superseded extends Error {
+  constructor() {
+    super('the session was changed by another request while the store was away: what this request changed in it is dropped');
+  }
 }
 
 /**
@@ -90,13 +123,13 @@ function patient(redis) {
     }
   };
   const once = (name) => (...words) => answered(redis[name](...words));
-  const again = (name) => async (...words) => {
+  const again = async (attempt) => {
     const until = Date.now() + PATIENCE;
     for (;;) {
       try {
-        return await answered(redis[name](...words));
+        return await attempt();
       } catch (error) {
-        const passes = !(error instanceof ErrorReply) || PASSING.test(error.message);
+        const passes = !(error instanceof Superseded) && (!(error instanceof ErrorReply) || PASSING.test(error.message));
         if (!passes || Date.now() > until) {
           throw error;
         }
@@ -104,12 +137,38 @@ function patient(redis) {
       }
     }
   };
+  const read = new LastRead();
+  const get = async (key) => {
+    const value = await answered(redis.get(key));
+    read.note(key, value);
+    return value;
+  };
+  // The user of a request that could not write has often gone on by then, or logged out: what came after it stays.
+  const set = (key, value, ...options) => {
+    const before = read.of(key);
+    let late = false;
+    return again(async () => {
+      if (late && before !== undefined) {
+        const present = digest(await answered(redis.get(key)));
+        if (present === digest(value)) {
+          return 'OK';
+        }
+        if (present !== before) {
+          throw new Superseded();
+        }
+      }
+      late = true;
+      const done = await answered(redis.set(key, value, ...options));
+      read.note(key, value);
+      return done;
+    });
+  };
   const commands = {
-    get: once('get'),
+    get,
+    set,
     mGet: once('mGet'),
     expire: once('expire'),
-    set: again('set'),
-    del: again('del'),
+    del: (...words) => again(() => answered(redis.del(...words))),
   };
   return new Proxy(redis, {
     get(client, name) {

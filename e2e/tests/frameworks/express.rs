@@ -53,13 +53,14 @@ async fn what_is_written_while_the_store_is_away_is_there_when_it_is_back() -> R
     trial.inject(&store).await?;
     trial
         .while_it_runs(async || {
+            let (mut ada, mut grace) = (trial.visitor()?, trial.visitor()?);
             // As a server that is lost with its node, for longer than an answer is waited for.
             store.signal("STOP").await?;
             let back = async {
                 tokio::time::sleep(SILENT).await;
                 store.signal("CONT").await
             };
-            let (answer, back) = tokio::join!(trial.log_in("ada"), back);
+            let (answer, back) = tokio::join!(trial.log_in(&mut ada, "ada"), back);
             back?;
             ensure!(answer?.status == 303);
             store.keys_of_ours(1).await?;
@@ -69,10 +70,41 @@ async fn what_is_written_while_the_store_is_away_is_there_when_it_is_back() -> R
                 tokio::time::sleep(REFUSES).await;
                 store.ask(&["REPLICAOF", "NO", "ONE"]).await
             };
-            let (answer, back) = tokio::join!(trial.log_in("grace"), back);
+            let (answer, back) = tokio::join!(trial.log_in(&mut grace, "grace"), back);
             back?;
             ensure!(answer?.status == 303);
             store.keys_of_ours(2).await.map(|_| ())
+        })
+        .await
+}
+
+/// A request that cannot write waits, and its user may have gone on meanwhile.
+#[tokio::test]
+async fn a_write_that_is_late_undoes_nothing_that_came_after_it() -> Result<()> {
+    let folder = Folder::new("express-late")?;
+    let store = Store::start(folder.path()).await?;
+    let mut trial = kitchen(folder.path(), "server.cjs")?;
+    trial.inject(&store).await?;
+    trial
+        .while_it_runs(async || {
+            let mut ada = trial.visitor()?;
+            trial.log_in(&mut ada, "ada").await?;
+            let keys = store.keys_of_ours(1).await?;
+            let key = keys.first().context("a session")?;
+            store.ask(&["REPLICAOF", "127.0.0.1", "1"]).await?;
+            // As if the user logged out at a pod that knows the present primary already.
+            let logout = async {
+                tokio::time::sleep(REFUSES).await;
+                store.ask(&["CONFIG", "SET", "replica-read-only", "no"]).await?;
+                store.ask(&["DEL", key]).await?;
+                store.ask(&["REPLICAOF", "NO", "ONE"]).await
+            };
+            let (written, ended) = tokio::join!(trial.write(&mut ada, "ada"), logout);
+            ended?;
+            written?;
+            let left = store.keys().await?;
+            ensure!(left.is_empty(), "who has logged out is back: {left:?}");
+            Ok(())
         })
         .await
 }

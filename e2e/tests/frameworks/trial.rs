@@ -12,7 +12,7 @@ use http::header::COOKIE;
 use http::{HeaderValue, Method};
 use session_operator::api::session_policy::Framework;
 use session_operator::drill::account::Class;
-use session_operator::drill::application::Values;
+use session_operator::drill::application::{Step, Values};
 use session_operator::drill::client::{Answer, Call, Client};
 use session_operator::drill::{Application, Drill, Options, Report, Target};
 use session_operator::framework::{Endpoint, Facts, Parts, Subject, preset};
@@ -234,10 +234,20 @@ impl Trial {
         self.ask(question.map_err(|reason| anyhow!(reason))?).await
     }
 
+    /// Somebody who keeps their cookies.
+    pub fn visitor(&self) -> Result<Client> {
+        Ok(Client::new(self.target()?, false, ANSWER_LIMIT))
+    }
+
     /// What somebody who logs in is answered.
-    pub async fn log_in(&self, user: &str) -> Result<Answer> {
-        let question = self.application.login.call(Values { user, n: 0 }, &[]);
-        self.ask(question.map_err(|reason| anyhow!(reason))?).await
+    pub async fn log_in(&self, visitor: &mut Client, user: &str) -> Result<Answer> {
+        take(&self.application.login, visitor, user).await
+    }
+
+    /// What somebody who puts something into their session is answered.
+    pub async fn write(&self, visitor: &mut Client, user: &str) -> Result<Answer> {
+        let write = self.application.write.as_ref().context("nothing is written")?;
+        take(&write.request, visitor, user).await
     }
 
     /// A server that has served somebody and is asked to end does so by itself: nothing that was added keeps it alive.
@@ -259,8 +269,7 @@ impl Trial {
     }
 
     async fn ask(&self, question: Call) -> Result<Answer> {
-        let mut visitor = Client::new(self.target()?, false, ANSWER_LIMIT);
-        let answer = visitor.send(&question).await;
+        let answer = self.visitor()?.send(&question).await;
         answer.map_err(|failure| anyhow!("no page: {failure}"))
     }
 
@@ -314,6 +323,13 @@ impl Trial {
         let lines: Vec<&str> = log.lines().rev().take(40).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
+}
+
+/// A step of the application, taken by somebody.
+async fn take(step: &Step, visitor: &mut Client, user: &str) -> Result<Answer> {
+    let question = step.call(Values { user, n: 1 }, &[]);
+    let answer = visitor.send(&question.map_err(|reason| anyhow!(reason))?).await;
+    answer.map_err(|failure| anyhow!("no page: {failure}"))
 }
 
 /// The process at the end of a chain of only children: what runs in a sandbox (proc(5), `children`).
