@@ -32,10 +32,10 @@ const ARRIVAL_PAUSE: Duration = Duration::from_millis(10);
 
 /// Once nobody new has come to the primary for so long, all nodes lead elsewhere; and whoever is in has had that time. Those that
 /// connect anew for each request are done in milliseconds; those that stay connected connect again.
-const QUIET: Duration = Duration::from_millis(300);
+const QUIET: Duration = Duration::from_millis(500);
 
 /// How long that is waited for, as clients wait at its successor meanwhile.
-const QUIET_TIMEOUT: Duration = Duration::from_millis(1200);
+const QUIET_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Pause between looks whether it has.
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
