@@ -21,8 +21,8 @@ const PAUSE = 200;
 /** Keys of which is known what was last read. */
 const READ = 10000;
 
-/** Errors of servers that are about to be replaced, or have just been. */
-const PASSING = /^(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|UNBLOCKED)\b/;
+/** Errors of servers that are about to be replaced, or have just been, or that nobody follows for a moment. */
+const PASSING = /^(READONLY|LOADING|MASTERDOWN|NOREPLICAS|CLUSTERDOWN|TRYAGAIN|UNBLOCKED)\b/;
 
 function needed(name) {
   const value = process.env[name];

@@ -279,7 +279,10 @@ impl Connection {
     ) -> Result<(), Failure> {
         self.set_config("masteruser", user).await?;
         self.set_config("masterauth", password.reveal()).await?;
-        self.command(&["REPLICAOF", host, &port.to_string()]).await
+        self.command::<()>(&["REPLICAOF", host, &port.to_string()])
+            .await?;
+        // Should it be primary again, it begins without any.
+        self.take_writes_only_if_heard(None).await
     }
 
     /// `CONFIG SET masterauth`, if the server has ever followed another one and would do so again by another password. A link
@@ -296,6 +299,17 @@ impl Connection {
     /// `REPLICAOF NO ONE`: take writes, with all that it has.
     pub async fn promote(&mut self) -> Result<(), Failure> {
         self.command(&["REPLICAOF", "NO", "ONE"]).await
+    }
+
+    /// `CONFIG SET min-replicas-to-write`: refuse writes (`-NOREPLICAS`) unless a replica has been heard within so many seconds;
+    /// absent = take them in any case.
+    pub async fn take_writes_only_if_heard(&mut self, within_seconds: Option<i64>) -> Result<(), Failure> {
+        let Some(seconds) = within_seconds else {
+            return self.set_config("min-replicas-to-write", "0").await;
+        };
+        self.set_config("min-replicas-max-lag", &seconds.to_string())
+            .await?;
+        self.set_config("min-replicas-to-write", "1").await
     }
 
     /// `CLIENT PAUSE`: let writes wait, and change nothing by itself, for as long as `limit` at most; absent = until they are

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::observe::{Access, state};
 use super::waiting::{QUEUE_TIMEOUT, WaitingRoom, is_primary};
-use super::{Action, Member, Observation, Record};
+use super::{Action, Member, Observation, Record, guard};
 use crate::api::session_store::{Failover, FailoverCause};
 use crate::runtime::writer::WriteError;
 use crate::store::client::{Connection, Failure};
@@ -164,6 +164,14 @@ impl<S: Surroundings> Actor<'_, S> {
                 let record = noted(&self.seen.record, member);
                 self.surroundings.record(&record).await?;
                 Ok(Some(record))
+            }
+            Action::Guard { member, on } => {
+                if let Some(member) = self.member(member) {
+                    let mut connection = self.access.connect(&member.address).await?;
+                    let within_seconds = on.then_some(guard::LAG_SECONDS);
+                    connection.take_writes_only_if_heard(within_seconds).await?;
+                }
+                Ok(None)
             }
             Action::Restart { member } => {
                 if let Some(member) = self.member(member) {

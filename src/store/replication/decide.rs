@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::{Member, Observation, Role, Server, State};
+use super::{Member, Observation, Role, Server, State, guard};
 use crate::api::conditions::reasons;
 use crate::api::session_store::FailoverCause;
 use crate::store::names::{PRIMARY, REPLICA};
 
 /// How long a replica may hear nothing from its primary, which says something each second, before it does not count as a
 /// witness that the primary lives.
-const WITNESS_SECONDS: i64 = 5;
+pub(super) const WITNESS_SECONDS: i64 = 5;
 
 /// How long servers that may have sessions on their volumes are waited for before one that was seen is made primary without
 /// them.
@@ -60,6 +60,13 @@ pub enum Action {
     Note {
         /// The server.
         member: String,
+    },
+    /// Let a server take writes only while a replica hears it, or in any case.
+    Guard {
+        /// The server.
+        member: String,
+        /// Whether a replica has to hear it.
+        on: bool,
     },
     /// Delete a pod, so that it is made from the present template.
     Restart {
@@ -165,6 +172,7 @@ fn with_primary(seen: &Observation, primary: &Member) -> Decision {
             primary: primary.name.clone(),
         });
     }
+    decision.actions.extend(guard::guard(seen, primary));
     match hand_over(seen, primary) {
         Some(Ok(to)) => decision.actions.push(Action::HandOver {
             from: primary.name.clone(),
@@ -207,12 +215,13 @@ fn label(seen: &Observation, primary: &Member, actions: &mut Vec<Action>) {
 /// Whether a server has to be told to follow the primary.
 fn should_be_told(member: &Member, primary: &Member) -> bool {
     let Some(state) = member.state() else { return false };
-    if member.pod.terminating || state.loading || state.handing_over {
+    if state.loading || state.handing_over {
         return false;
     }
     match &state.role {
-        // Another primary. The one that stays has data, if any has.
+        // Another primary, be it for as long as it takes to end. The one that stays has data, if any has.
         Role::Primary => true,
+        Role::Replica(_) if member.pod.terminating => false,
         Role::Replica(link) => {
             !member.follows(primary) || (!link.up && !link.syncing && link.down_for >= RELINK_SECONDS)
         }
@@ -456,4 +465,4 @@ fn cause(seen: &Observation) -> FailoverCause {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -26,6 +26,8 @@ pub struct State {
     pub disk_failed: bool,
     /// Whether it is handing over to a replica just now.
     pub handing_over: bool,
+    /// Whether it takes writes only while replicas confirm that they hear it; see [`super::guard`].
+    pub guarded: bool,
     /// Host and port of each replica that is connected and has everything, as the server knows it.
     pub replicas: Vec<(String, u16)>,
 }
@@ -94,6 +96,8 @@ impl State {
             handing_over: info
                 .get("master_failover_state")
                 .is_some_and(|state| state != "no-failover"),
+            // Told only then.
+            guarded: info.contains_key("min_slaves_good_slaves"),
             replicas: replicas(info),
         })
     }
@@ -170,8 +174,9 @@ mod tests {
             "run_id:r role:master connected_slaves:2 slave0:ip=m1.x,port=6379,state=online,offset=14,lag=1 \
              slave1:ip=10.0.0.9,port=6379,state=wait_bgsave,offset=0,lag=0 master_failover_state:no-failover \
              master_replid:aa master_replid2:bb master_repl_offset:14 db0:keys=3,expires=3,avg_ttl=0 \
-             db1:keys=2,expires=0,avg_ttl=0 loading:0 aof_last_write_status:ok",
+             db1:keys=2,expires=0,avg_ttl=0 loading:0 aof_last_write_status:ok min_slaves_good_slaves:1",
         );
+        assert!(state.guarded);
         assert_eq!(state.role, Role::Primary);
         assert_eq!(state.replicas, [("m1.x".to_owned(), 6379)]);
         assert_eq!((state.keys, state.offset), (5, 14));

@@ -10,6 +10,7 @@
 
 pub mod act;
 pub mod decide;
+mod guard;
 pub mod info;
 pub mod observe;
 pub mod pods;

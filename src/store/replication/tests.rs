@@ -2,6 +2,7 @@
 //! played: labels and record are kept in memory, and a deleted pod is a server that is started anew.
 
 mod fixture;
+mod guard;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,14 +126,20 @@ async fn replicas_follow_by_a_new_password_though_the_operator_is_away() {
         .await
         .unwrap();
     assert_eq!(closed, 2);
+    followed(&mut servers, primary, 50).await;
     servers.write(primary, 50..100).await;
+    followed(&mut servers, primary, 100).await;
+}
+
+/// Waits until all others have so many keys of the primary.
+async fn followed(servers: &mut Servers, primary: usize, count: i64) {
     let begun = Instant::now();
     loop {
         let seen = servers.look().await;
         let first = &seen.members[primary];
         let keys = |member: &Member| member.state().map(|state| state.keys);
         let mut others = seen.members.iter().filter(|member| member.name != first.name);
-        if others.all(|member| member.is_synced(first) && keys(member) == Some(100)) {
+        if others.all(|member| member.is_synced(first) && keys(member) == Some(count)) {
             break;
         }
         assert!(begun.elapsed() < LIMIT, "{seen:#?}");

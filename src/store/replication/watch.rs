@@ -271,7 +271,7 @@ fn led_to(service: &Service) -> Option<String> {
 fn log(plan: &Plan, action: &Action, took: Duration) {
     let (namespace, name, took_ms) = (plan.names.namespace(), plan.names.store(), took.as_millis());
     match action {
-        Action::Label { .. } | Action::Lead { .. } | Action::Note { .. } => {
+        Action::Label { .. } | Action::Lead { .. } | Action::Note { .. } | Action::Guard { .. } => {
             tracing::debug!(namespace, name, ?action, took_ms, "done");
         }
         _ => tracing::info!(namespace, name, ?action, took_ms, "done"),

@@ -150,6 +150,7 @@ fn member(ordinal: usize, role: Role, offset: i64) -> Member {
             loading: false,
             disk_failed: false,
             handing_over: false,
+            guarded: false,
             replicas: Vec::new(),
         }),
         leaving: false,
