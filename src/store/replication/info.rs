@@ -7,6 +7,7 @@ const SYNCED_OFFSET: i64 = 2;
 
 /// What a server says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is told by itself")]
 pub struct State {
     /// What it is.
     pub role: Role,
