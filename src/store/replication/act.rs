@@ -167,6 +167,10 @@ impl<S: Surroundings> Actor<'_, S> {
             }
             Action::Guard { member, on } => {
                 if let Some(member) = self.member(member) {
+                    if !on {
+                        // An operator on the same side of a cut must not lift it: that hears the primary and nobody else.
+                        self.surroundings.lead(member).await?;
+                    }
                     let mut connection = self.access.connect(&member.address).await?;
                     let within_seconds = on.then_some(guard::LAG_SECONDS);
                     connection.take_writes_only_if_heard(within_seconds).await?;
