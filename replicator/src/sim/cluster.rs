@@ -157,9 +157,13 @@ impl World {
         self.deaths_us.retain(|at_us| at_us + 15_000_000 > now_us);
         self.deaths_us.push(now_us);
         let deaths = self.deaths_us.len();
+        let others = self.pods.values().flatten().copied().filter(|p| *p != process);
+        let others: Vec<usize> = others.collect();
+        let is_cut = |p: &usize| self.cut.contains(&(process, *p)) || self.cut.contains(&(*p, process));
+        let apart = others.iter().all(is_cut).then_some(others.as_slice());
         let scenario = self.scenario.clone();
         for user in &mut self.users {
-            user.member_dies(&scenario, process, deaths, now_us);
+            user.member_dies(&scenario, (process, apart), deaths, now_us);
         }
         if let Some(pod) = self.processes.get(process).map(|p| p.pod)
             && self.pods.contains_key(&pod)
@@ -281,7 +285,7 @@ impl World {
                 let scenario = self.scenario.clone();
                 let now_us = self.now_us;
                 for user in &mut self.users {
-                    user.member_dies(&scenario, process, 2, now_us);
+                    user.member_dies(&scenario, (process, None), 2, now_us);
                 }
             }
             self.leaving.retain(|l| l.process != process);

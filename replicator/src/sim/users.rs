@@ -79,6 +79,8 @@ pub(super) struct User {
     pub(super) since_us: u64,
     pub(super) open: u32,
     pub(super) cut_sides: Vec<usize>,
+    /// When members last began not to see each other.
+    cut_us: u64,
 }
 
 impl User {
@@ -109,16 +111,25 @@ impl User {
             since_us: 0,
             open: 0,
             cut_sides: Vec::new(),
+            cut_us: 0,
         }
     }
 
     /// From now on members do not see each other.
-    pub(super) fn partition_begins(&mut self, _now_us: u64) {
+    pub(super) fn partition_begins(&mut self, now_us: u64) {
+        self.cut_us = now_us;
         self.cut_sides.clear();
     }
 
-    /// A member dies, and with it what only it had.
-    pub(super) fn member_dies(&mut self, scenario: &Scenario, process: usize, deaths: usize, now_us: u64) {
+    /// A member dies, and with it what only it had. If it was `apart` from all others, that is also what was confirmed on its side
+    /// of the cut, by it and by members that had gone before it.
+    pub(super) fn member_dies(
+        &mut self,
+        scenario: &Scenario,
+        (process, apart): (usize, Option<&[usize]>),
+        deaths: usize,
+        now_us: u64,
+    ) {
         // A replica that is not the only one left is copied again within this time.
         const SETTLED_US: u64 = 3_000_000;
         let survives = match (scenario.acknowledge, scenario.mode) {
@@ -137,8 +148,13 @@ impl User {
             self.forget_everything();
             return;
         }
-        if deaths > survives {
-            let lost = |w: &&Written| w.process == process && w.at_us + SETTLED_US > now_us;
+        if deaths > survives || apart.is_some() {
+            let cut_us = self.cut_us;
+            let only_here = |by: usize, at_us: u64| {
+                let on_this_side = apart.is_some_and(|others| !others.contains(&by)) && at_us >= cut_us;
+                (by == process && at_us + SETTLED_US > now_us) || on_this_side
+            };
+            let lost = |w: &&Written| only_here(w.process, w.at_us);
             for (field, floor) in self.floor.iter_mut().enumerate() {
                 let first = self
                     .recent
@@ -154,8 +170,7 @@ impl User {
             if self.recent.iter().any(|w| lost(&w)) {
                 self.may_vanish = true;
             }
-            self.dead
-                .retain(|dead| dead.process != process || dead.at_us + SETTLED_US <= now_us);
+            self.dead.retain(|dead| !only_here(dead.process, dead.at_us));
         }
         if deaths > 1 {
             self.forget_everything();
