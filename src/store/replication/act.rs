@@ -167,9 +167,10 @@ impl<S: Surroundings> Actor<'_, S> {
             }
             Action::Guard { member, on } => {
                 if let Some(member) = self.member(member) {
-                    if !on {
-                        // An operator on the same side of a cut must not lift it: that hears the primary and nobody else.
-                        self.surroundings.lead(member).await?;
+                    if !on && member.is_primary() {
+                        // Changes nothing, but asks the API server: an operator on the same side of a cut must not lift it, as
+                        // that hears the primary and nobody else.
+                        self.surroundings.label(member, PRIMARY).await?;
                     }
                     let mut connection = self.access.connect(&member.address).await?;
                     let within_seconds = on.then_some(guard::LAG_SECONDS);

@@ -6,7 +6,7 @@
 //!
 //! A store whose replicas are restarted or lost has to go on without them. So this is in force only while two of them follow: one
 //! of them may go at any time, and until it is back the operator, which hears the primary, lifts it: once the API server has
-//! confirmed that clients are led there, which it does not on the primary's side of a cut.
+//! answered, which it does not on the primary's side of a cut.
 
 use super::decide::{Action, WITNESS_SECONDS};
 use super::{Member, Observation};

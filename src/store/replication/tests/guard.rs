@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::IN_MEMORY;
-use super::fixture::{LIMIT, Servers};
+use super::fixture::{LIMIT, Servers, name};
 
 /// One that was cut off must not take what nobody will have once another one is in its place.
 #[tokio::test]
@@ -36,6 +36,21 @@ async fn a_primary_that_no_replica_hears_takes_no_writes_until_the_operator_lift
     }
     assert_eq!(servers.settle().await, primary);
     assert!(is_guarded(&mut servers, primary).await);
+}
+
+/// Nobody is led to a server because it is freed.
+#[tokio::test]
+async fn a_replica_that_was_left_guarded_is_freed_and_stays_what_it_is() {
+    let mut servers = Servers::start(IN_MEMORY);
+    let primary = servers.settle().await;
+    let replica = (primary + 1) % 3;
+    let address = servers.address(replica);
+    let mut connection = servers.access.connect(&address).await.unwrap();
+    connection.take_writes_only_if_heard(Some(4)).await.unwrap();
+    assert!(is_guarded(&mut servers, replica).await);
+    assert_eq!(servers.settle().await, primary);
+    assert!(!is_guarded(&mut servers, replica).await);
+    assert_eq!(*servers.played.led_to.lock().unwrap(), Some(name(primary)));
 }
 
 fn signal(process: u32, name: &str) {
