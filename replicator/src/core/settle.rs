@@ -222,6 +222,10 @@ impl Core {
         let awaited: BTreeSet<NodeId> = others.map(|(id, _)| *id).collect();
         // The others are gone for good: there is no other side.
         self.give_back(!awaited.is_empty());
+        self.catch_up_with(now, awaited);
+    }
+
+    fn catch_up_with(&mut self, now: Now, awaited: BTreeSet<NodeId>) {
         if awaited.is_empty() {
             return;
         }
@@ -244,17 +248,9 @@ impl Core {
             .filter(|(_, m)| m.serves() && !m.dead)
             .map(|(id, _)| *id)
             .collect();
-        if awaited.is_empty() || !self.serves() {
-            return;
+        if self.serves() {
+            self.catch_up_with(now, awaited);
         }
-        for id in &awaited {
-            self.comparisons.sweep(*id);
-        }
-        self.stirred = true;
-        self.settling.behind = Some(Behind {
-            awaited,
-            until_ms: now.mono_ms + self.config.dead_after_ms,
-        });
     }
 
     /// A member is new to this one: what was missed in a standstill may have been handed to it.

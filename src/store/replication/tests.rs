@@ -362,11 +362,6 @@ async fn who_comes_to_a_replica_before_it_is_primary_cannot_read_what_may_be_old
 async fn a_hand_over_to_a_server_that_stands_still_is_put_right() {
     let (mut servers, first, next) = at_rest().await;
     let seen = servers.look().await;
-    let pid = servers.processes[next].id().to_string();
-    let signal = |name: &str| {
-        let sent = std::process::Command::new("kill").args([name, &pid]).status();
-        assert!(sent.unwrap().success(), "{name}");
-    };
     let action = Action::HandOver {
         from: name(first),
         to: name(next),
@@ -382,10 +377,10 @@ async fn a_hand_over_to_a_server_that_stands_still_is_put_right() {
         while *servers.played.led_to.lock().unwrap() != Some(name(next)) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        signal("-STOP");
+        servers.processes[next].signal("STOP");
     };
     let (outcome, ()) = futures::future::join(actor.act(&action, jiff::Timestamp::now()), stands_still).await;
-    signal("-CONT");
+    servers.processes[next].signal("CONT");
     assert!(outcome.is_err(), "{outcome:?}");
     servers.connections.clear();
     let primary = servers.settle().await;

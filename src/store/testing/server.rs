@@ -221,9 +221,11 @@ impl Server {
         self.start_again();
     }
 
-    /// Number of the process.
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    /// Sends the process a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let process = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &process]).status();
+        assert!(sent.unwrap().success(), "no {name} to {}", self.program);
     }
 
     /// SIGKILL.

@@ -14,7 +14,7 @@ async fn a_primary_that_no_replica_hears_takes_no_writes_until_the_operator_lift
     let (one, two) = ((primary + 1) % 3, (primary + 2) % 3);
     // As if its node were cut off: it hears nobody, and nobody tells it anything.
     for replica in [one, two] {
-        signal(servers.processes[replica].id(), "STOP");
+        servers.processes[replica].signal("STOP");
     }
     let begun = Instant::now();
     let refusal = loop {
@@ -32,7 +32,7 @@ async fn a_primary_that_no_replica_hears_takes_no_writes_until_the_operator_lift
     }
     servers.write(primary, 20..40).await;
     for replica in [one, two] {
-        signal(servers.processes[replica].id(), "CONT");
+        servers.processes[replica].signal("CONT");
     }
     assert_eq!(servers.settle().await, primary);
     assert!(is_guarded(&mut servers, primary).await);
@@ -51,13 +51,6 @@ async fn a_replica_that_was_left_guarded_is_freed_and_stays_what_it_is() {
     assert_eq!(servers.settle().await, primary);
     assert!(!is_guarded(&mut servers, replica).await);
     assert_eq!(*servers.played.led_to.lock().unwrap(), Some(name(primary)));
-}
-
-fn signal(process: u32, name: &str) {
-    let sent = std::process::Command::new("kill")
-        .args(["-s", name, &process.to_string()])
-        .status();
-    assert!(sent.unwrap().success());
 }
 
 async fn is_guarded(servers: &mut Servers, ordinal: usize) -> bool {
