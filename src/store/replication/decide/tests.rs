@@ -475,3 +475,14 @@ fn servers_that_are_to_go_are_not_chosen_and_not_waited_for() {
     fewer.members[1] = cut(replica(1, 0, 90, 5));
     assert_eq!(actions(&fewer), [promote(1, FailoverCause::PodLost)]);
 }
+
+/// Its node was cut off and is back: its pod ends, and until it has ended it must not serve.
+#[test]
+fn a_former_primary_whose_pod_ends_is_told_of_the_present_one() {
+    let former = with(primary_of(2, 90, 5), |member| {
+        member.pod.terminating = true;
+        member.pod.label = Some("replica".to_owned());
+    });
+    let seen = seen(vec![primary_of(0, 100, 5), replica(1, 0, 100, 5), former]);
+    assert_eq!(actions(&seen), [follow(2, 0)]);
+}

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::api::session_store::{Engine, FailoverCause};
@@ -30,6 +31,8 @@ pub(super) struct Played {
     pub(super) led_to: Mutex<Option<String>>,
     pub(super) record: Mutex<Record>,
     pub(super) restarted: Mutex<BTreeSet<String>>,
+    /// Labels cannot be written: the API server gives no answer.
+    pub(super) cut_off: AtomicBool,
 }
 
 impl Surroundings for Played {
@@ -39,6 +42,9 @@ impl Surroundings for Played {
     }
 
     async fn label(&self, member: &Member, role: &str) -> Result<(), WriteError> {
+        if self.cut_off.load(Ordering::Relaxed) {
+            return Err(WriteError::NotLeader);
+        }
         let mut labels = self.labels.lock().unwrap();
         labels.insert(member.name.clone(), role.to_owned());
         Ok(())

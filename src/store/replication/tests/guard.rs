@@ -1,5 +1,6 @@
 //! A primary that nobody follows any more.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::IN_MEMORY;
@@ -26,6 +27,11 @@ async fn a_primary_that_no_replica_hears_takes_no_writes_until_the_operator_lift
         assert!(begun.elapsed() < LIMIT, "still takes writes");
     };
     assert!(format!("{refusal:?}").contains("NOREPLICAS"), "{refusal:?}");
+    // An operator on the same side of the cut does not lift it.
+    servers.played.cut_off.store(true, Ordering::Relaxed);
+    servers.round().await;
+    assert!(is_guarded(&mut servers, primary).await);
+    servers.played.cut_off.store(false, Ordering::Relaxed);
     // Two replicas lost while the primary is there: it goes on alone.
     while is_guarded(&mut servers, primary).await {
         servers.round().await;
