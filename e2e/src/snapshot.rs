@@ -8,7 +8,7 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use serde_json::{Map, Value, json};
 use session_operator::api::STORE_LABEL;
-use session_operator::policy::caches::ingress_route_resource;
+use session_operator::policy::caches::INGRESS_ROUTE;
 
 /// Set by the Deployment controller itself at each rollout.
 const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -34,7 +34,7 @@ pub async fn of(client: &Client, namespace: &str) -> Result<Map<String, Value>> 
         ApiResource::erase::<Deployment>(&()),
         ApiResource::erase::<Service>(&()),
         ApiResource::erase::<Ingress>(&()),
-        ingress_route_resource(),
+        INGRESS_ROUTE.resource(),
     ];
     let mut snapshot = Map::new();
     for kind in kinds {

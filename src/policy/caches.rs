@@ -7,31 +7,30 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt, TryStreamExt, pin_mut};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass, NetworkPolicy};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::ListParams;
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::core::DynamicObject;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use super::sessions::{names, peer_access, source};
 use super::{GuardedPolicy, foreign_manager, managed};
 use crate::affinity::discovery;
 use crate::api::{FOREIGN_FIELD_MANAGER_PREFIX, INJECTION_LABEL, SessionInjection, SessionStore};
-use crate::runtime::client;
 
-/// Names the CRD of Traefik's `IngressRoute`.
-const INGRESS_ROUTE_CRD: &str = "ingressroutes.traefik.io";
+mod optional;
+
+pub use optional::{INGRESS_ROUTE, OptionalKind};
 
 /// Triggers that may wait; a full channel slows the watches down instead of growing.
 const TRIGGER_QUEUE: usize = 1024;
@@ -90,7 +89,7 @@ pub struct Caches {
     pub pods: Store<Pod>,
     /// Network policies.
     pub network_policies: Store<NetworkPolicy>,
-    ingress_routes: RwLock<Option<Store<DynamicObject>>>,
+    optional: optional::Served,
 }
 
 /// A started set of watches.
@@ -101,14 +100,6 @@ pub struct Watches {
     pub policies: futures::stream::BoxStream<'static, Result<GuardedPolicy, watcher::Error>>,
     /// Triggers from everything else.
     pub triggers: mpsc::Receiver<Trigger>,
-}
-
-/// API resource of `IngressRoute`.
-pub fn ingress_route_resource() -> ApiResource {
-    ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk("traefik.io", "v1alpha1", "IngressRoute"),
-        "ingressroutes",
-    )
 }
 
 /// Starts the watches of `scope` as tasks of `tasks`.
@@ -133,7 +124,7 @@ pub fn start(client: &Client, scope: &Scope, tasks: &mut JoinSet<()>) -> Watches
         injections,
         pods,
         network_policies,
-        ingress_routes: RwLock::new(None),
+        optional: optional::Served::default(),
     });
     let follow = |caches: &Arc<Caches>| Follower {
         caches: caches.clone(),
@@ -186,7 +177,7 @@ pub fn start(client: &Client, scope: &Scope, tasks: &mut JoinSet<()>) -> Watches
         network_policy_writer,
         |caches, object: &NetworkPolicy| caches.concerned_by_network_policy(object),
     ));
-    tasks.spawn(follow_optional(client.clone(), scope.clone(), follow(&caches)));
+    optional::start(client, scope, &follow(&caches), tasks);
 
     let siblings = follow(&caches);
     let policies = watch(scope.api::<GuardedPolicy>(client), watcher::Config::default())
@@ -215,12 +206,6 @@ pub async fn read_once(client: &Client, namespace: &str) -> kube::Result<Caches>
     let scope = Scope::Namespace(namespace.to_owned());
     let marked = ListParams::default().labels(INJECTION_LABEL);
     let all = ListParams::default();
-    let routes = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &ingress_route_resource());
-    let routes = match routes.list(&all).await {
-        Ok(list) => Some(filled(store::Writer::new(ingress_route_resource()), list.items)),
-        Err(error) if client::is_not_found(&error) => None,
-        Err(error) => return Err(error),
-    };
     Ok(Caches {
         policies: listed(scope.api(client), &all).await?,
         deployments: listed(scope.api(client), &all).await?,
@@ -231,7 +216,7 @@ pub async fn read_once(client: &Client, namespace: &str) -> kube::Result<Caches>
         injections: listed(scope.api(client), &all).await?,
         pods: listed(scope.api(client), &marked).await?,
         network_policies: listed(scope.api(client), &all).await?,
-        ingress_routes: RwLock::new(routes),
+        optional: optional::read_once(client, namespace).await?,
     })
 }
 
@@ -268,18 +253,9 @@ impl Caches {
         self.network_policies.wait_until_ready().await
     }
 
-    /// Every `IngressRoute` in scope; empty where the kind is not served.
-    pub fn ingress_routes(&self) -> Vec<Arc<DynamicObject>> {
-        let guard = self.ingress_routes.read().unwrap_or_else(PoisonError::into_inner);
-        guard.as_ref().map(Store::state).unwrap_or_default()
-    }
-
-    /// Whether `IngressRoute` is served.
-    pub fn serves_ingress_routes(&self) -> bool {
-        self.ingress_routes
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+    /// Every object of an optional kind in scope; none where the kind is not served.
+    pub fn optional(&self, kind: &OptionalKind) -> Vec<Arc<DynamicObject>> {
+        self.optional.objects(kind)
     }
 
     /// The target of a policy.
@@ -287,13 +263,6 @@ impl Caches {
         let namespace = policy.namespace()?;
         self.deployments
             .get(&ObjectRef::new(&policy.spec.target_ref.name).within(&namespace))
-    }
-
-    fn set_ingress_routes(&self, routes: Option<Store<DynamicObject>>) {
-        *self
-            .ingress_routes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = routes;
     }
 
     fn every_policy(&self) -> Vec<Trigger> {
@@ -395,8 +364,12 @@ impl Caches {
         })
     }
 
-    fn concerned_by_ingress_route(&self, route: &DynamicObject) -> Vec<Trigger> {
-        let backends = discovery::ingress_route_backends(route);
+    /// Of a change of a route that leads to Services of these namespaces and names.
+    fn concerned_by_backends(
+        &self,
+        backends: &BTreeSet<(String, String)>,
+        route: &DynamicObject,
+    ) -> Vec<Trigger> {
         self.pick(None, |policy| {
             let namespace = policy.namespace();
             let names = backends
@@ -514,78 +487,4 @@ impl Follower {
             }
         }
     }
-}
-
-/// Follows `IngressRoute` while its CRD is established.
-async fn follow_optional(client: Client, scope: Scope, follower: Follower) {
-    let only = watcher::Config::default().fields(&format!("metadata.name={INGRESS_ROUTE_CRD}"));
-    let definitions = watch(Api::<CustomResourceDefinition>::all(client.clone()), only).default_backoff();
-    pin_mut!(definitions);
-    let mut following: Option<Following> = None;
-    while let Some(event) = definitions.next().await {
-        let served = match event {
-            Ok(Event::Apply(definition) | Event::InitApply(definition)) => is_established(&definition),
-            Ok(Event::Delete(_)) => false,
-            Ok(Event::Init | Event::InitDone) => continue,
-            Err(error) => {
-                tracing::warn!(crd = INGRESS_ROUTE_CRD, %error, "watch failed; it is tried again");
-                continue;
-            }
-        };
-        match (served, following.is_some()) {
-            (true, false) => {
-                tracing::info!(crd = INGRESS_ROUTE_CRD, "served; following it");
-                following = Some(Following(
-                    tokio::spawn(follow_ingress_routes(
-                        client.clone(),
-                        scope.clone(),
-                        follower.clone(),
-                    ))
-                    .abort_handle(),
-                ));
-            }
-            (false, true) => {
-                tracing::info!(crd = INGRESS_ROUTE_CRD, "no longer served");
-                following = None;
-                follower.caches.set_ingress_routes(None);
-                follower.trigger(follower.caches.every_policy()).await;
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Ends a task when it is dropped.
-struct Following(AbortHandle);
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn follow_ingress_routes(client: Client, scope: Scope, follower: Follower) {
-    let resource = ingress_route_resource();
-    let api = match &scope {
-        Scope::All => Api::<DynamicObject>::all_with(client, &resource),
-        Scope::Namespace(namespace) => Api::namespaced_with(client, namespace, &resource),
-    };
-    let writer = store::Writer::new(resource.clone());
-    follower.caches.set_ingress_routes(Some(writer.as_reader()));
-    let stream = watch(api, watcher::Config::default()).default_backoff();
-    follower
-        .run_stream(stream, writer, resource, |caches, object: &DynamicObject| {
-            caches.concerned_by_ingress_route(object)
-        })
-        .await;
-}
-
-fn is_established(definition: &CustomResourceDefinition) -> bool {
-    let conditions = definition
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    conditions
-        .into_iter()
-        .any(|condition| condition.type_ == "Established" && condition.status == "True")
 }

@@ -12,7 +12,7 @@ use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
 
-use super::caches::Caches;
+use super::caches::{Caches, INGRESS_ROUTE};
 use super::foreign_manager;
 use crate::affinity::model::ObjectKey;
 use crate::api::{INJECTION_LABEL, SessionInjection, SessionPolicy, SessionStore};
@@ -68,7 +68,7 @@ pub fn dereference(caches: &Caches, policy: &SessionPolicy) -> Dereferenced {
     let services = within(&caches.services, &namespace);
     let ingresses = within(&caches.ingresses, &namespace);
     let manager = foreign_manager(&policy.uid().unwrap_or_default());
-    let mut ingress_routes = caches.ingress_routes();
+    let mut ingress_routes = caches.optional(&INGRESS_ROUTE);
     ingress_routes.sort_by_key(|route| (route.namespace(), route.name_any()));
     let mut carriers: Vec<ObjectKey> = services
         .iter()

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use session_operator::api::conditions::{reasons, types};
 use session_operator::api::{Binds, Event as Promise, Outcome};
 use session_operator::drill::event::Event;
-use session_operator::policy::caches::ingress_route_resource;
+use session_operator::policy::caches::INGRESS_ROUTE;
 
 use super::support::{merge, nobody_moves, short, traefik};
 
@@ -30,7 +30,7 @@ fn ingress_route(namespace: &str) -> Value {
 }
 
 fn routes(cluster: &Cluster, namespace: &str) -> Api<DynamicObject> {
-    Api::namespaced_with(cluster.client.clone(), namespace, &ingress_route_resource())
+    Api::namespaced_with(cluster.client.clone(), namespace, &INGRESS_ROUTE.resource())
 }
 
 /// A shop behind an `IngressRoute` instead of its Ingress, not yet routed.
