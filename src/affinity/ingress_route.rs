@@ -2,30 +2,11 @@
 //!
 //! The kind is read as plain JSON: what a cluster serves may be older or newer than any type of ours.
 
-use std::fmt;
-
 use kube::ResourceExt;
 use kube::core::DynamicObject;
 use serde_json::{Map, Value};
 
-/// A port as a route names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryPort<'a> {
-    /// By name.
-    Name(&'a str),
-    /// By number.
-    Number(i64),
-}
-
-impl fmt::Display for EntryPort<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            // What is named here may be no port name at all; it must not break the line it is printed in.
-            Self::Name(name) => write!(f, "{}", name.escape_debug()),
-            Self::Number(number) => write!(f, "{number}"),
-        }
-    }
-}
+use super::entry_port::EntryPort;
 
 /// One entry of `spec.routes[].services[]`.
 #[derive(Clone, Copy, Debug)]
@@ -65,11 +46,7 @@ impl<'a> Entry<'a> {
 
     /// The port that it names.
     pub fn port(&self) -> Option<EntryPort<'a>> {
-        match self.fields.get("port")? {
-            Value::Number(number) => number.as_i64().map(EntryPort::Number),
-            Value::String(text) => Some(text.parse().map_or(EntryPort::Name(text), EntryPort::Number)),
-            _ => None,
-        }
+        self.fields.get("port").and_then(EntryPort::of)
     }
 
     /// JSON pointer of the entry.

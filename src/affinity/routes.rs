@@ -7,7 +7,8 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressBackend, ServiceBackendPo
 use kube::ResourceExt;
 use kube::core::DynamicObject;
 
-use super::ingress_route::{self, Entry, EntryPort};
+use super::entry_port::EntryPort;
+use super::ingress_route::{self, Entry};
 use super::model::{Inputs, PlanOutcome, RoutePlan};
 use super::select::TargetService;
 use super::service_client_ip::{is_exposed, is_headless};

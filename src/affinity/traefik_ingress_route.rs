@@ -11,9 +11,8 @@ use super::adapter::{Adapter, Scope};
 use super::cookie::ResolvedCookie;
 use super::detect::Served;
 use super::ingress_route::{self, Entry};
-use super::model::{Advice, Configured, Edit, ObjectKey, Refusal, Write};
-use super::ownership;
-use super::readback::missing_edits;
+use super::list_entries::{self, Setting};
+use super::model::{Configured, Edit, ObjectKey, Refusal};
 use super::routes::{Route, RouteKind, RouteObject};
 use super::traefik_ingress::same_site;
 use crate::api::conditions::reasons;
@@ -66,8 +65,16 @@ impl Adapter for TraefikIngressRoute {
             StickyMode::Cookie => ("sticky", json!({ "cookie": cookie(&scope.cookie) })),
             StickyMode::ClientIP => ("strategy", Value::from(HRW)),
         };
-        let edits = entries.iter().map(|entry| edit(entry, field, &value)).collect();
-        let mut configured = how_written(scope, object, edits);
+        let settings = entries.iter().map(|entry| Setting {
+            edit: edit(entry, field, &value),
+            place: place(entry),
+        });
+        let key = ObjectKey::ingress_route(object);
+        let mut configured = Configured {
+            binds: Binds::Pod,
+            keeps_terminating_pods: true,
+            ..list_entries::configure(object, key, settings.collect(), scope.inputs.field_manager)
+        };
         judge_strategy(scope.mode(), &entries, &mut configured);
         Ok(configured)
     }
@@ -151,78 +158,6 @@ fn edit(entry: &Entry<'_>, field: &str, value: &Value) -> Edit {
         guards: rule.into_iter().chain(identity).collect(),
         pointer: format!("{pointer}/{field}"),
         value: value.clone(),
-    }
-}
-
-/// Patch, nothing, or advice.
-fn how_written(scope: &Scope<'_>, object: &DynamicObject, edits: Vec<Edit>) -> Configured {
-    let key = ObjectKey::ingress_route(object);
-    let mut configured = Configured {
-        writes: Vec::new(),
-        advice: None,
-        written_to: vec![key.short()],
-        binds: Binds::Pod,
-        keeps_terminating_pods: true,
-        unsupported: Vec::new(),
-        notes: Vec::new(),
-    };
-    match ownership::would_undo(object, scope.inputs.field_manager) {
-        None => {
-            if ownership::is_client_side_applied(object) {
-                configured.notes.push(format!(
-                    "IngressRoute {} was made with kubectl apply: applying a changed file removes the setting, which \
-                     the operator then restores; to spare the gap, add it to the file",
-                    key.name
-                ));
-            }
-            configured.writes.push(Write::Patch {
-                object: key,
-                resource_version: object.metadata.resource_version.clone().unwrap_or_default(),
-                edits,
-            });
-        }
-        Some(because) if missing_edits(&object.data, &edits).is_empty() => {
-            configured.notes.push(format!(
-                "IngressRoute {} has the setting already; {because}",
-                key.name
-            ));
-        }
-        Some(because) => {
-            configured.written_to.clear();
-            configured.advice = Some(Advice {
-                object: key.short(),
-                because,
-                yaml: advice(object, &edits),
-            });
-        }
-    }
-    configured
-}
-
-/// The fields to add, entry by entry.
-fn advice(object: &DynamicObject, edits: &[Edit]) -> String {
-    let mut yaml = Vec::new();
-    for entry in ingress_route::entries(object) {
-        let pointer = format!("{}/", entry.pointer());
-        let fields = edits
-            .iter()
-            .filter_map(|edit| Some((edit.pointer.strip_prefix(&pointer)?, &edit.value)));
-        yaml.extend(
-            fields.map(|(field, value)| format!("# in {}:\n{}", place(&entry), block(field, value, 0))),
-        );
-    }
-    yaml.concat()
-}
-
-/// A field as YAML in block style. Scalars are written as JSON, which is YAML, too.
-fn block(field: &str, value: &Value, indent: usize) -> String {
-    let pad = "  ".repeat(indent);
-    match value {
-        Value::Object(members) if !members.is_empty() => {
-            let members = members.iter().map(|(name, value)| block(name, value, indent + 1));
-            format!("{pad}{field}:\n{}", members.collect::<String>())
-        }
-        scalar => format!("{pad}{field}: {scalar}\n"),
     }
 }
 
