@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use super::contour_http_proxy::ContourHttpProxy;
 use super::cookie::ResolvedCookie;
 use super::detect::Served;
 use super::ingress_nginx::IngressNginx;
@@ -21,6 +22,7 @@ pub static ADAPTERS: &[&dyn Adapter] = &[
     &TraefikIngress,
     &TraefikIngressRoute,
     &IngressNginx,
+    &ContourHttpProxy,
     &ServiceClientIp,
 ];
 
@@ -52,6 +54,12 @@ pub trait Adapter: Send + Sync {
     /// the common subset is written and only the weaker of the promises made.
     fn also_read_by(&self) -> &'static [StickyController] {
         &[]
+    }
+
+    /// Whether it writes the attributes of the cookie, as they were decided for all routes. Of a controller whose cookie is
+    /// its own only the adapter itself speaks.
+    fn writes_cookie(&self) -> bool {
+        true
     }
 
     /// Whether the route says that all its users come over TLS.

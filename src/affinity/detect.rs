@@ -38,6 +38,7 @@ pub fn detect(inputs: &Inputs<'_>, route: &Route<'_>) -> Result<Served, Refusal>
     let class = Class::of(ingress, inputs.ingress_classes);
     match inputs.sticky.controller {
         StickyController::Auto => by_class(&class, route),
+        StickyController::Contour => Err(ingress_of_contour(route, "spec.sticky.controller is Contour")),
         wanted => by_wish(&class, wanted, route),
     }
 }
@@ -66,7 +67,25 @@ fn by_class(class: &Class<'_>, route: &Route<'_>) -> Result<Served, Refusal> {
             controller: adapter.also_read_by().is_empty().then(|| adapter.controller()),
             because: class.describe(),
         })
-        .ok_or_else(|| unknown(route, &class.describe()))
+        .ok_or_else(|| {
+            if class.is_contours() {
+                ingress_of_contour(route, &class.describe())
+            } else {
+                unknown(route, &class.describe())
+            }
+        })
+}
+
+/// Contour reads nothing of an Ingress that could bind users.
+fn ingress_of_contour(route: &Route<'_>, why: &str) -> Refusal {
+    Refusal::new(
+        reasons::MODE_UNSUPPORTED,
+        format!(
+            "{}: {why}, and Contour has no annotation for affinity; route with an HTTPProxy instead, or serve the Ingress \
+             with another controller",
+            route.display()
+        ),
+    )
 }
 
 /// A wish for a controller whose compatibility mode claims the class means that mode: there the controller reads
@@ -130,6 +149,7 @@ pub const fn controller_name(controller: StickyController) -> &'static str {
         StickyController::Auto => "Auto",
         StickyController::Traefik => "Traefik",
         StickyController::IngressNginx => "IngressNginx",
+        StickyController::Contour => "Contour",
         StickyController::Service => "Service",
     }
 }
@@ -193,6 +213,14 @@ impl<'a> Class<'a> {
                     && adapter.class_names().contains(&self.name)
             }
         }
+    }
+
+    /// Contour itself goes by the name and looks at no object.
+    fn is_contours(&self) -> bool {
+        self.name == "contour"
+            || self
+                .controller
+                .is_some_and(|controller| controller.starts_with("projectcontour.io/"))
     }
 
     fn describe(&self) -> String {

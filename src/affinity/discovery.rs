@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::Ingress;
+use kube::ResourceExt;
 use kube::core::DynamicObject;
 
-use super::{ingress_route, routes, select};
+use super::{http_proxy, ingress_route, routes, select};
 
 /// Whether the Service's selector matches the Deployment's pod template.
 pub fn selects(service: &Service, deployment: &Deployment) -> bool {
@@ -27,5 +28,13 @@ pub fn ingress_route_backends(route: &DynamicObject) -> BTreeSet<(String, String
     let services = entries.iter().filter(|entry| entry.is_service());
     services
         .map(|entry| (entry.namespace(route), entry.name.to_owned()))
+        .collect()
+}
+
+/// Namespaces and names of the Services that an `HTTPProxy` routes to.
+pub fn http_proxy_backends(route: &DynamicObject) -> BTreeSet<(String, String)> {
+    let namespace = route.namespace().unwrap_or_default();
+    http_proxy::all_backends(route)
+        .map(|backend| (namespace.clone(), backend.name.to_owned()))
         .collect()
 }

@@ -6,11 +6,13 @@
 //! [`adapter::Adapter`] in it.
 
 pub mod adapter;
+mod contour_http_proxy;
 mod cookie;
 mod detect;
 pub mod discovery;
 pub mod drain;
 mod entry_port;
+mod http_proxy;
 mod ingress_nginx;
 mod ingress_route;
 mod list_entries;

@@ -42,6 +42,9 @@ pub struct Inputs<'a> {
     /// Every Traefik `IngressRoute` that the operator can see, in any namespace; those outside the policy's
     /// namespace are reported and never written. Empty where the kind is not served.
     pub ingress_routes: &'a [Arc<DynamicObject>],
+    /// Every Contour `HTTPProxy` of the policy's namespace: it leads to Services of its own namespace only. Empty where the
+    /// kind is not served.
+    pub http_proxies: &'a [Arc<DynamicObject>],
     /// Whether the policy's strategy adds to the pods what hands users over when they end.
     pub hands_over: bool,
     /// The field manager under which this policy writes foreign objects.
@@ -199,6 +202,11 @@ impl ObjectKey {
     /// Names a Traefik `IngressRoute`.
     pub fn ingress_route(route: &DynamicObject) -> Self {
         Self::new("traefik.io/v1alpha1", "IngressRoute", "ingressroutes", route)
+    }
+
+    /// Names a Contour `HTTPProxy`.
+    pub fn http_proxy(route: &DynamicObject) -> Self {
+        Self::new("projectcontour.io/v1", "HTTPProxy", "httpproxies", route)
     }
 
     /// The object as `Kind/name`.

@@ -101,7 +101,7 @@ fn configure(scope: &Scope<'_>, route: &Route<'_>, served: &Served) -> Result<Co
     );
     configured.unsupported.extend(drain.unsupported);
     configured.notes.extend(drain.notes);
-    if scope.mode() == StickyMode::Cookie {
+    if scope.mode() == StickyMode::Cookie && served.adapter.writes_cookie() {
         configured.notes.extend(scope.cookie.notes.iter().cloned());
     }
     configured.notes.extend(shared);
@@ -196,7 +196,7 @@ fn no_route(inputs: &Inputs<'_>, services: &[TargetService<'_>]) -> Refusal {
     Refusal::new(
         reasons::NO_ROUTE,
         format!(
-            "no Ingress or IngressRoute in namespace {} routes to Service {}; create one, or, if clients reach the \
+            "no Ingress, IngressRoute or HTTPProxy in namespace {} routes to Service {}; create one, or, if clients reach the \
              Service itself, set {mode}spec.sticky.controller to Service",
             inputs.policy.namespace,
             names.join(", ")

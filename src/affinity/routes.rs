@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use kube::core::DynamicObject;
 
 use super::entry_port::EntryPort;
+use super::http_proxy;
 use super::ingress_route::{self, Entry};
 use super::model::{Inputs, PlanOutcome, RoutePlan};
 use super::select::TargetService;
@@ -21,6 +22,8 @@ pub enum RouteKind {
     Ingress,
     /// `traefik.io/v1alpha1` `IngressRoute`.
     IngressRoute,
+    /// `projectcontour.io/v1` `HTTPProxy`.
+    HttpProxy,
     /// A Service that clients reach without an HTTP proxy.
     Service,
 }
@@ -31,6 +34,7 @@ impl RouteKind {
         match self {
             Self::Ingress => "Ingress",
             Self::IngressRoute => "IngressRoute",
+            Self::HttpProxy => "HTTPProxy",
             Self::Service => "Service",
         }
     }
@@ -43,6 +47,8 @@ pub enum RouteObject<'a> {
     Ingress(&'a Ingress),
     /// A Traefik `IngressRoute`.
     IngressRoute(&'a DynamicObject),
+    /// A Contour `HTTPProxy`.
+    HttpProxy(&'a DynamicObject),
     /// A Service that clients reach directly.
     Service(&'a Service),
 }
@@ -70,6 +76,7 @@ impl Route<'_> {
         match self.object {
             RouteObject::Ingress(_) => RouteKind::Ingress,
             RouteObject::IngressRoute(_) => RouteKind::IngressRoute,
+            RouteObject::HttpProxy(_) => RouteKind::HttpProxy,
             RouteObject::Service(_) => RouteKind::Service,
         }
     }
@@ -95,14 +102,18 @@ pub struct Discovered<'a> {
     pub reached: BTreeSet<String>,
 }
 
-/// Finds every Ingress and `IngressRoute` that reaches one of `services`.
+/// Finds every Ingress, `IngressRoute` and `HTTPProxy` that reaches one of `services`.
 pub fn discover<'a>(inputs: &Inputs<'a>, services: &'a [TargetService<'a>]) -> Discovered<'a> {
+    let ingresses = inputs
+        .ingresses
+        .iter()
+        .filter_map(|ingress| ingress_to(ingress, services));
+    let http_proxies = inputs
+        .http_proxies
+        .iter()
+        .filter_map(|object| http_proxy_to(object, services));
     let mut found = Discovered {
-        routes: inputs
-            .ingresses
-            .iter()
-            .filter_map(|ingress| ingress_to(ingress, services))
-            .collect(),
+        routes: ingresses.chain(http_proxies).collect(),
         ..Discovered::default()
     };
     for object in inputs.ingress_routes {
@@ -258,6 +269,14 @@ fn ingress_route_to<'a>(
         }
     }
     collector.finish(RouteObject::IngressRoute(object), object.name_any())
+}
+
+fn http_proxy_to<'a>(object: &'a DynamicObject, services: &'a [TargetService<'a>]) -> Option<Route<'a>> {
+    let mut collector = Collector::new(services);
+    for backend in http_proxy::all_backends(object) {
+        collector.service(backend.name, backend.port());
+    }
+    collector.finish(RouteObject::HttpProxy(object), object.name_any())
 }
 
 /// An `IngressRoute` that leads to a `TraefikService`, which may or may not lead to the target: what is behind

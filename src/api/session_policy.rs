@@ -421,6 +421,8 @@ pub enum StickyController {
     Traefik,
     /// ingress-nginx, or a controller that reads its annotations.
     IngressNginx,
+    /// Contour, through an HTTPProxy; it has no setting for an Ingress.
+    Contour,
     /// kube-proxy, through the Service's own `sessionAffinity`.
     Service,
 }

@@ -75,6 +75,7 @@ fn affinity(policy: &Validated, sticky: &Sticky, found: &Dereferenced) -> Desire
         ingresses: &found.ingresses,
         ingress_classes: &found.ingress_classes,
         ingress_routes: &found.ingress_routes,
+        http_proxies: &found.http_proxies,
         hands_over: policy.hands_over,
         field_manager: &policy.manager,
     });

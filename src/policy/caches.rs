@@ -30,7 +30,7 @@ use crate::api::{FOREIGN_FIELD_MANAGER_PREFIX, INJECTION_LABEL, SessionInjection
 
 mod optional;
 
-pub use optional::{INGRESS_ROUTE, OptionalKind};
+pub use optional::{HTTP_PROXY, INGRESS_ROUTE, OptionalKind};
 
 /// Triggers that may wait; a full channel slows the watches down instead of growing.
 const TRIGGER_QUEUE: usize = 1024;

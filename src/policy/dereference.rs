@@ -12,7 +12,7 @@ use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
 
-use super::caches::{Caches, INGRESS_ROUTE};
+use super::caches::{Caches, HTTP_PROXY, INGRESS_ROUTE};
 use super::foreign_manager;
 use crate::affinity::model::ObjectKey;
 use crate::api::{INJECTION_LABEL, SessionInjection, SessionPolicy, SessionStore};
@@ -33,6 +33,8 @@ pub struct Dereferenced {
     pub ingress_classes: Vec<Arc<IngressClass>>,
     /// Traefik routes of all namespaces in scope, by namespace and name.
     pub ingress_routes: Vec<Arc<DynamicObject>>,
+    /// Contour's routes of the namespace, by name.
+    pub http_proxies: Vec<Arc<DynamicObject>>,
     /// Names of all policies of the namespace by uid, to say who is in the way.
     pub policies: BTreeMap<String, String>,
     /// Session stores of the namespace, by name.
@@ -70,6 +72,8 @@ pub fn dereference(caches: &Caches, policy: &SessionPolicy) -> Dereferenced {
     let manager = foreign_manager(&policy.uid().unwrap_or_default());
     let mut ingress_routes = caches.optional(&INGRESS_ROUTE);
     ingress_routes.sort_by_key(|route| (route.namespace(), route.name_any()));
+    let mut http_proxies = sorted(caches.optional(&HTTP_PROXY));
+    http_proxies.retain(|route| route.namespace().as_deref() == Some(&namespace));
     let mut carriers: Vec<ObjectKey> = services
         .iter()
         .filter(|service| carries(service.as_ref(), &manager))
@@ -110,6 +114,7 @@ pub fn dereference(caches: &Caches, policy: &SessionPolicy) -> Dereferenced {
         services,
         ingresses,
         ingress_routes,
+        http_proxies,
         network_policies: within(&caches.network_policies, &namespace),
         carriers,
     }
@@ -123,7 +128,8 @@ impl Dereferenced {
             "Ingress" => find(&self.ingresses, key),
             "Deployment" => find(&self.deployments, key),
             _ => {
-                let found = self.ingress_routes.iter().find(|route| {
+                let mut routes = self.ingress_routes.iter().chain(&self.http_proxies);
+                let found = routes.find(|route| {
                     route.namespace().as_deref() == Some(&key.namespace)
                         && route.metadata.uid.as_deref() == Some(&key.uid)
                 })?;

@@ -1,6 +1,6 @@
 //! What stood in foreign list entries before they were patched, kept on the policy itself.
 //!
-//! Atomic lists (the routes of an `IngressRoute`) cannot be shared by server-side apply, so nothing in
+//! Atomic lists (the routes of an `IngressRoute` or an `HTTPProxy`) cannot be shared by server-side apply, so nothing in
 //! `managedFields` says what to put back. The policy's annotation [`crate::api::RESTORE_ANNOTATION`] does. It is written
 //! before the patch: a crash in between leaves a record of something that did not happen, which undoing skips.
 

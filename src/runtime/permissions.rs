@@ -84,6 +84,7 @@ pub const NAMESPACED: &[Permission] = &[
     may("networking.k8s.io", "networkpolicies", FOLLOW_AND_OWN),
     may("networking.k8s.io", "ingresses", FOLLOW_AND_PATCH),
     may("traefik.io", "ingressroutes", FOLLOW_AND_PATCH),
+    may("projectcontour.io", "httpproxies", FOLLOW_AND_PATCH),
     // Whether the namespace itself is being deleted. A request for one namespace counts as made inside it.
     may("", "namespaces", &["get"]),
     // An event that repeats is patched as a series.
@@ -95,10 +96,14 @@ pub const CLUSTER: &[Permission] = &[
     may("networking.k8s.io", "ingressclasses", FOLLOW),
     // The zone of a node that carries a pod with a sidecar; kubelets that are too old for sidecars.
     may("", "nodes", &["get", "list"]),
-    // Whether this cluster serves IngressRoutes. With a field selector for the name, list and watch count as requests
-    // for that name.
+    // Whether this cluster serves IngressRoutes and HTTPProxies. With a field selector for the name, list and watch count as
+    // requests for that name.
     Permission {
         name: Some("ingressroutes.traefik.io"),
+        ..may("apiextensions.k8s.io", "customresourcedefinitions", FOLLOW)
+    },
+    Permission {
+        name: Some("httpproxies.projectcontour.io"),
         ..may("apiextensions.k8s.io", "customresourcedefinitions", FOLLOW)
     },
 ];

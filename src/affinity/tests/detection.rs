@@ -132,6 +132,43 @@ fn an_unknown_controller_is_named_with_the_remedy() {
     }
 }
 
+/// Contour serves an Ingress, and nothing that could be written there would bind users.
+#[test]
+fn an_ingress_of_contour_is_refused_with_the_kind_to_use_instead() {
+    let own = class("edge", "projectcontour.io/contour/contour", "");
+    let odd = class("edge", "example.com/my-traefik", "");
+    let by_spec = ingress("", "ingressClassName: contour");
+    let by_annotation = ingress(
+        ", annotations: {kubernetes.io/ingress.class: contour}",
+        "ingressClassName: null",
+    );
+    for (documents, sticky) in [
+        (vec![SERVICE, INGRESS, &own], "{}"),
+        (vec![SERVICE, &by_spec], "{}"),
+        (vec![SERVICE, &by_annotation], "{}"),
+        (vec![SERVICE, INGRESS, &odd], "controller: Contour"),
+    ] {
+        let refusal = refused(&World::new(&documents).sticky(sticky).route());
+        assert_eq!(refusal.reason, reasons::MODE_UNSUPPORTED, "{}", refusal.message);
+        assert!(
+            refusal
+                .message
+                .contains("Contour has no annotation for affinity; route with an HTTPProxy"),
+            "{}",
+            refusal.message
+        );
+    }
+}
+
+/// The name says nothing where another controller claims the class.
+#[test]
+fn a_class_that_is_only_called_contour_is_who_serves_it() {
+    let nginx = class("contour", "k8s.io/ingress-nginx", "");
+    let ingress = ingress("", "ingressClassName: contour");
+    let route = World::new(&[SERVICE, &nginx, &ingress]).route();
+    assert_eq!(route.controller.as_deref(), Some("IngressNginx"));
+}
+
 #[test]
 fn the_policy_can_name_the_controller() {
     let odd = class("edge", "example.com/my-traefik", "");

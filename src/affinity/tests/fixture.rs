@@ -62,6 +62,7 @@ pub struct World {
     ingresses: Vec<Arc<Ingress>>,
     classes: Vec<Arc<IngressClass>>,
     ingress_routes: Vec<Arc<DynamicObject>>,
+    http_proxies: Vec<Arc<DynamicObject>>,
     sticky: Sticky,
     policy: Option<String>,
 }
@@ -89,6 +90,7 @@ impl World {
             "Deployment" => self.deployments.push(Arc::new(parse(yaml))),
             "Ingress" => self.ingresses.push(Arc::new(parse(yaml))),
             "IngressClass" => self.classes.push(Arc::new(parse(yaml))),
+            "HTTPProxy" => self.http_proxies.push(Arc::new(parse(yaml))),
             "IngressRoute" => self.ingress_routes.push(Arc::new(parse(yaml))),
             other => panic!("no fixture of kind {other}"),
         }
@@ -119,6 +121,7 @@ impl World {
             ingresses: &self.ingresses,
             ingress_classes: &self.classes,
             ingress_routes: &self.ingress_routes,
+            http_proxies: &self.http_proxies,
             hands_over: false,
             field_manager: "session-operator.p-1",
         })

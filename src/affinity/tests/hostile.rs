@@ -29,6 +29,58 @@ fn misshapen_ingress_routes_reach_nothing() {
     }
 }
 
+fn proxy_with(spec: &str) -> String {
+    route_with(spec).replace("kind: IngressRoute", "kind: HTTPProxy")
+}
+
+#[test]
+fn misshapen_http_proxies_reach_nothing() {
+    for spec in [
+        "null",
+        "[]",
+        "{routes: 7}",
+        "{routes: [null, 7, text]}",
+        "{routes: [{services: {name: shop-svc}}]}",
+        "{routes: [{services: [null, 1, [], {port: 80}]}]}",
+        "{routes: [{services: [{name: 7, port: 80}]}]}",
+        "{tcpproxy: [], routes: {services: [{name: shop-svc, port: 80}]}}",
+        "{tcpproxy: {services: shop-svc}, includes: [{name: shop-svc}]}",
+    ] {
+        let plan = World::new(&[SERVICE, &proxy_with(spec)]).plan();
+        assert_eq!(plan.routes, Vec::new(), "{spec}");
+    }
+}
+
+#[test]
+fn misshapen_fields_of_an_http_proxy_are_as_good_as_absent() {
+    let service = "services: [{name: shop-svc, port: 80";
+    for (routes, edits) in [
+        (
+            format!("[7, {{{service}, weight: many, mirror: 'true', slowStartPolicy: 3}}]}}]"),
+            1,
+        ),
+        (
+            format!("[{{{service}}}, {{name: api, port: 80, weight: -1, mirror: true}}], conditions: 7}}]"),
+            1,
+        ),
+        (
+            format!("[{{{service}}}], loadBalancerPolicy: 7, cookieRewritePolicies: [7, {{name: 7}}]}}]"),
+            1,
+        ),
+    ] {
+        let proxy = proxy_with(&format!("{{virtualhost: [], routes: {routes}}}"));
+        let world = World::new(&[SERVICE, &proxy]).sticky("cookie: {sameSite: Lax}");
+        assert_eq!(
+            super::fixture::edits(&world.configured()).len(),
+            edits,
+            "{routes}"
+        );
+    }
+    let no_port =
+        proxy_with("{routes: [{services: [{name: shop-svc}]}, {services: [{name: shop-svc, port: 81}]}]}");
+    assert_eq!(World::new(&[SERVICE, &no_port]).configured().writes.len(), 1);
+}
+
 #[test]
 fn odd_ports_do_not_match_by_accident() {
     for (port, usable) in [
@@ -81,6 +133,9 @@ fn many_routes_are_planned_in_bounded_time() {
     let started = std::time::Instant::now();
     let configured = world.configured();
     assert_eq!(configured.written_to, ["IngressRoute/r"]);
+    let proxy = proxy_with(&format!("{{routes: [{}]}}", routes.join(", ")));
+    let configured = World::new(&[SERVICE, &proxy]).configured();
+    assert_eq!(configured.written_to, ["HTTPProxy/r"]);
     assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
 }
 
@@ -102,19 +157,20 @@ fn advice_holds_what_it_should_and_nothing_else() {
         .configured()
         .advice
         .expect("advice");
-    for line in advice.yaml.lines() {
-        let field = line.trim_start();
-        assert!(
-            field.starts_with("# in spec.routes[") || !field.contains("hostNetwork"),
-            "{line}"
-        );
+    let proxy = route.replace("kind: IngressRoute", "kind: HTTPProxy");
+    let of_proxy = World::new(&[SERVICE, &proxy])
+        .configured()
+        .advice
+        .expect("advice");
+    for (advice, field) in [(advice, "sticky:"), (of_proxy, "loadBalancerPolicy:")] {
+        let mut found = 0;
+        for line in advice.yaml.lines() {
+            found += usize::from(line.starts_with(field));
+            assert!(
+                line.starts_with("# in spec.routes[") || !line.contains("hostNetwork"),
+                "{line}"
+            );
+        }
+        assert_eq!(found, 2, "{}", advice.yaml);
     }
-    assert_eq!(
-        advice
-            .yaml
-            .lines()
-            .filter(|line| line.starts_with("sticky:"))
-            .count(),
-        2
-    );
 }

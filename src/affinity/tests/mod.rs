@@ -1,3 +1,4 @@
+mod contour_http_proxy;
 mod detection;
 mod documents;
 mod drain;

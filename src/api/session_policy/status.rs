@@ -113,7 +113,7 @@ pub struct PreflightResult {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Affinity {
-    /// Kind of the route, such as Ingress, IngressRoute or Service.
+    /// Kind of the route, such as Ingress, IngressRoute, HTTPProxy or Service.
     pub kind: String,
     /// Namespace of the route.
     pub namespace: String,

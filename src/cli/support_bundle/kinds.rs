@@ -56,9 +56,10 @@ pub const NETWORK_POLICY: Kind = Kind::new("networking.k8s.io", "v1", "NetworkPo
 pub const LEASE: Kind = Kind::new("coordination.k8s.io", "v1", "Lease", "leases");
 
 /// What may route to a Service.
-pub const ROUTES: [Kind; 3] = [
+pub const ROUTES: [Kind; 4] = [
     Kind::new("networking.k8s.io", "v1", "Ingress", "ingresses"),
     Kind::new("traefik.io", "v1alpha1", "IngressRoute", "ingressroutes"),
+    Kind::new("projectcontour.io", "v1", "HTTPProxy", "httpproxies"),
     Kind::new("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
 ];
 

@@ -37,8 +37,17 @@ pub static INGRESS_ROUTE: OptionalKind = OptionalKind {
     backends: discovery::ingress_route_backends,
 };
 
+/// Contour's `HTTPProxy`.
+pub static HTTP_PROXY: OptionalKind = OptionalKind {
+    group: "projectcontour.io",
+    version: "v1",
+    kind: "HTTPProxy",
+    plural: "httpproxies",
+    backends: discovery::http_proxy_backends,
+};
+
 /// Every such kind.
-pub(super) static KINDS: [&OptionalKind; 1] = [&INGRESS_ROUTE];
+pub(super) static KINDS: [&OptionalKind; 2] = [&INGRESS_ROUTE, &HTTP_PROXY];
 
 impl OptionalKind {
     /// Its API resource.

@@ -87,7 +87,7 @@ fn answer(path: &str, query: &str) -> Result<Value, StatusCode> {
             event("Pod", "blog-77-a", "of others")
         ])),
         (_, "secrets" | "networkpolicies") => Err(StatusCode::FORBIDDEN),
-        (_, "ingressroutes" | "httproutes" | "scaledobjects") => Err(StatusCode::NOT_FOUND),
+        (_, "ingressroutes" | "httpproxies" | "httproutes" | "scaledobjects") => Err(StatusCode::NOT_FOUND),
         (_, place) if place.starts_with("configmaps/") => Err(StatusCode::NOT_FOUND),
         _ => list(json!([])),
     }

@@ -68,6 +68,7 @@ fn found(target: Deployment, class: Option<&str>) -> Dereferenced {
             })
             .into(),
         ingress_routes: Vec::new(),
+        http_proxies: Vec::new(),
         network_policies: Vec::new(),
         policies: BTreeMap::new(),
         stores: Vec::new(),
