@@ -60,14 +60,17 @@ impl Adapter for ContourHttpProxy {
             entries.push((entry, backend));
         }
         let value = policy(scope.mode());
-        let settings = entries.iter().map(|(entry, backend)| Setting {
-            edit: edit(entry, backend, &value),
-            place: place(entry, backend),
-        });
+        let settings: Vec<Setting> = entries
+            .iter()
+            .map(|(entry, backend)| Setting {
+                edit: edit(entry, backend, &value),
+                place: place(entry, backend),
+            })
+            .collect();
         let key = ObjectKey::http_proxy(object);
         let mut configured = Configured {
             binds: Binds::Hash,
-            ..list_entries::configure(object, key, settings.collect(), scope.inputs.field_manager)
+            ..list_entries::configure(object, key, &settings, scope.inputs.field_manager)
         };
         if let (StickyMode::Cookie, Some(wish)) = (scope.mode(), &scope.inputs.sticky.cookie) {
             configured.unsupported.extend(fixed(wish));
@@ -245,15 +248,16 @@ fn rewrite(wish: &Cookie, entries: &[(&Entry<'_>, &Backend<'_>)]) -> Option<Stri
     if wishes.is_empty() || lacking.is_empty() {
         return None;
     }
-    let rules = rules
+    let rules: Vec<String> = rules
         .iter()
         .map(|(field, value)| format!("\n  {field}: {value}"))
-        .collect::<String>();
+        .collect();
     Some(format!(
         "{}: Contour's cookie has Path / and neither Secure, SameSite nor Domain; remove the wish, or add to {}:\n\
-         cookieRewritePolicies:\n- name: {COOKIE}{rules}",
+         cookieRewritePolicies:\n- name: {COOKIE}{}",
         wishes.join(", "),
-        lacking.join(" and ")
+        lacking.join(" and "),
+        rules.concat()
     ))
 }
 

@@ -18,7 +18,7 @@ pub struct Setting {
 }
 
 /// Patch, nothing, or advice. What users are bound to is for the adapter to say. `ours` is the policy's own field manager.
-pub fn configure(object: &DynamicObject, key: ObjectKey, settings: Vec<Setting>, ours: &str) -> Configured {
+pub fn configure(object: &DynamicObject, key: ObjectKey, settings: &[Setting], ours: &str) -> Configured {
     let edits: Vec<Edit> = settings.iter().map(|setting| setting.edit.clone()).collect();
     let mut configured = Configured {
         writes: Vec::new(),

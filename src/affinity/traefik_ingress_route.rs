@@ -65,15 +65,18 @@ impl Adapter for TraefikIngressRoute {
             StickyMode::Cookie => ("sticky", json!({ "cookie": cookie(&scope.cookie) })),
             StickyMode::ClientIP => ("strategy", Value::from(HRW)),
         };
-        let settings = entries.iter().map(|entry| Setting {
-            edit: edit(entry, field, &value),
-            place: place(entry),
-        });
+        let settings: Vec<Setting> = entries
+            .iter()
+            .map(|entry| Setting {
+                edit: edit(entry, field, &value),
+                place: place(entry),
+            })
+            .collect();
         let key = ObjectKey::ingress_route(object);
         let mut configured = Configured {
             binds: Binds::Pod,
             keeps_terminating_pods: true,
-            ..list_entries::configure(object, key, settings.collect(), scope.inputs.field_manager)
+            ..list_entries::configure(object, key, &settings, scope.inputs.field_manager)
         };
         judge_strategy(scope.mode(), &entries, &mut configured);
         Ok(configured)
