@@ -5,6 +5,7 @@
 pub mod app;
 pub mod audit;
 pub mod cluster;
+pub mod contour;
 pub mod namespace;
 pub mod node;
 pub mod operator;

@@ -8,7 +8,8 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use serde_json::{Map, Value, json};
 use session_operator::api::STORE_LABEL;
-use session_operator::policy::caches::INGRESS_ROUTE;
+use session_operator::policy::caches::{HTTP_PROXY, INGRESS_ROUTE};
+use session_operator::runtime::client::is_not_found;
 
 /// Set by the Deployment controller itself at each rollout.
 const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -27,19 +28,26 @@ pub async fn without_stores(client: &Client, namespace: &str) -> Result<Map<Stri
     Ok(snapshot)
 }
 
-/// Spec, labels, annotations and ownerReferences of every Deployment, Service, Ingress and `IngressRoute` of a namespace,
-/// by kind and name.
+/// Spec, labels, annotations and ownerReferences of every Deployment, Service, Ingress, `IngressRoute` and `HTTPProxy` of
+/// a namespace, by kind and name.
 pub async fn of(client: &Client, namespace: &str) -> Result<Map<String, Value>> {
     let kinds = [
         ApiResource::erase::<Deployment>(&()),
         ApiResource::erase::<Service>(&()),
         ApiResource::erase::<Ingress>(&()),
         INGRESS_ROUTE.resource(),
+        HTTP_PROXY.resource(),
     ];
     let mut snapshot = Map::new();
     for kind in kinds {
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
-        for object in api.list(&ListParams::default()).await?.items {
+        let objects = match api.list(&ListParams::default()).await {
+            Ok(list) => list.items,
+            // Its controller is not installed.
+            Err(error) if is_not_found(&error) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        for object in objects {
             let name = object.metadata.name.clone().unwrap_or_default();
             let mut annotations = object.metadata.annotations.unwrap_or_default();
             annotations.remove(REVISION);

@@ -4,12 +4,9 @@
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
-use e2e::app::{Running, SHOP, host};
-use e2e::cluster::CONTOUR_PORT;
+use e2e::app::{Running, SHOP};
 use e2e::policy::Policies;
-use e2e::{Cluster, with_temp_namespace};
-use kube::api::{Api, ApiResource, DynamicObject, PostParams};
-use kube::core::GroupVersionKind;
+use e2e::{Cluster, contour, with_temp_namespace};
 use serde_json::{Value, json};
 use session_operator::drill::event::Event;
 use session_operator::drill::{Class, Report};
@@ -19,31 +16,9 @@ use crate::support::{nobody_lost, shared, users};
 
 /// The shop behind an HTTPProxy that spreads requests by `balancing`.
 async fn behind_envoy(cluster: &Cluster, namespace: &str, balancing: &str) -> Result<(Running, SocketAddr)> {
-    cluster.run(["addon", "contour"]).await?;
-    let mut manifests = SHOP.manifests(namespace)?;
-    // Traefik is not to serve it, too: what follows is about one proxy.
-    manifests.ingress.spec.get_or_insert_default().ingress_class_name = Some("none".to_owned());
-    let shop = manifests.create(&cluster.client, namespace).await?;
-    let resource = ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk("projectcontour.io", "v1", "HTTPProxy"),
-        "httpproxies",
-    );
-    let proxy = json!({
-        "apiVersion": "projectcontour.io/v1", "kind": "HTTPProxy", "metadata": {"name": "shop"},
-        "spec": {
-            "virtualhost": {"fqdn": host(SHOP, namespace)},
-            "routes": [{
-                "services": [{"name": "shop", "port": 80}],
-                "loadBalancerPolicy": {"strategy": balancing},
-            }],
-        },
-    });
-    let api: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), namespace, &resource);
-    api.create(&PostParams::default(), &serde_json::from_value(proxy)?)
-        .await?;
-    let entry = cluster.expose(CONTOUR_PORT).await?;
-    shop.routed(entry).await?;
-    Ok((shop, entry))
+    let mut proxy = contour::http_proxy(namespace);
+    proxy["spec"]["routes"][0]["loadBalancerPolicy"] = json!({"strategy": balancing});
+    contour::behind(cluster, namespace, proxy).await
 }
 
 fn unharmed(what: &str, report: &Report) -> Result<()> {
