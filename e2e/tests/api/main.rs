@@ -29,6 +29,8 @@ mod commands;
 #[cfg(test)]
 mod failures;
 #[cfg(test)]
+mod http_proxy;
+#[cfg(test)]
 mod ingress_route;
 #[cfg(test)]
 mod injection;

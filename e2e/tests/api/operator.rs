@@ -20,9 +20,13 @@ const PORTS: std::ops::Range<u16> = 12_000..20_000;
 static SHARED: LazyLock<Operator> = LazyLock::new(|| {
     stage::MAIN.install_chart(RELEASE, &[]);
     stage::MAIN.apply_manifests(&stage::cluster_manifest("traefik-crds.yaml"));
+    stage::MAIN.apply_manifests(HTTP_PROXY_CRD);
     stage::MAIN.apply_manifests(CLASSES);
     Operator::start(&stage::MAIN, RELEASE, &[])
 });
+
+/// The kind of Contour.
+pub const HTTP_PROXY_CRD: &str = include_str!("http-proxy-crd.yaml");
 
 /// Ingress classes as the controllers' own charts make them; `apisix` stands for one that no adapter knows.
 pub const CLASSES: &str = "

@@ -296,6 +296,7 @@ fn resource(kind: &str) -> (ApiResource, bool) {
         "Ingress" => ("networking.k8s.io/v1", "ingresses", true),
         "NetworkPolicy" => ("networking.k8s.io/v1", "networkpolicies", true),
         "IngressClass" => ("networking.k8s.io/v1", "ingressclasses", false),
+        "HTTPProxy" => ("projectcontour.io/v1", "httpproxies", true),
         "IngressRoute" => ("traefik.io/v1alpha1", "ingressroutes", true),
         "PersistentVolumeClaim" => ("v1", "persistentvolumeclaims", true),
         "StatefulSet" => ("apps/v1", "statefulsets", true),
