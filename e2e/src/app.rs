@@ -113,7 +113,7 @@ impl App {
     }
 
     /// The question who is logged in, from somebody who is not.
-    fn check(self) -> Result<Call> {
+    pub fn check(self) -> Result<Call> {
         let values = Values { user: "nobody", n: 0 };
         let request = self.application()?.check.request;
         request.call(values, &[]).map_err(|reason| anyhow!(reason))

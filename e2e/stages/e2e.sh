@@ -45,7 +45,7 @@ e2e_up() {
 
 e2e() {
     e2e_up
-    cargo test --locked --workspace --test routes -- "$@" --test-threads 4
+    cargo test --locked --workspace --test routes -- "$@" --skip long:: --test-threads 4
     cargo test --locked --workspace --test sessions -- "$@" --skip long:: --skip handover --test-threads 3
     # This one counts failed requests: an overloaded proxy makes them, too.
     (($#)) || cargo test --locked --workspace --test sessions -- handover --test-threads 1

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # long: what does not fit CI's budget. The api stage on the oldest and a middle API server; presets of all frameworks; all
-# applications through all events; what users do to injected pods; the release with Helm 3.
+# applications through all events; users behind Contour; what users do to injected pods; the release with Helm 3.
 
 # older_versions: the API servers before the present one that are supported.
 older_versions() { awk '!/^#/ && NF {print $1}' e2e/cluster/go/kubernetes/older-versions; }
@@ -17,6 +17,8 @@ long() {
     e2e_up long
     echo "--- all applications through all events (writes docs/survival.md)"
     cargo test --locked --workspace --test survival -- --nocapture
+    echo "--- users behind Contour"
+    cargo test --locked --workspace --test routes -- long:: --test-threads 2
     echo "--- what users do to injected pods, and hostile neighbours"
     cargo test --locked --workspace --test sessions -- long:: --test-threads 3
     cargo test --locked --workspace --test nodes -- long:: --test-threads 1

@@ -9,6 +9,8 @@ mod ingress_nginx;
 #[cfg(test)]
 mod ingress_route;
 #[cfg(test)]
+mod long;
+#[cfg(test)]
 mod owners;
 #[cfg(test)]
 mod service;
