@@ -210,6 +210,7 @@ async fn mode_and_controller_have_to_fit_together() {
     .await;
     accepts(&world, &json!({"mode": "ClientIP"})).await;
     accepts(&world, &json!({"mode": "ClientIP", "controller": "Service"})).await;
+    accepts(&world, &json!({"mode": "ClientIP", "controller": "Contour"})).await;
     accepts(
         &world,
         &json!({"mode": "Cookie", "controller": "IngressNginx", "cookie": {}}),

@@ -86,7 +86,7 @@ async fn what_could_not_be_read_is_a_line_each() {
     ] {
         assert!(problems.contains(line), "{line} is not in\n{problems}");
     }
-    assert_eq!(problems.lines().count(), 5, "{problems}");
+    assert_eq!(problems.lines().count(), 6, "{problems}");
 }
 
 #[test]
