@@ -43,6 +43,9 @@ const ROLLED_LIMIT: Duration = Duration::from_mins(5);
 /// Failed requests of one user that are further apart have others between them that did not fail: longer than one may take.
 const APART_MS: u64 = 5_500;
 
+/// So many failed requests are told one by one.
+const FEW: usize = 20;
+
 /// A store and the shop that keeps its sessions there.
 pub struct Scene<'a> {
     /// The cluster.
@@ -238,13 +241,14 @@ impl<'a> Scene<'a> {
         let report = self.shop.drill_with(self.entry, options, name, event).await?;
         eprintln!(
             "{}{name}: {} of {} requests failed, for {} ms on end for the user who had it worst; {} users lost; \
-             failed in each second: {:?}",
+             failed in each second: {:?}{}",
             report.table(),
             report.failed(),
             report.requests,
             longest_gap(&report).as_millis(),
             report.count(Class::Lost),
-            failed_by_second(&report)
+            failed_by_second(&report),
+            few_failures(&report)
         );
         Ok(report)
     }
@@ -395,6 +399,26 @@ fn failed_by_second(report: &Report) -> BTreeMap<u64, usize> {
         *seconds.entry(failure.at_ms / 1_000).or_default() += 1;
     }
     seconds
+}
+
+/// Each failed request where there are few, to be looked up in the logs of pods.
+fn few_failures(report: &Report) -> String {
+    let failures = || {
+        let of_all = report.people.iter();
+        of_all.flat_map(|person| person.failures.iter().map(move |failure| (person, failure)))
+    };
+    if failures().count() > FEW {
+        return String::new();
+    }
+    let lines = failures().map(|(person, at)| {
+        let pod = person.pod_after.as_deref().unwrap_or("nowhere");
+        let (name, after, failure) = (&person.name, at.at_ms, at.failure);
+        format!(
+            "\n{name}, last at {pod}: {failure}, {after} ms after {}",
+            report.started
+        )
+    });
+    lines.collect()
 }
 
 /// Why the primary last changed.

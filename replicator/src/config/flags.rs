@@ -279,11 +279,12 @@ pub struct Replication {
     /// Requests of one user reach different pods: reads that find nothing ask the session's home
     #[arg(long, env = "SESSION_REPLICATOR_NO_AFFINITY")]
     pub no_affinity: bool,
-    /// Milliseconds after which a write that was not confirmed is answered by an error
+    /// Milliseconds after which a write that was not confirmed is answered by an error; less than 4000 is less than a member that
+    /// is gone is waited for
     #[arg(
         long,
         env = "SESSION_REPLICATOR_ACKNOWLEDGE_TIMEOUT_MS",
-        default_value_t = 1_000
+        default_value_t = 4_500
     )]
     pub acknowledge_timeout_ms: u64,
     /// Seconds after a logout in which a write over a connection that has not read the session does not bring it back:

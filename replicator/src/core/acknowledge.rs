@@ -1,13 +1,15 @@
 //! When the reply to a write may leave: what has to be confirmed by whom.
 
+use super::client::Base;
 use super::clock::Now;
-use super::command::{CommandError, Reply};
+use super::command::{CommandError, Condition, Op, Reply};
 use super::config::{Acknowledge, Mode};
+use super::handoff::Standing;
 use super::io::{Output, TicketId};
 use super::members::MemberState;
 use super::node::Core;
 use super::upstream::Upstream;
-use super::version::{Incarnation, NodeId};
+use super::version::{Incarnation, NodeId, Version};
 use crate::store::Entry;
 
 /// Who gets a reply.
@@ -30,8 +32,25 @@ pub(super) struct Outcome {
     /// The key's hash and what a read found.
     pub(super) key: u64,
     pub(super) found: Incarnation,
-    /// For the holder of a lock: the key of the session it protects.
-    pub(super) protects: Option<Box<[u8]>>,
+    /// A lock that is given with it.
+    pub(super) lock: Option<Granted>,
+}
+
+/// A lock as it was given to somebody.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Granted {
+    pub(super) key: Box<[u8]>,
+    version: Version,
+}
+
+impl Granted {
+    /// What is under the key of a lock that was just taken.
+    pub(super) fn of(lock: &Entry<'_>) -> Self {
+        Self {
+            key: lock.key().into(),
+            version: lock.version(),
+        }
+    }
 }
 
 /// A reply that waits for confirmations.
@@ -58,6 +77,18 @@ impl Waiting {
     }
 }
 
+/// How long confirmations are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// What was written is kept, whoever has confirmed it.
+    OfWrites,
+    /// A lock that is refused is tried for again and again, by a client that knows nothing better to do.
+    OfLocks {
+        /// When the command was given, by the logical clock.
+        given_ms: u64,
+    },
+}
+
 /// What a write of some partition needs.
 struct Need {
     /// `None`: from all of `from`.
@@ -74,7 +105,7 @@ impl Core {
         now: Now,
         asker: Asker,
         partition: u16,
-        lock: bool,
+        patience: Patience,
         outcome: Outcome,
     ) -> Option<Outcome> {
         if self.changes.is_empty() {
@@ -85,7 +116,7 @@ impl Core {
             .iter()
             .any(|change| self.store.entry(change.id).is_some_and(Entry::is_dead));
         let numbers = self.publish();
-        let need = self.need(partition, lock, ends);
+        let need = self.need(partition, patience != Patience::OfWrites, ends);
         #[cfg(test)]
         if self.config.faults == super::config::Faults::AcknowledgeIgnored {
             return Some(outcome);
@@ -112,7 +143,11 @@ impl Core {
         if let (Some(number), Some(store)) = (upstream, &mut self.upstream) {
             store.wait(number, ticket);
         }
-        let deadline_ms = now.mono_ms + self.config.acknowledge_timeout_ms;
+        let patience_ms = match patience {
+            Patience::OfWrites => self.config.acknowledge_timeout_ms,
+            Patience::OfLocks { given_ms } => self.lock_patience_ms(now, given_ms),
+        };
+        let deadline_ms = now.mono_ms + patience_ms;
         self.deadlines.insert((deadline_ms, ticket));
         let outstanding = waits.len();
         self.waiting.insert(
@@ -128,6 +163,13 @@ impl Core {
             },
         );
         None
+    }
+
+    /// How long a lock may wait for its confirmations: as long as whoever asks for it waits for the answer.
+    pub(super) fn lock_patience_ms(&mut self, now: Now, given_ms: u64) -> u64 {
+        let whole_ms = self.config.home_timeout_ms.saturating_sub(self.config.resend_ms);
+        let over_ms = self.clock.reading(now.wall_ms).ms().saturating_sub(given_ms);
+        whole_ms.saturating_sub(over_ms)
     }
 
     /// `ends`: a session ends with it. Then nobody in reach may show it any more, whatever the level says of values.
@@ -278,8 +320,31 @@ impl Core {
         let mut outcome = waiting.outcome;
         if let Some(error) = error {
             outcome.reply = Reply::Error(error);
+            if let Some(lock) = outcome.lock.take() {
+                self.take_back(now, &lock);
+            }
         }
         self.deliver(now, waiting.asker, outcome, out);
+    }
+
+    /// A lock whose owner is told that there was an error is nobody's: without this, all would wait until its life is over, the
+    /// one who asked for it among them. Only who still decides may do so: under another home it may have been given by now.
+    fn take_back(&mut self, now: Now, lock: &Granted) {
+        let place = self.locate(&lock.key);
+        let stands = self
+            .store
+            .live(&lock.key, now.wall_ms)
+            .is_some_and(|entry| entry.version() == lock.version);
+        let decides = self.homes.acts(place.partition) && self.may_decide(now) == Standing::Confirmed;
+        if stands && decides {
+            self.changes.clear();
+            let release = Op::Delete {
+                condition: Condition::Always,
+            };
+            self.apply(now, Base::Nothing, None, &lock.key, place, &release);
+            self.publish();
+            self.counters.locks_taken_back += 1;
+        }
     }
 
     /// The time of this ticket is over, if it still waits for confirmations.
@@ -297,3 +362,6 @@ impl Core {
         self.finish_waiting(now, ticket, error, out);
     }
 }
+
+#[cfg(test)]
+mod tests;

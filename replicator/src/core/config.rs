@@ -54,9 +54,10 @@ pub struct Config {
     pub acknowledge: Acknowledge,
     /// Whether requests of one user come to one pod as a rule.
     pub affinity: bool,
-    /// After this long a write is answered with `NOREPLICAS`.
+    /// After this long a write is answered with `NOREPLICAS`. If it is longer than `suspect_after_ms`, a member that crashes makes
+    /// writes wait, and none fail.
     pub acknowledge_timeout_ms: u64,
-    /// After this long without an answer from the key's home a command fails.
+    /// After this long without an answer from the key's home a command fails; longer than `suspect_after_ms` for the same reason.
     pub home_timeout_ms: u64,
     /// After this long without a confirmation something is sent again.
     pub resend_ms: u64,
@@ -179,8 +180,8 @@ impl Default for Config {
             mode: Mode::All,
             acknowledge: Acknowledge::Auto,
             affinity: true,
-            acknowledge_timeout_ms: 1_000,
-            home_timeout_ms: 3_000,
+            acknowledge_timeout_ms: 4_500,
+            home_timeout_ms: 4_750,
             resend_ms: 500,
             heartbeat_ms: 1_000,
             suspect_after_ms: 4_000,

@@ -1,12 +1,12 @@
 //! Deciding a command: whether this member may, and what it comes to.
 
 use super::Hlc;
-use super::acknowledge::{Asker, Outcome};
+use super::acknowledge::{Asker, Granted, Outcome, Patience};
 use super::apply::{Apply, Limits};
 use super::client::Base;
 use super::clock::Now;
 use super::command::{Command, CommandError, Condition, Kind, Op, Reply};
-use super::groups::{Located, group_of};
+use super::groups::Located;
 use super::handoff::Standing;
 use super::io::Output;
 use super::node::Core;
@@ -86,7 +86,7 @@ impl Core {
             read: command.is_read(),
             key: hash,
             found: Version::ZERO,
-            protects: None,
+            lock: None,
         };
         let lock = !command.is_read() && place.lock;
         // A read of what is here may be a little old; that there is nothing has to be certain.
@@ -135,6 +135,11 @@ impl Core {
             self.ask(now, asking, &command, out);
             return Verdict::Waiting;
         }
+        // Nobody would know that the lock is theirs.
+        if lock && command.grows() && self.lock_patience_ms(now, asking.given.ms()) == 0 {
+            outcome.reply = Reply::Error(CommandError::HomeUnreachable);
+            return Verdict::Done(outcome);
+        }
         if command.grows() && !self.make_room(now, partition) {
             outcome.reply = Reply::Error(CommandError::OutOfMemory);
             return Verdict::Done(outcome);
@@ -148,7 +153,13 @@ impl Core {
             .store
             .live(key, now.wall_ms)
             .map_or(Version::ZERO, Entry::incarnation);
-        match self.conclude(now, asker, partition, lock, outcome) {
+        let patience = if lock {
+            let given_ms = asking.given.ms();
+            Patience::OfLocks { given_ms }
+        } else {
+            Patience::OfWrites
+        };
+        match self.conclude(now, asker, partition, patience, outcome) {
             Some(outcome) => Verdict::Done(outcome),
             None => Verdict::Waiting,
         }
@@ -178,7 +189,7 @@ impl Core {
         }
         if outcome.reply == Reply::Ok {
             self.counters.locks_granted += 1;
-            outcome.protects = Some(group_of(&self.config.groups, key).as_ref().into());
+            outcome.lock = self.store.lookup(key).as_ref().map(Granted::of);
         }
     }
 

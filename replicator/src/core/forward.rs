@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 
-use super::acknowledge::{Asker, Outcome};
+use super::acknowledge::{Asker, Granted, Outcome};
 use super::client::Base;
 use super::clock::{Hlc, Now};
 use super::command::{Command, CommandError, Reply};
 use super::decide::{Asking, Verdict};
+use super::groups::group_of;
 use super::io::{Output, TicketId};
 use super::members::Member;
 use super::node::Core;
@@ -362,10 +363,12 @@ impl Core {
         let Some(member) = self.members.get(&to) else {
             return;
         };
+        // Whoever takes a lock gets the session that it protects.
+        let session = |lock: &Granted| self.store.lookup(&group_of(&self.config.groups, &lock.key));
         let state = outcome
-            .protects
+            .lock
             .as_ref()
-            .and_then(|key| self.store.lookup(key))
+            .and_then(session)
             .map(crate::store::Entry::state);
         let message = PeerMessage::Answer {
             id,
@@ -407,7 +410,7 @@ impl Core {
             read: asked.read,
             key: asked.key,
             found,
-            protects: None,
+            lock: None,
         };
         let received = self.members.get(&from).map_or(u64::MAX, |m| m.received);
         if holder && received < position {
@@ -471,6 +474,6 @@ fn error(error: CommandError, key: u64) -> Outcome {
         read: false,
         key,
         found: Version::ZERO,
-        protects: None,
+        lock: None,
     }
 }

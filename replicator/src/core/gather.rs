@@ -247,6 +247,6 @@ fn outcome(reply: Reply) -> Outcome {
         read: false,
         key: 0,
         found: Version::ZERO,
-        protects: None,
+        lock: None,
     }
 }

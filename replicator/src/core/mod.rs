@@ -51,6 +51,8 @@ mod settle;
 mod stats;
 mod step;
 mod stream;
+#[cfg(test)]
+mod testing;
 mod upstream;
 mod version;
 mod view;

@@ -119,6 +119,8 @@ pub struct Counters {
     pub expired: u64,
     /// Locks granted here.
     pub locks_granted: u64,
+    /// Locks given here that too few had heard of in time, and that were taken back.
+    pub locks_taken_back: u64,
     /// Partitions that this member became the home of.
     pub homes_taken: u64,
     /// Partitions taken over without the old home.

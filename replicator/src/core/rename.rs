@@ -2,7 +2,7 @@
 //! tombstone that points there. Requests that began under the old name write on to the new one; nobody can read the
 //! old name any more.
 
-use super::acknowledge::{Asker, Outcome};
+use super::acknowledge::{Asker, Outcome, Patience};
 use super::apply::{Change, What};
 use super::client::Base;
 use super::clock::{Hlc, Now};
@@ -52,7 +52,7 @@ impl Core {
                 let partition = self.partition(from);
                 self.changes.clear();
                 self.changes.push(done);
-                return match self.conclude(now, asker, partition, false, outcome(from, reply)) {
+                return match self.conclude(now, asker, partition, Patience::OfWrites, outcome(from, reply)) {
                     Some(outcome) => Verdict::Done(outcome),
                     None => Verdict::Waiting,
                 };
@@ -196,6 +196,6 @@ fn outcome(key: &[u8], reply: Reply) -> Outcome {
         read: false,
         key: key_hash(key),
         found: Version::ZERO,
-        protects: None,
+        lock: None,
     }
 }

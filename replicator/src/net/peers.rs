@@ -19,7 +19,9 @@ use crate::core::Input;
 use crate::runtime::http;
 use crate::runtime::node::Shared;
 
-/// For connecting and for the handshake each: a peer on the same network needs milliseconds.
+/// For connecting: a kernel on the same network answers in milliseconds, and one that was cut off is to be found soon.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// For the handshake, which a busy peer takes its time for.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks for members while this one is starting.
 const LOOK_INTERVAL_STARTING: Duration = Duration::from_millis(500);
@@ -28,7 +30,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// After the first failure to dial an address; doubled with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 /// At most so long between two attempts.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 /// Where connections have been refused for so long there is no member: one that starts listens within milliseconds.
 const REFUSED: Duration = Duration::from_secs(2);
 /// Between two looks at files that may have been replaced.
@@ -281,7 +283,7 @@ fn attempt(address: String, dialled: &Dialled, current: &Current, node: &Shared)
 }
 
 async fn dial(address: &str, current: &Current, node: &Shared) -> io::Result<()> {
-    let stream = timeout(HANDSHAKE_TIMEOUT, TcpStream::connect(address)).await??;
+    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
     stream.set_nodelay(true)?;
     let context = current.borrow().clone();
     let ended = match context {

@@ -217,6 +217,11 @@ fn sessions(registry: &mut Registry, core: &CoreStats, node: &Node) {
         ("expired", "Sessions that expired here", counts.expired),
         ("locks_granted", "Locks granted here", counts.locks_granted),
         (
+            "locks_taken_back",
+            "Locks granted here that were not confirmed in time, and taken back",
+            counts.locks_taken_back,
+        ),
+        (
             "homes_taken",
             "Partitions that this member became the home of",
             counts.homes_taken,

@@ -28,6 +28,9 @@ const SEED: &str = "DISRUPTOR_SEED";
 /// How long it goes on; absent = half an hour.
 const MINUTES: &str = "DISRUPTOR_MINUTES";
 
+/// A container that has been started again so often is waited for too long.
+const WORN: i32 = 2;
+
 /// Labels of its pods.
 const OPERATOR_PODS: &str = "app.kubernetes.io/name=session-operator,app.kubernetes.io/component=operator";
 
@@ -149,8 +152,8 @@ impl Round {
                     cluster.run(restart).await?;
                 }
             }
-            Fault::ReplicaKilled => scene.kill(replica).await?,
-            Fault::PrimaryKilled => scene.kill(name).await?,
+            Fault::ReplicaKilled => kill_server(scene, replica).await?,
+            Fault::PrimaryKilled => kill_server(scene, name).await?,
             Fault::PrimaryCutOff => match primary.node.as_deref() {
                 Some(at) if node::OTHERS.contains(&at) => {
                     cluster.run(["cut", at]).await?;
@@ -158,11 +161,29 @@ impl Round {
                     node::bring_back(cluster, at).await?;
                 }
                 // The node with the control plane stays where it is.
-                _ => scene.kill(name).await?,
+                _ => kill_server(scene, name).await?,
             },
         }
         Ok(())
     }
+}
+
+/// SIGKILL to a server. A kubelet waits longer each time before it starts again what has ended, minutes in the end; so a pod that has
+/// seen it often goes as well.
+async fn kill_server(scene: &Scene<'_>, name: &str) -> Result<()> {
+    let pod = scene.pods().get(name).await?;
+    scene.kill(name).await?;
+    replace_if_worn(&scene.pods(), &pod).await
+}
+
+async fn replace_if_worn(pods: &Api<Pod>, pod: &Pod) -> Result<()> {
+    let statuses = pod.status.iter().flat_map(|status| &status.container_statuses);
+    let restarts = statuses.flatten().map(|one| one.restart_count).max();
+    if restarts.is_some_and(|restarts| restarts >= WORN) {
+        let at_once = DeleteParams::default().grace_period(0);
+        pods.delete(&pod.name_any(), &at_once).await?;
+    }
+    Ok(())
 }
 
 async fn kill_operators(cluster: &Cluster) -> Result<()> {
@@ -178,6 +199,7 @@ async fn kill_operators(cluster: &Cluster) -> Result<()> {
                 .run(["kill", "-n", operator::NAME, &pod.name_any()])
                 .await?;
         }
+        replace_if_worn(&api, &pod).await?;
     }
     Ok(())
 }

@@ -209,6 +209,6 @@ fn refusal(error: CommandError, key: &[u8]) -> Outcome {
         read: false,
         key: key_hash(key),
         found: Version::ZERO,
-        protects: None,
+        lock: None,
     }
 }
