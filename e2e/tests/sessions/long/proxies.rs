@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::app::{Running, SHOP};
 use e2e::policy::Policies;
 use e2e::{Cluster, contour, with_temp_namespace};
@@ -12,7 +12,10 @@ use session_operator::drill::event::Event;
 use session_operator::drill::{Class, Report};
 
 use crate::replicated::in_pods;
-use crate::support::{nobody_lost, shared, users};
+use crate::support::{SHARED_LIMIT, nobody_lost, shared, users};
+
+/// How long pods go on for the users that they have.
+const DRAIN_SECONDS: u32 = 15;
 
 /// The shop behind an HTTPProxy that spreads requests by `balancing`.
 async fn behind_envoy(cluster: &Cluster, namespace: &str, balancing: &str) -> Result<(Running, SocketAddr)> {
@@ -87,4 +90,55 @@ async fn pods_hand_over_behind_envoy_without_affinity() -> Result<()> {
 async fn pods_hand_over_behind_envoy_with_its_own_cookie() -> Result<()> {
     let backup = json!({"mode": "Backup", "backups": 1});
     replaced("envoy-backup", Proxy::Envoy("Cookie"), &backup).await
+}
+
+/// What becomes of users under strategy Sticky with a drain, when all pods are replaced: they lose their sessions sooner or later,
+/// as these are in the pods, and no request is to fail. Behind Envoy there is nothing to add: it sends a pod that ends nothing more.
+async fn drained(name: &str, proxy: Proxy) -> Result<()> {
+    with_temp_namespace(name, async |cluster, namespace| {
+        let (shop, entry) = match proxy {
+            Proxy::Traefik => SHOP.manifests(namespace)?.behind_traefik(cluster).await?,
+            Proxy::Envoy(_) => contour::behind(cluster, namespace, contour::http_proxy(namespace)).await?,
+        };
+        let policies = Policies::new(&cluster.client, namespace);
+        policies
+            .create("shop", "shop", json!({"drainSeconds": DRAIN_SECONDS}))
+            .await?;
+        let policy = policies.ready_within("shop", SHARED_LIMIT).await?;
+        let found = policy.status.iter().flat_map(|status| &status.affinity).next();
+        let found = found.context("no route")?;
+        let is_refused = found
+            .unsupported
+            .iter()
+            .any(|sentence| sentence.contains("drainSeconds"));
+        let is_kept = matches!(proxy, Proxy::Traefik);
+        ensure!(
+            is_kept == found.keeps_terminating_pods && is_kept != is_refused,
+            "{found:#?}"
+        );
+        // The pods from before do not drain.
+        shop.settled().await?;
+        shop.sticky(entry).await?;
+        let report = shop.drill(entry, users(), &Event::Restart).await?;
+        println!(
+            "{proxy:?}, Sticky with drainSeconds {DRAIN_SECONDS}: {} of {} requests failed\n{}",
+            report.failed(),
+            report.requests,
+            report.table()
+        );
+        let most = if is_kept { 0 } else { report.requests / 200 };
+        ensure!(report.failed() <= most, "requests failed: {}", report.table());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sticky_pods_drain_behind_traefik() -> Result<()> {
+    drained("traefik-drained", Proxy::Traefik).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sticky_pods_leave_envoy_at_once() -> Result<()> {
+    drained("envoy-drained", Proxy::Envoy("Cookie")).await
 }
