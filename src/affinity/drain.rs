@@ -105,14 +105,21 @@ pub fn judge(
     if wanted <= 0 {
         return verdict;
     }
-    let wanted = i64::from(wanted);
     if !keeps_terminating_pods {
+        let serves_on = if injects && lacks_hand_over(deployment, wanted) {
+            format!(
+                " (a sidecar has it serve on for {UNREADY_SECONDS} s until that is so, and no request fails meanwhile)"
+            )
+        } else {
+            String::new()
+        };
         verdict.unsupported.push(format!(
-            "drainSeconds {wanted}: {controller} sends a terminating pod nothing more, whatever its grace period; \
+            "drainSeconds {wanted}: {controller} sends a terminating pod nothing more, whatever its grace period{serves_on}; \
              set drainSeconds to 0, or serve the target with a controller that keeps terminating pods, such as Traefik"
         ));
         return verdict;
     }
+    let wanted = i64::from(wanted);
     let Some((template, container)) = template(deployment).and_then(|it| Some((it, main_container(it)?)))
     else {
         return verdict;

@@ -389,8 +389,9 @@ pub struct Sticky {
     pub cookie: Option<Cookie>,
 
     /// How long, in seconds, existing sessions should keep reaching a pod that is terminating. A small sidecar then hands its
-    /// users over; it is added to the pods (which replaces them once) where the controller keeps terminating pods and the pod
-    /// template does not do it by itself. What is missing for that is listed in status under `unsupported`.
+    /// users over; it is added to the pods (which replaces them once) where the pod template does not do it by itself. Where
+    /// the controller does not keep terminating pods, it only lets pods leave without a failed request. What is missing is listed
+    /// in status under `unsupported`.
     #[serde(default)]
     #[schemars(range(min = 0, max = 3600))]
     pub drain_seconds: i32,

@@ -81,6 +81,11 @@ fn a_controller_that_drops_terminating_pods_makes_the_template_irrelevant() {
     let verdict = judge(&deployment("", ""), 30, "IngressNginx", false, false);
     assert_eq!(verdict.unsupported.len(), 1);
     assert!(verdict.unsupported[0].contains("IngressNginx sends a terminating pod nothing more"));
+    assert!(!verdict.unsupported[0].contains("sidecar"));
+    // But a policy that may add to the pods has them leave in order.
+    let patient = deployment("terminationGracePeriodSeconds: 60, ", "");
+    let verdict = judge(&patient, 30, "IngressNginx", false, true);
+    assert!(verdict.unsupported[0].contains("a sidecar has it serve on for 10 s"));
 }
 
 #[test]

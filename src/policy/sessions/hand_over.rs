@@ -32,21 +32,39 @@ const MEMORY: &str = "32Mi";
 /// CPU of the sidecar, which does nothing but answer probes.
 const CPU: &str = "10m";
 
-/// The policy without the wish for this sidecar where it would do nothing: where a route keeps nobody on pods that
-/// terminate.
+/// The policy with the wish for this sidecar as the routes allow it: where one keeps nobody on pods that terminate, a pod turns
+/// unready at once and only serves on until proxies have followed, so that no request fails.
 ///
 /// While there is no route at all, as when one is replaced, what stands stays: the pods are not replaced for that.
 pub fn settled(mut validated: Validated, found: &Dereferenced) -> Validated {
     let wish = validated.sessions.as_ref();
-    if wish.is_some_and(|wish| matches!(wish.kept, Kept::Application(_))) {
-        let planned = build(&validated, found, None);
-        let mark = pods::mark_of(&validated.target);
-        let stands = mark.is_some_and(|mark| names::is_revision(&validated.name, mark));
-        if !keep_terminating_pods(&planned.routes).unwrap_or(stands) {
-            validated.sessions = None;
-        }
-    }
+    let Some(Kept::Application(wanted)) = wish.map(|wish| &wish.kept) else {
+        return validated;
+    };
+    let wanted = *wanted;
+    let planned = build(&validated, found, None);
+    let drain = match keep_terminating_pods(&planned.routes) {
+        Some(true) => Some(wanted),
+        Some(false) => Some(0),
+        None => standing(&validated, found, wanted),
+    };
+    validated.sessions = validated.sessions.zip(drain).map(|(mut wish, drain)| {
+        wish.kept = Kept::Application(drain);
+        wish
+    });
     validated
+}
+
+/// The drain of the pods as they are; `wanted` where a revision is marked that cannot be seen.
+fn standing(validated: &Validated, found: &Dereferenced, wanted: i32) -> Option<i32> {
+    let mark = pods::mark_of(&validated.target).filter(|mark| names::is_revision(&validated.name, mark))?;
+    let injection = found
+        .injections
+        .iter()
+        .find(|injection| injection.metadata.name.as_deref() == Some(mark));
+    let sleeps = injection.and_then(|injection| injection.spec.containers.first()?.pre_stop_sleep_seconds);
+    let drain = sleeps.and_then(|sleeps| i32::try_from(sleeps - UNREADY_SECONDS - 1).ok());
+    Some(drain.unwrap_or(wanted))
 }
 
 /// Whether all routes do; `None` without one.

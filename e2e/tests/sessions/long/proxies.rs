@@ -93,7 +93,7 @@ async fn pods_hand_over_behind_envoy_with_its_own_cookie() -> Result<()> {
 }
 
 /// What becomes of users under strategy Sticky with a drain, when all pods are replaced: they lose their sessions sooner or later,
-/// as these are in the pods, and no request is to fail. Behind Envoy there is nothing to add: it sends a pod that ends nothing more.
+/// as these are in the pods, and no request fails. Envoy keeps nobody on a pod that ends; there the pod serves on until it knows.
 async fn drained(name: &str, proxy: Proxy) -> Result<()> {
     with_temp_namespace(name, async |cluster, namespace| {
         let (shop, entry) = match proxy {
@@ -126,8 +126,7 @@ async fn drained(name: &str, proxy: Proxy) -> Result<()> {
             report.requests,
             report.table()
         );
-        let most = if is_kept { 0 } else { report.requests / 200 };
-        ensure!(report.failed() <= most, "requests failed: {}", report.table());
+        ensure!(report.failed() == 0, "requests failed: {}", report.table());
         Ok(())
     })
     .await
@@ -139,6 +138,6 @@ async fn sticky_pods_drain_behind_traefik() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sticky_pods_leave_envoy_at_once() -> Result<()> {
+async fn sticky_pods_leave_envoy_in_order() -> Result<()> {
     drained("envoy-drained", Proxy::Envoy("Cookie")).await
 }

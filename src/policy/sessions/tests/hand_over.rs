@@ -91,14 +91,14 @@ fn drain(policy: &Validated) -> Option<i32> {
 }
 
 #[test]
-fn it_is_wanted_where_drain_seconds_and_a_controller_that_keeps_terminating_pods_meet() {
+fn it_keeps_users_where_the_controller_does_and_has_pods_leave_in_order_everywhere() {
     let wish = json!({"drainSeconds": 30});
     let ready = || patient(&json!({}));
     assert_eq!(drain(&policy(&wish, ready(), Some("traefik"))), Some(30));
     assert_eq!(
         drain(&policy(&wish, ready(), Some("nginx"))),
-        None,
-        "nginx drops such pods"
+        Some(0),
+        "nginx drops such pods, a moment after they begin to end"
     );
     assert_eq!(
         drain(&policy(&json!({}), ready(), Some("traefik"))),
@@ -118,6 +118,17 @@ fn pods_are_not_replaced_for_a_route_that_is_away_for_a_moment() {
     let wish = json!({"drainSeconds": 30});
     assert_eq!(drain(&policy(&wish, patient(&json!({})), None)), Some(30));
     let mut plain = patient(&json!({}));
+    let mut away = found(patient(&json!({})), None);
+    let short = json!({
+        "metadata": {"name": "shop-0123456789", "namespace": "web"},
+        "spec": {
+            "policy": {"name": "shop", "uid": "p-1"},
+            "containers": [{"name": "php", "preStopSleepSeconds": 11}],
+        },
+    });
+    away.injections = vec![Arc::new(serde_json::from_value(short).unwrap())];
+    let short = settled(validate(&draining(&wish), &away).unwrap(), &away);
+    assert_eq!(drain(&short), Some(0), "as it was behind nginx");
     plain
         .spec
         .as_mut()
