@@ -164,7 +164,12 @@ impl Apply<'_> {
     /// Puts a whole entry in a new incarnation.
     fn restore(&mut self, content: &Restored<'_>, expires_ms: u64, only_absent: bool) -> Reply {
         let begun = self.live().map(|entry| entry.incarnation().at);
-        if begun.is_some_and(|at| self.is_overtaken_by(at)) {
+        // A try before may have put it there, and its user may have logged out since.
+        let ended = self
+            .entry()
+            .filter(|entry| entry.is_dead())
+            .map(|entry| entry.version().at);
+        if begun.or(ended).is_some_and(|at| self.is_overtaken_by(at)) {
             self.confirm();
             return Reply::Int(1);
         }

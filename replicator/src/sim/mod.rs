@@ -169,7 +169,6 @@ fn shrink(scenario: Scenario, violation: Violation) -> Failure {
         }
         break;
     }
-    // Of requests only those on the key in question.
     let key = found
         .detail
         .split(' ')
@@ -177,10 +176,8 @@ fn shrink(scenario: Scenario, violation: Violation) -> Failure {
         .unwrap_or_default()
         .trim_end_matches(':');
     let (_, _, world) = play_watching(&best, |_| {}, Some(key.to_owned()));
-    let tells = |line: &String| line.contains(key) || !line.contains('→');
-    let trace: Vec<String> = world.trace.into_iter().filter(tells).collect();
-    let skip = trace.len().saturating_sub(TRACE_LINES);
-    let trace: Vec<String> = trace.into_iter().skip(skip).collect();
+    let skip = world.trace.len().saturating_sub(TRACE_LINES);
+    let trace: Vec<String> = world.trace.into_iter().skip(skip).collect();
     let report = format!("{}\n{best:#?}\n{}", found.detail, trace.join("\n"));
     Failure {
         seed,

@@ -238,14 +238,16 @@ impl World {
 
     pub(super) fn log(&mut self, line: impl FnOnce() -> String) {
         const LINES: usize = 4_000;
-        if self.watched.is_none() {
+        let Some((key, _)) = &self.watched else { return };
+        let line = line();
+        // Of requests only those on the key in question.
+        if line.contains('→') && !line.contains(key.as_str()) {
             return;
         }
         if self.trace.len() >= LINES {
             self.trace.pop_front();
         }
-        let line = format!("{} {}", seconds(self.now_us), line());
-        self.trace.push_back(line);
+        self.trace.push_back(format!("{} {line}", seconds(self.now_us)));
     }
 
     pub(super) fn violate(&mut self, property: &'static str, detail: String) {
