@@ -136,9 +136,14 @@ pub struct Manifests {
 impl Manifests {
     /// Creates all of them and waits until the pods are ready.
     pub async fn create(&self, client: &kube::Client, namespace: &str) -> Result<Running> {
+        create(client, namespace, &self.ingress).await?;
+        self.create_without_ingress(client, namespace).await
+    }
+
+    /// The same, and nothing leads there yet.
+    pub async fn create_without_ingress(&self, client: &kube::Client, namespace: &str) -> Result<Running> {
         create(client, namespace, &self.deployment).await?;
         create(client, namespace, &self.service).await?;
-        create(client, namespace, &self.ingress).await?;
         let running = Running::new(client, self.app, namespace, &host(self.app, namespace));
         running.settled().await?;
         Ok(running)

@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use k8s_openapi::api::networking::v1::Ingress;
-use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
+use kube::api::{Api, DynamicObject, PostParams};
 use serde_json::{Value, json};
 use session_operator::policy::caches::HTTP_PROXY;
 
@@ -32,14 +31,9 @@ pub fn http_proxies(cluster: &Cluster, namespace: &str) -> Api<DynamicObject> {
 /// Contour, and a shop to which nothing leads yet.
 pub async fn shop(cluster: &Cluster, namespace: &str) -> Result<Running> {
     cluster.run(["addon", "contour"]).await?;
-    let shop = SHOP
-        .manifests(namespace)?
-        .create(&cluster.client, namespace)
-        .await?;
     // Traefik is not to serve it, too: what follows is about one proxy.
-    let ingresses: Api<Ingress> = Api::namespaced(cluster.client.clone(), namespace);
-    ingresses.delete("shop", &DeleteParams::default()).await?;
-    Ok(shop)
+    let manifests = SHOP.manifests(namespace)?;
+    manifests.create_without_ingress(&cluster.client, namespace).await
 }
 
 /// An address where users come in, once Envoy serves the shop there.

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::adapter::{Adapter, Scope};
 use super::cookie::same_site_word;
 use super::detect::Served;
+use super::entry_port::service_and_port;
 use super::http_proxy::{self, Backend, Entry};
 use super::list_entries::{self, Setting};
 use super::model::{Configured, Edit, ObjectKey, Refusal};
@@ -161,30 +162,19 @@ fn policy(mode: StickyMode) -> Value {
 
 fn edit(entry: &Entry<'_>, backend: &Backend<'_>, value: &Value) -> Edit {
     let pointer = entry.pointer();
-    let conditions = entry
-        .fields
-        .get("conditions")
-        .map(|conditions| (format!("{pointer}/conditions"), conditions.clone()));
-    let identity = IDENTITY.iter().filter_map(|name| {
-        let value = backend.fields.get(*name)?;
-        Some((
-            format!("{pointer}/services/{}/{name}", backend.index),
-            value.clone(),
-        ))
-    });
+    let service = format!("{pointer}/services/{}", backend.index);
+    let mut guards = list_entries::guards(&pointer, entry.fields, &["conditions"]);
+    guards.extend(list_entries::guards(&service, backend.fields, &IDENTITY));
     Edit {
-        guards: conditions.into_iter().chain(identity).collect(),
+        guards,
         pointer: format!("{pointer}/loadBalancerPolicy"),
         value: value.clone(),
     }
 }
 
 fn place(entry: &Entry<'_>, backend: &Backend<'_>) -> String {
-    let port = backend
-        .port()
-        .map(|port| format!(", port {port}"))
-        .unwrap_or_default();
-    format!("spec.routes[{}] (Service {}{port})", entry.index, backend.name)
+    let service = service_and_port(backend.name, backend.port());
+    format!("spec.routes[{}] ({service})", entry.index)
 }
 
 /// Wishes for what nothing changes in Contour's cookie.

@@ -33,3 +33,9 @@ impl fmt::Display for EntryPort<'_> {
         }
     }
 }
+
+/// A Service and the port of it that an entry names, for messages.
+pub fn service_and_port(name: &str, port: Option<EntryPort<'_>>) -> String {
+    let port = port.map(|port| format!(", port {port}")).unwrap_or_default();
+    format!("Service {name}{port}")
+}

@@ -1,7 +1,7 @@
 //! Settings that stand in an entry of an atomic list: patched where nobody would undo that, advised elsewhere.
 
 use kube::core::DynamicObject;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::model::{Advice, Configured, Edit, ObjectKey, Write};
 use super::ownership;
@@ -15,6 +15,14 @@ pub struct Setting {
     pub edit: Edit,
     /// Where that is, for who reads the object.
     pub place: String,
+}
+
+/// The values of these fields, by which what stands at `pointer` is known again ([`Edit::guards`]).
+pub fn guards(pointer: &str, fields: &Map<String, Value>, names: &[&str]) -> Vec<(String, Value)> {
+    let present = names.iter().filter_map(|name| Some((name, fields.get(*name)?)));
+    present
+        .map(|(name, value)| (format!("{pointer}/{name}"), value.clone()))
+        .collect()
 }
 
 /// Patch, nothing, or advice. What users are bound to is for the adapter to say. `ours` is the policy's own field manager.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::adapter::{Adapter, Scope};
 use super::cookie::ResolvedCookie;
 use super::detect::Served;
+use super::entry_port::service_and_port;
 use super::ingress_route::{self, Entry};
 use super::list_entries::{self, Setting};
 use super::model::{Configured, Edit, ObjectKey, Refusal};
@@ -153,10 +154,7 @@ fn edit(entry: &Entry<'_>, field: &str, value: &Value) -> Edit {
     let rule = entry
         .rule
         .map(|rule| (format!("/spec/routes/{}/match", entry.route), rule.clone()));
-    let identity = IDENTITY.iter().filter_map(|name| {
-        let value = entry.fields.get(*name)?;
-        Some((format!("{pointer}/{name}"), value.clone()))
-    });
+    let identity = list_entries::guards(&pointer, entry.fields, &IDENTITY);
     Edit {
         guards: rule.into_iter().chain(identity).collect(),
         pointer: format!("{pointer}/{field}"),
@@ -165,13 +163,10 @@ fn edit(entry: &Entry<'_>, field: &str, value: &Value) -> Edit {
 }
 
 fn place(entry: &Entry<'_>) -> String {
-    let port = entry
-        .port()
-        .map(|port| format!(", port {port}"))
-        .unwrap_or_default();
+    let service = service_and_port(entry.name, entry.port());
     format!(
-        "spec.routes[{}].services[{}] (Service {}{port})",
-        entry.route, entry.service, entry.name
+        "spec.routes[{}].services[{}] ({service})",
+        entry.route, entry.service
     )
 }
 

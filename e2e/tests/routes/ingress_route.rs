@@ -6,8 +6,7 @@ use anyhow::{Result, ensure};
 use e2e::app::{Running, SHOP, host};
 use e2e::policy::{Policies, condition_of, promise, route};
 use e2e::{Cluster, snapshot, with_temp_namespace};
-use k8s_openapi::api::networking::v1::Ingress;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use session_operator::api::conditions::{reasons, types};
 use session_operator::api::{Binds, Event as Promise, Outcome};
@@ -33,15 +32,10 @@ fn routes(cluster: &Cluster, namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(cluster.client.clone(), namespace, &INGRESS_ROUTE.resource())
 }
 
-/// A shop behind an `IngressRoute` instead of its Ingress, not yet routed.
+/// A shop to which nothing leads yet.
 async fn shop_without_ingress(cluster: &Cluster, namespace: &str) -> Result<Running> {
-    let shop = SHOP
-        .manifests(namespace)?
-        .create(&cluster.client, namespace)
-        .await?;
-    let ingresses: Api<Ingress> = Api::namespaced(cluster.client.clone(), namespace);
-    ingresses.delete("shop", &DeleteParams::default()).await?;
-    Ok(shop)
+    let manifests = SHOP.manifests(namespace)?;
+    manifests.create_without_ingress(&cluster.client, namespace).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
