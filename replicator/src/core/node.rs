@@ -69,6 +69,8 @@ pub struct Core {
     /// A member in reach has not confirmed everything, when that was last looked at.
     pub(super) unconfirmed_out: bool,
     pub(super) beat_due_ms: u64,
+    /// When the member that has been silent for longest is to be suspected, unless it is heard.
+    pub(super) suspect_due_ms: u64,
     pub(super) impaired_until_ms: u64,
     /// Until then others may have replaced this member without its knowing.
     pub(super) stalled_until_ms: u64,
@@ -170,6 +172,7 @@ impl Core {
             stirred: false,
             unconfirmed_out: false,
             beat_due_ms: now.mono_ms,
+            suspect_due_ms: u64::MAX,
             impaired_until_ms: 0,
             stalled_until_ms: 0,
             awake_ms: now.mono_ms,

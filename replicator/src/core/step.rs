@@ -74,6 +74,7 @@ impl Core {
             u64::MAX
         };
         self.beat_due_ms
+            .min(self.suspect_due_ms)
             .min(deadline)
             .min(sweep)
             .min(soon)
@@ -104,6 +105,9 @@ impl Core {
             self.beat(now, out);
             self.expire_gathering(now, out);
             self.forget_answers(now);
+        } else if now.mono_ms >= self.suspect_due_ms {
+            // Writes wait for it: up to a heartbeat more is more than they have.
+            self.watch_members(now, out);
         }
         self.live(now, out);
         self.seek_homes(now, out);

@@ -302,6 +302,11 @@ impl Core {
             self.view_changed();
         }
         self.expel_the_silent(now);
+        let trusted = self.members.values().filter(|m| !m.suspect);
+        self.suspect_due_ms = trusted
+            .map(|m| m.heard_ms + suspect_after)
+            .min()
+            .unwrap_or(u64::MAX);
     }
 
     /// Routes around a member.

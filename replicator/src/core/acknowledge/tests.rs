@@ -66,3 +66,21 @@ fn a_lock_waits_for_a_confirmation_that_is_late() {
         cluster.pass(3_000);
     }
 }
+
+/// Whoever has to confirm and is gone is suspected before a write is given up, whenever in its heartbeats that happens.
+#[test]
+fn a_member_that_is_gone_makes_writes_wait_and_none_fail() {
+    let config = Config {
+        affinity: false,
+        ..config(Mode::All)
+    };
+    for moment in 0..20 {
+        let mut cluster = Cluster::with(3, &config);
+        cluster.pass(moment * 50);
+        cluster.away = Some(2);
+        let began = cluster.now.mono_ms;
+        cluster.set(0, "session:1", "meanwhile");
+        let waited = cluster.now.mono_ms - began;
+        assert!((3_000..4_500).contains(&waited), "{waited} ms");
+    }
+}
