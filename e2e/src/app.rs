@@ -30,8 +30,10 @@ pub const ROLLOUT_LIMIT: Duration = Duration::from_mins(5);
 /// How long users have to stay before affinity counts as settled; longer than Traefik's throttle.
 const SETTLED: Duration = Duration::from_secs(3);
 
-/// How long an ingress controller may take to serve a new route.
-const ROUTE_LIMIT: Duration = Duration::from_secs(30);
+/// How long an ingress controller may take to serve a new route. Where the API server was away just before, Traefik's watches
+/// wait for up to a minute before they try again (client-go's reflectors: 30 s, and as much again by chance); seen: 56 s after
+/// 10 s without one.
+const ROUTE_LIMIT: Duration = Duration::from_secs(90);
 
 /// The header in which every application names the pod that answers.
 const POD_HEADER: &str = "x-served-by";
