@@ -197,6 +197,23 @@ impl Core {
         );
     }
 
+    /// What a member that is out of reach has asked for, it asks somebody else for now. Done here as well it might be done long after.
+    pub(super) fn leave_to_others(&mut self, member: NodeId) {
+        self.held.retain(|held| held.from != member);
+        let renaming = &self.renaming;
+        let is_its = |asker: &Asker| match asker {
+            Asker::Client(_) => false,
+            Asker::Member(node, _) => *node == member,
+            Asker::Own(ticket) => renaming.get(ticket).is_some_and(|one| one.is_for(member)),
+        };
+        let its = self.asked.iter().filter(|(_, asked)| is_its(&asked.asker));
+        for id in its.map(|(id, _)| *id).collect::<Vec<_>>() {
+            if let Some(Asker::Own(ticket)) = self.take_asked(id).map(|asked| asked.asker) {
+                self.renaming.remove(&ticket);
+            }
+        }
+    }
+
     /// Asks again for everything: homes have changed.
     pub(super) fn retry_asked(&mut self, now: Now, out: &mut Vec<Output>) {
         let ids: Vec<TicketId> = self.asked.keys().copied().collect();

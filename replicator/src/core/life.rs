@@ -390,14 +390,11 @@ impl Core {
             .members
             .values()
             .any(|m| m.state == MemberState::Active && (!m.suspect || m.listed));
+        // While all who stay are silent nobody holds anything instead.
         let given = (0..self.config.partitions).all(|p| {
             let plan = self.plan(p);
-            !self.life.is_held(p)
-                || self
-                    .life
-                    .given
-                    .get(&p)
-                    .is_some_and(|done| plan.holders.iter().all(|id| done.contains(id)))
+            let has = |done: &BTreeSet<NodeId>| plan.holders.iter().all(|id| done.contains(id));
+            !self.life.is_held(p) || !plan.holders.is_empty() && self.life.given.get(&p).is_some_and(has)
         });
         let quiet = self
             .members

@@ -305,6 +305,11 @@ impl Core {
         Ok(())
     }
 
+    /// How long a member may be silent before it is suspected: heartbeats come several times as often.
+    pub fn longest_silence(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.config.suspect_after_ms)
+    }
+
     /// Whether this process serves clients.
     pub fn serves(&self) -> bool {
         matches!(self.state, MemberState::Active | MemberState::Draining) && !self.settling.is_doubtful()

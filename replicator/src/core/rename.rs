@@ -11,7 +11,7 @@ use super::decide::{Asking, Verdict};
 use super::io::{Output, TicketId};
 use super::node::Core;
 use super::read;
-use super::version::Version;
+use super::version::{NodeId, Version};
 use crate::store::{Entry, key_hash};
 
 /// A RENAME that waits for the new name's home.
@@ -27,6 +27,13 @@ pub(super) struct Renaming {
     /// What the old entry was when it was copied.
     token: i64,
     tries: u8,
+}
+
+impl Renaming {
+    /// Whether a member has asked for it.
+    pub(super) fn is_for(&self, member: NodeId) -> bool {
+        matches!(self.asker, Asker::Member(node, _) if node == member)
+    }
 }
 
 /// Times that the copy is made again because the old entry changed meanwhile.

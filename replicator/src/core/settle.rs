@@ -40,6 +40,9 @@ pub(super) struct Settling {
 struct Behind {
     awaited: BTreeSet<NodeId>,
     until_ms: u64,
+    /// Until then those that are not in reach are awaited as well: links are still being made, and the first words that come are
+    /// old ones, of not hearing this member for example.
+    settles_ms: u64,
 }
 
 /// After a long isolation: which entries are still valid?
@@ -145,6 +148,10 @@ impl Core {
         let horizon_ms = self.horizon_ms();
         let own = self.clock.reading(now.wall_ms);
         let upstream = self.clean_upstream(own);
+        // Who is out of reach of only some routes around members that others still reach, and holds copies of which these know
+        // nothing: what is deleted meanwhile it does not hear of until all go by one view again and it has handed them over.
+        let whole = now.mono_ms >= self.impaired_until_ms
+            && self.members.values().all(|m| !m.suspect || m.expelled != 0);
         let settling = &mut self.settling;
         if settling.awaited.is_empty() {
             settling.frozen = None;
@@ -154,7 +161,7 @@ impl Core {
             .unwrap_or(own)
             .min(own)
             .min(settling.frozen.unwrap_or(Hlc::MAX));
-        if complete && settling.doubt.is_none() {
+        if complete && whole && settling.doubt.is_none() {
             settling.settled = settling.settled.max(candidate);
         }
         let everywhere = known
@@ -236,7 +243,31 @@ impl Core {
         self.settling.behind = Some(Behind {
             awaited,
             until_ms: now.mono_ms + self.config.dead_after_ms,
+            settles_ms: self.stalled_until_ms,
         });
+    }
+
+    /// A member is met that had been given up, or that came to others while this one did not hear them. Which side was the majority
+    /// neither can tell: both had new members meanwhile. What it has is compared before anything is decided, so that a request that
+    /// waited on the way to this side is not answered by what was true before.
+    pub(super) fn catch_up_after_parting(&mut self, now: Now, id: NodeId) {
+        // Who is without a majority has more to find out, and does so with all others once there is one again.
+        let just_awake = now.mono_ms < self.stalled_until_ms && self.settling.is_behind();
+        if !self.serves() || (self.settling.is_isolated() && !just_awake) {
+            return;
+        }
+        self.comparisons.sweep(id);
+        self.stirred = true;
+        let settles_ms = now.mono_ms + self.config.heartbeat_ms;
+        let behind = self.settling.behind.get_or_insert_with(|| Behind {
+            awaited: BTreeSet::new(),
+            until_ms: 0,
+            settles_ms: 0,
+        });
+        behind.awaited.insert(id);
+        // Who is in reach and does not answer for so long will be suspected.
+        behind.until_ms = behind.until_ms.max(now.mono_ms + self.config.suspect_after_ms);
+        behind.settles_ms = behind.settles_ms.max(settles_ms);
     }
 
     /// This process has stood still for so long that others may have gone on without it, and handed what it decided about to
@@ -253,28 +284,17 @@ impl Core {
         }
     }
 
-    /// A member is new to this one: what was missed in a standstill may have been handed to it.
-    pub(super) fn also_catch_up_with(&mut self, now: Now, id: NodeId) {
-        if now.mono_ms < self.stalled_until_ms
-            && let Some(behind) = &mut self.settling.behind
-        {
-            behind.awaited.insert(id);
-            self.comparisons.sweep(id);
-        }
-    }
-
     /// What was missed is here, or those who have it are out of reach again.
     pub(super) fn end_catching_up(&mut self, now: Now) {
         let Some(behind) = &mut self.settling.behind else {
             return;
         };
         let members = &self.members;
-        // The first words after a standstill are old ones: of not hearing this member, for one.
-        let just_awake = now.mono_ms < self.stalled_until_ms;
+        let settles = now.mono_ms < behind.settles_ms;
         behind.awaited.retain(|id| {
             members
                 .get(id)
-                .is_some_and(|m| m.serves() && (m.in_reach() || just_awake))
+                .is_some_and(|m| m.serves() && (m.in_reach() || settles))
         });
         if behind.awaited.is_empty() || behind.until_ms <= now.mono_ms {
             self.settling.behind = None;

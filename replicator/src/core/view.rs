@@ -231,7 +231,7 @@ impl Core {
         self.views.hash ^= hash_of(info.id, *state);
         self.members.insert(info.id, member);
         if *state != MemberState::Joining {
-            self.also_catch_up_with(now, info.id);
+            self.catch_up_after_parting(now, info.id);
         }
         out.push(Output::Log(Event::Member(info.id, state.name())));
         out.push(Output::Dial {
@@ -316,10 +316,9 @@ impl Core {
         };
         member.suspect = true;
         member.apart = true;
-        // What it asked it asks somebody else now.
-        self.held.retain(|held| held.from != id);
         let waiters = member.out.take_waiters();
         out.push(Output::Log(Event::Member(id, "suspected")));
+        self.leave_to_others(id);
         self.unconfirmed(now, &waiters, out);
         self.handoff_lost(now, id, out);
         self.view_changed();
@@ -331,7 +330,7 @@ impl Core {
             return;
         };
         member.suspect = false;
-        member.dead = false;
+        let was_given_up = std::mem::take(&mut member.dead);
         self.impaired_until_ms = now.mono_ms + self.config.dead_after_ms;
         member.out.rewind();
         out.push(Output::Log(Event::Member(id, "heard again")));
@@ -345,6 +344,9 @@ impl Core {
         // It may have suspected this member as well, and routes around it until it is told otherwise.
         self.beat_to(now, id, out);
         self.comparisons.sweep(id);
+        if was_given_up {
+            self.catch_up_after_parting(now, id);
+        }
         self.view_changed();
     }
 

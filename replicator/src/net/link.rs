@@ -4,10 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::core::{Input, LinkId, MAX_FRAME};
 use crate::runtime::node::Shared;
@@ -80,26 +82,25 @@ impl Links {
     }
 }
 
-/// Carries frames between a peer and the core until the stream ends.
+/// Carries frames between a peer and the core until the stream ends, or nothing has come for so long that the core suspects the
+/// peer. TCP tries less and less often to reach one that was cut off, and stays silent for as long again when it is back; a new
+/// connection is made at once.
 ///
 /// # Errors
-/// The stream failed, or the peer sent something that is no frame.
+/// The stream failed or fell silent, or the peer sent something that is no frame.
 pub async fn run<S>(stream: S, node: &Shared, dialled: bool) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (link, queue) = {
+    let (link, queue, longest_silence) = {
         let mut node = node.borrow_mut();
-        let opened = node.links.open();
-        node.step(&Input::LinkUp {
-            link: opened.0,
-            dialled,
-        });
-        opened
+        let (link, queue) = node.links.open();
+        node.step(&Input::LinkUp { link, dialled });
+        (link, queue, node.core.longest_silence())
     };
     let (reader, writer) = tokio::io::split(stream);
     let result = tokio::select! {
-        result = read(reader, node, link) => result,
+        result = read(reader, node, link, longest_silence) => result,
         result = write(writer, &queue) => result,
     };
     let mut node = node.borrow_mut();
@@ -108,13 +109,18 @@ where
     result
 }
 
-async fn read(mut reader: impl AsyncRead + Unpin, node: &Shared, link: LinkId) -> io::Result<()> {
+async fn read(
+    mut reader: impl AsyncRead + Unpin,
+    node: &Shared,
+    link: LinkId,
+    longest_silence: Duration,
+) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
         if buffer.capacity() == buffer.len() {
             buffer.reserve(STEP);
         }
-        let read = reader.read_buf(&mut buffer).await?;
+        let read = timeout(longest_silence, reader.read_buf(&mut buffer)).await??;
         if read == 0 {
             return Ok(());
         }

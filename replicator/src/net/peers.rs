@@ -19,8 +19,9 @@ use crate::core::Input;
 use crate::runtime::http;
 use crate::runtime::node::Shared;
 
-/// For connecting: a kernel on the same network answers in milliseconds, and one that was cut off is to be found soon.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// For connecting: a kernel on the same network answers in milliseconds. One that was cut off is to be found as soon as it is back:
+/// until then a request that waited on the way to it is answered by what it had before.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// For the handshake, which a busy peer takes its time for.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks for members while this one is starting.
@@ -262,11 +263,12 @@ fn attempt(address: String, dialled: &Dialled, current: &Current, node: &Shared)
         let mut dialled = dialled.borrow_mut();
         let attempts = dialled.entry(address.clone()).or_default();
         attempts.under_way = false;
-        // A link that stood and ended is tried again soon; one that could not be made, later and later.
-        attempts.failures = if result.is_ok() {
-            0
-        } else {
-            attempts.failures.saturating_add(1)
+        // A link that stood and ended is tried again soon, as is one that nobody answered: that has taken its time. One that was
+        // refused is tried later and later.
+        let unanswered = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+        attempts.failures = match &result {
+            Err(error) if !unanswered(error) => attempts.failures.saturating_add(1),
+            _ => 0,
         };
         let backoff = FIRST_BACKOFF
             .saturating_mul(1 << attempts.failures.min(10))

@@ -81,3 +81,38 @@ fn who_was_away_has_no_say_either_with_one_who_came_meanwhile() {
         }
     }
 }
+
+/// Nor do those from whom one was apart who went on with its users: that they were the more says nothing of who has written. A
+/// request that waited on the way to them comes with the first words of the others.
+#[test]
+fn the_majority_has_no_say_either_in_what_happened_meanwhile() {
+    for mode in [Mode::All, Mode::Backup(1)] {
+        for away in 0..3 {
+            let (mut cluster, others, keys) = with_one_away(mode, away);
+            for key in &keys {
+                cluster.set(away, key, "meanwhile");
+            }
+            cluster.pass(500);
+            cluster.away = None;
+            let mut met = 0;
+            for moment in 0..4_000 {
+                cluster.pass(1);
+                for place in &others {
+                    let stats = cluster.cores[*place].stats();
+                    let hears = stats.members.iter().all(|m| !m.suspect);
+                    if hears {
+                        met += 1;
+                        let key = &keys[moment % keys.len()];
+                        cluster.sees(
+                            *place,
+                            key,
+                            "meanwhile",
+                            &format!("{mode:?}, {away} back, {moment}"),
+                        );
+                    }
+                }
+            }
+            assert!(met > 100, "{mode:?}, {away} back: heard {met} times");
+        }
+    }
+}
