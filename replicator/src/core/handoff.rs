@@ -53,8 +53,8 @@ pub(super) struct Homes {
     round: Option<Round>,
     /// Granted, and being compared with the old home: partition → old home and epoch.
     taking: BTreeMap<u16, (NodeId, u64)>,
-    /// Partitions that the last round found free, though somebody was said to be their home.
-    doubtful: BTreeSet<u16>,
+    /// Partitions that the last round found free, though somebody was said to be their home, and their highest epoch.
+    doubtful: BTreeMap<u16, u64>,
     /// What was known of partitions that have passed to another home since this member has been without a majority.
     before_isolation: BTreeMap<u16, Home>,
     next_round: u64,
@@ -95,7 +95,7 @@ impl Homes {
             by_partition: vec![Home::default(); partitions],
             round: None,
             taking: BTreeMap::new(),
-            doubtful: BTreeSet::new(),
+            doubtful: BTreeMap::new(),
             before_isolation: BTreeMap::new(),
             next_round: 0,
             next_round_ms: 0,

@@ -16,7 +16,7 @@ use crate::core::wire::PeerMessage;
 pub(in crate::core) struct Answer<'a> {
     /// Handed over, with their epochs.
     pub(in crate::core) granted: &'a [(u16, u64)],
-    /// With somebody else, it thinks, or not yet free.
+    /// With somebody else, it thinks, which is refused as well; or not yet free.
     pub(in crate::core) pending: &'a [(u16, NodeId)],
     /// Not its own, and the highest epoch it knows of.
     pub(in crate::core) refused: &'a [(u16, u64)],
@@ -160,9 +160,9 @@ impl Core {
                     let heard = other != from && self.members.get(&other).is_some_and(|m| !m.suspect);
                     if heard {
                         pending.push((partition, other));
-                    } else {
-                        refused.push((partition, home.epoch));
                     }
+                    // It has none itself also where it believes another one to: that one may believe the same of it.
+                    refused.push((partition, home.epoch));
                 }
             }
         }
@@ -225,7 +225,8 @@ impl Core {
     }
 
     /// Everybody in reach has answered: what nobody has is taken over. If somebody was said to have it who denies that,
-    /// or who did not answer, it may have been handed on during the round, so that another round has to find the same.
+    /// or who did not answer, it may have been handed on during the round, so that another round has to find the same, and the
+    /// same epoch.
     fn end_round(&mut self, now: Now, out: &mut Vec<Output>) {
         let Some(round) = self.homes.round.take() else {
             return;
@@ -241,11 +242,11 @@ impl Core {
                 continue;
             }
             let certain = wanted.named.is_empty() && !round.incomplete;
-            if certain || found_before.contains(&partition) {
+            if certain || found_before.get(&partition) == Some(&wanted.epoch) {
                 self.counters.homes_taken_over += 1;
                 claims.push((partition, wanted.epoch.max(known) + 1));
             } else {
-                self.homes.doubtful.insert(partition);
+                self.homes.doubtful.insert(partition, wanted.epoch);
             }
         }
         self.claim(now, &claims, out);

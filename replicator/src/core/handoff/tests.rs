@@ -1,7 +1,8 @@
 //! What a member that was out of reach says when it is back.
 
-use crate::core::Mode;
+use super::{Home, Token};
 use crate::core::testing::Cluster;
+use crate::core::{Mode, NodeId, Op, Reply};
 
 /// Three members with sessions, one of which has been away for long; the places of the others, and the keys.
 fn with_one_away(mode: Mode, away: usize) -> (Cluster, Vec<usize>, Vec<String>) {
@@ -113,6 +114,33 @@ fn the_majority_has_no_say_either_in_what_happened_meanwhile() {
                 }
             }
             assert!(met > 100, "{mode:?}, {away} back: heard {met} times");
+        }
+    }
+}
+
+/// Both without a majority, one takes partitions over from the other; when there is one again each goes back to what it knew before:
+/// that the other has them. A third ought to have them by then, and asks both.
+#[test]
+fn what_each_of_two_members_believes_the_other_to_have_finds_a_home() {
+    for mode in [Mode::All, Mode::Backup(1)] {
+        let mut cluster = Cluster::new(3, mode);
+        let third: Vec<u16> = cluster.cores[2].homes.acting().collect();
+        assert!(!third.is_empty());
+        for partition in third {
+            for (place, believed) in [(0, NodeId(2)), (1, NodeId(1)), (2, NodeId::default())] {
+                *cluster.cores[place].homes.get_mut(partition).unwrap() = Home {
+                    token: Token::None,
+                    epoch: 7,
+                    claimed_by: believed,
+                };
+            }
+        }
+        cluster.pass(2_000);
+        for place in 0..3 {
+            for number in 0..200 {
+                let reply = cluster.ask(place, &format!("nobody:{number}"), Op::Get);
+                assert_eq!(reply, Reply::Nil, "{mode:?}, {number} at {place}");
+            }
         }
     }
 }
