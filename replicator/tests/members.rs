@@ -337,11 +337,9 @@ fn a_peer_of_another_identity_is_refused() {
     assert_eq!(second.client().call("GET secret"), Value::Nil);
 }
 
-#[test]
-fn members_whose_links_are_cut_find_together_again() {
-    let folder = Folder::new();
-    let starts = launches(3, &folder, &["--acknowledge", "local"]);
-    // Whoever dials a member comes through its proxy, so that no link is left when all are cut.
+/// Three members that reach each other through proxies, so that no link is left when all are cut.
+fn behind_proxies(folder: &Folder) -> (Vec<Replicator>, Vec<Proxy>) {
+    let starts = launches(3, folder, &["--acknowledge", "local"]);
     let proxies: Vec<Proxy> = starts.iter().map(|start| Proxy::to(start.peer_port)).collect();
     let ports: Vec<u16> = proxies.iter().map(|proxy| proxy.port).collect();
     let mut members: Vec<Replicator> = starts
@@ -357,20 +355,44 @@ fn members_whose_links_are_cut_find_together_again() {
         .collect();
     members.iter_mut().for_each(Replicator::wait_ready);
     wait_linked(&members);
+    (members, proxies)
+}
+
+fn suspects(member: &Replicator) -> usize {
+    let state = member.state();
+    let others = state["members"].as_array().unwrap().iter();
+    others.filter(|other| other["suspect"] == true).count()
+}
+
+/// A node that is cut off ends no connection; TCP tries to go on with it less and less often, and here never again.
+#[test]
+fn members_whose_links_fall_silent_make_new_ones() {
+    let folder = Folder::new();
+    let (members, proxies) = behind_proxies(&folder);
+    members[0].client().call("SET before 1 EX 600");
+    proxies.iter().for_each(Proxy::silence);
+    wait_until("each is alone", || members.iter().all(|m| suspects(m) == 2));
+    assert_eq!(members[0].client().call("SET meanwhile 1 EX 600"), ok());
+
+    proxies.iter().for_each(Proxy::heal);
+    wait_until("all hear each other", || members.iter().all(|m| suspects(m) == 0));
+    for member in &members {
+        wait_for(member, "before", &Value::Bulk(b"1".to_vec()));
+        wait_for(member, "meanwhile", &Value::Bulk(b"1".to_vec()));
+    }
+}
+
+#[test]
+fn members_whose_links_are_cut_find_together_again() {
+    let folder = Folder::new();
+    let (members, proxies) = behind_proxies(&folder);
     members[0].client().call("SET before 1 EX 600");
     members[0].client().call("SET ended 1 EX 600");
     wait_for(&members[2], "ended", &Value::Bulk(b"1".to_vec()));
     wait_for(&members[1], "before", &Value::Bulk(b"1".to_vec()));
 
     proxies.iter().for_each(Proxy::cut);
-    wait_until("each is alone", || {
-        let alone = |m: &Replicator| {
-            let state = m.state();
-            let mut others = state["members"].as_array().unwrap().iter();
-            others.all(|other| other["suspect"] == true)
-        };
-        members.iter().all(alone)
-    });
+    wait_until("each is alone", || members.iter().all(|m| suspects(m) == 2));
     // What is there goes on, on each side; the last write and the logout win.
     assert_eq!(members[0].client().call("SET before 2 EX 600"), ok());
     std::thread::sleep(Duration::from_millis(50));

@@ -1,4 +1,4 @@
-//! A link that can be cut: forwards TCP connections to a port until told not to.
+//! A link that can be cut, or fall silent: forwards TCP connections to a port until told not to.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,13 @@ use super::free_port;
 pub struct Proxy {
     pub port: u16,
     cut: Arc<AtomicBool>,
-    open: Arc<Mutex<Vec<TcpStream>>>,
+    open: Arc<Mutex<Vec<Connection>>>,
+}
+
+/// The two ends of a connection, and whether what comes from either is dropped.
+struct Connection {
+    ends: [TcpStream; 2],
+    silent: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -19,8 +25,8 @@ impl Proxy {
         let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let cut = Arc::new(AtomicBool::new(false));
-        let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-        let (is_cut, streams) = (Arc::clone(&cut), Arc::clone(&open));
+        let open: Arc<Mutex<Vec<Connection>>> = Arc::default();
+        let (is_cut, connections) = (Arc::clone(&cut), Arc::clone(&open));
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else { break };
@@ -30,11 +36,14 @@ impl Proxy {
                 let Ok(server) = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], target))) else {
                     continue;
                 };
+                let silent = Arc::new(AtomicBool::new(false));
                 let ends = [(&client, &server), (&server, &client)];
                 for (from, to) in ends.map(|(a, b)| (a.try_clone().unwrap(), b.try_clone().unwrap())) {
-                    std::thread::spawn(move || forward(from, to));
+                    let silent = Arc::clone(&silent);
+                    std::thread::spawn(move || forward(from, to, &silent));
                 }
-                streams.lock().unwrap().extend([client, server]);
+                let ends = [client, server];
+                connections.lock().unwrap().push(Connection { ends, silent });
             }
         });
         Self { port, cut, open }
@@ -43,9 +52,17 @@ impl Proxy {
     /// Ends all connections, and lets no new ones through.
     pub fn cut(&self) {
         self.cut.store(true, Ordering::SeqCst);
-        for stream in self.open.lock().unwrap().drain(..) {
+        for stream in self.open.lock().unwrap().drain(..).flat_map(|open| open.ends) {
             // It may have ended by itself.
             drop(stream.shutdown(Shutdown::Both));
+        }
+    }
+
+    /// Lets no new connections through, and nothing on those that there are, also later: they stay open at either end.
+    pub fn silence(&self) {
+        self.cut.store(true, Ordering::SeqCst);
+        for connection in self.open.lock().unwrap().iter() {
+            connection.silent.store(true, Ordering::SeqCst);
         }
     }
 
@@ -54,12 +71,15 @@ impl Proxy {
     }
 }
 
-fn forward(mut from: TcpStream, mut to: TcpStream) {
+fn forward(mut from: TcpStream, mut to: TcpStream, silent: &AtomicBool) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
-        if to.write_all(&buffer[..read]).is_err() {
+        if !silent.load(Ordering::SeqCst) && to.write_all(&buffer[..read]).is_err() {
             break;
         }
+    }
+    if silent.load(Ordering::SeqCst) {
+        return;
     }
     // Either end may be gone already.
     drop(from.shutdown(Shutdown::Both));
