@@ -25,6 +25,9 @@ const NODES_FILE: &str = "nodes.conf";
 /// The folder of the append-only file. A server that has none has nothing.
 const APPEND_ONLY: &str = "appendonlydir";
 
+/// What a primary has sent, until it is read. A server that was ended meanwhile would take the slots of the keys in it.
+const SENT_FILE: &str = "dump.rdb";
+
 /// The file that counts starts with nothing.
 const STARTS_FILE: &str = "starts";
 
@@ -134,7 +137,7 @@ fn pod(store: &Validated, number: usize) -> Value {
 fn start() -> String {
     let (data, users) = (workload::DATA, workload::USERS);
     format!(
-        "set -e; cd {data}; [ -e {STARTS_FILE} ] || echo 0 >{STARTS_FILE}; if [ ! -e {APPEND_ONLY} ]; then rm -f {NODES_FILE}; \
+        "set -e; cd {data}; [ -e {STARTS_FILE} ] || echo 0 >{STARTS_FILE}; if [ ! -e {APPEND_ONLY} ]; then rm -f {NODES_FILE} {SENT_FILE}; \
          starts=$(( ($(cat {STARTS_FILE}) + 1) % {BUS_PORTS} )); echo $starts >{STARTS_FILE}; \
          sed -i 's/^user {REPLICATION_USER} on /user {REPLICATION_USER} off /' {users}/{USERS_FILE}; fi; \
          exec \"$0\" \"$@\" --cluster-port $(( {BUS_PORT} + $(cat {STARTS_FILE}) ))"

@@ -293,7 +293,11 @@ pub(super) fn arguments(store: &Validated) -> Vec<String> {
         // How a primary that fell silent is told from an idle one.
         set("--repl-ping-replica-period", &["1"]);
         set("--repl-timeout", &["20"]);
-        if store.volume.is_some() {
+        if store.volume.is_none() {
+            // What a primary has sent is no store of what was there later: a server that starts with it would take itself for one
+            // that has something.
+            set("--rdb-del-sync-files", &["yes"]);
+        } else {
             // A replica whose volume is full would end by itself, and what it has in memory with it.
             set("--replica-ignore-disk-write-errors", &["yes"]);
         }
