@@ -2,7 +2,7 @@
 
 use super::clock::Now;
 use super::io::{Event, Output};
-use super::members::MemberState;
+use super::members::{Member, MemberState};
 use super::node::Core;
 use super::version::NodeId;
 use super::wire::{Heartbeat, PeerMessage};
@@ -31,15 +31,19 @@ impl Core {
         let (view, memory, settled) = (self.view_hash(), self.memory(), self.settling.settled);
         let longest_ttl_ms = self.store.longest_ttl_ms();
         let state = self.state;
-        let Some(member) = self.members.get(&id).filter(|m| m.link.is_some()) else {
+        let Some(member) = self.members.get_mut(&id).filter(|m| m.link.is_some()) else {
             return;
         };
+        let lease = member.lends();
+        if lease {
+            member.lent_ms = member.their_ms;
+        }
         let beat = Heartbeat {
             state,
             sent_ms: now.mono_ms.max(1),
             echo_ms: member.their_ms,
             hears_you: now.mono_ms.saturating_sub(member.heard_ms) < self.config.suspect_after_ms,
-            lease: !member.suspect && member.unconfirmed_claims.is_none(),
+            lease,
             as_of,
             head: member.out.head(),
             received: member.received,
@@ -51,6 +55,17 @@ impl Core {
             view,
         };
         self.send(id, &PeerMessage::Heartbeat(beat), out);
+    }
+
+    /// Sends a heartbeat to a member that has had no lease for long. It may become a home at any moment, and until a majority has
+    /// lent it one it can decide nothing: requests would wait for the next heartbeats of everybody.
+    pub(super) fn lend_at_once(&mut self, now: Now, id: NodeId, out: &mut Vec<Output>) {
+        let long_ms = 2 * self.config.heartbeat_ms;
+        let is_due =
+            |m: &Member| m.lends() && m.their_ms > 0 && (m.lent_ms == 0 || m.their_ms > m.lent_ms + long_ms);
+        if self.members.get(&id).is_some_and(is_due) {
+            self.beat_to(now, id, out);
+        }
     }
 
     /// A heartbeat has come.
@@ -124,6 +139,7 @@ impl Core {
             self.live(now, out);
         }
         self.end_past();
+        self.lend_at_once(now, from, out);
     }
 
     /// Memory in use, in thousandths of the limit.

@@ -86,6 +86,8 @@ pub(super) struct Member {
     pub(super) their_ms: u64,
     /// Our `sent_ms` that it last sent back with a lease.
     pub(super) lease_from_ms: u64,
+    /// Its `sent_ms` that was last sent back to it with a lease; 0 for none.
+    pub(super) lent_ms: u64,
     /// Number of the claims that it has to confirm before its heartbeats carry leases again.
     pub(super) unconfirmed_claims: Option<u64>,
     /// It may have missed what others claimed, and is told of that as well.
@@ -121,6 +123,7 @@ impl Member {
             longest_ttl_ms: 0,
             their_ms: 0,
             lease_from_ms: 0,
+            lent_ms: 0,
             unconfirmed_claims: None,
             missed_claims: false,
             claims_sent_ms: 0,
@@ -138,6 +141,11 @@ impl Member {
     /// Whether it can be talked to.
     pub(super) fn in_reach(&self) -> bool {
         !self.suspect && self.link.is_some()
+    }
+
+    /// Whether heartbeats to it carry a lease: it is heard, and knows what this member acts for.
+    pub(super) fn lends(&self) -> bool {
+        !self.suspect && self.unconfirmed_claims.is_none()
     }
 
     /// Whether it serves and is in reach: what counts for acknowledgements.

@@ -349,7 +349,7 @@ impl Core {
                 self.learn_homes(&others);
                 self.on_claims(now, from, number, &claims, out);
             }
-            PeerMessage::ClaimsAck { number } => self.on_claims_ack(from, number),
+            PeerMessage::ClaimsAck { number } => self.on_claims_ack(now, from, number, out),
             PeerMessage::Gather { id, command } => self.on_gather(now, from, id, command, out),
             PeerMessage::Gathered { id, reply } => self.on_gathered(now, from, id, reply, out),
             message => self.on_comparison(now, from, message, out),

@@ -81,8 +81,15 @@ impl Cluster {
         cluster
     }
 
-    /// One more member comes.
+    /// One more member comes, and has joined.
     pub(super) fn join(&mut self, mode: Mode) -> usize {
+        let place = self.come(mode);
+        self.pass(12_000);
+        place
+    }
+
+    /// One more member comes.
+    pub(super) fn come(&mut self, mode: Mode) -> usize {
         let place = self.cores.len();
         self.cores.push(core(place as u64 + 1, config(mode), self.now));
         let addresses = (1..=place).map(|n| n.to_string()).collect();
@@ -109,7 +116,6 @@ impl Cluster {
                 },
             );
         }
-        self.pass(12_000);
         place
     }
 

@@ -208,12 +208,19 @@ impl Core {
         }
     }
 
-    pub(in crate::core) fn on_claims_ack(&mut self, from: NodeId, number: u64) {
+    pub(in crate::core) fn on_claims_ack(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        number: u64,
+        out: &mut Vec<Output>,
+    ) {
         if let Some(member) = self.members.get_mut(&from)
             && member.unconfirmed_claims.is_some_and(|wanted| wanted <= number)
         {
             member.unconfirmed_claims = None;
             member.missed_claims = false;
+            self.lend_at_once(now, from, out);
         }
     }
 }

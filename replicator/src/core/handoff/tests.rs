@@ -144,3 +144,24 @@ fn what_each_of_two_members_believes_the_other_to_have_finds_a_home() {
         }
     }
 }
+
+/// Who has just joined is the home of some keys at once, and no request waits until everybody's next heartbeat for it to be allowed to
+/// decide.
+#[test]
+fn a_member_that_has_just_joined_decides_at_once() {
+    for mode in [Mode::All, Mode::Backup(1)] {
+        let mut cluster = Cluster::new(3, mode);
+        let newcomer = cluster.come(mode);
+        let (begun_ms, mut longest_ms, mut number) = (cluster.now.mono_ms, 0, 0);
+        while cluster.now.mono_ms < begun_ms + 10_000 {
+            let asked_ms = cluster.now.mono_ms;
+            let reply = cluster.ask(number % 3, &format!("nobody:{number}"), Op::Get);
+            assert_eq!(reply, Reply::Nil, "{mode:?}");
+            longest_ms = longest_ms.max(cluster.now.mono_ms - asked_ms);
+            number += 1;
+            cluster.pass(1);
+        }
+        assert!(cluster.cores[newcomer].homes.acting().count() > 0, "{mode:?}");
+        assert!(longest_ms < 100, "{mode:?}: a request waited for {longest_ms} ms");
+    }
+}
