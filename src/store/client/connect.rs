@@ -3,6 +3,8 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError, ServerErrorKind};
 use rustls::client::Resumption;
@@ -23,6 +25,10 @@ static CRYPTOGRAPHY: LazyLock<Arc<CryptoProvider>> =
 
 /// Limit for a TCP connection: within a cluster it takes a millisecond, to a store elsewhere less than a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// When one more connection is tried to a server that has not answered the first. A packet that was lost is sent again only after
+/// a second (RFC 6298, section 2): a primary that was cut off and is back would serve what it has from before for as long.
+const CONNECT_AGAIN: Duration = Duration::from_millis(250);
 
 /// Limit for the TLS handshake, and for the credentials to be accepted.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -144,8 +150,12 @@ pub async fn open(endpoint: &Endpoint, credentials: &Credentials) -> Result<Conn
 }
 
 pub(super) async fn tcp(endpoint: &Endpoint) -> Result<TcpStream, Failure> {
-    let host = endpoint.address.as_deref().unwrap_or(&endpoint.host);
-    let connecting = TcpStream::connect((host, endpoint.port));
+    let connecting = async {
+        match &endpoint.address {
+            Some(address) => first_to(address, endpoint.port).await,
+            None => TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await,
+        }
+    };
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok(stream)) => {
             stream
@@ -155,6 +165,17 @@ pub(super) async fn tcp(endpoint: &Endpoint) -> Result<TcpStream, Failure> {
         }
         Ok(Err(error)) => Err(endpoint.unreachable(error)),
         Err(_) => Err(endpoint.unreachable(format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()))),
+    }
+}
+
+/// The first of several connections to an address.
+async fn first_to(address: &str, port: u16) -> std::io::Result<TcpStream> {
+    let mut tried = FuturesUnordered::new();
+    loop {
+        tried.push(TcpStream::connect((address, port)));
+        if let Ok(Some(outcome)) = tokio::time::timeout(CONNECT_AGAIN, tried.next()).await {
+            return outcome;
+        }
     }
 }
 

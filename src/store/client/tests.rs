@@ -1,5 +1,7 @@
 //! Against Debian's redis-server, on loopback: what a wrong setting looks like to a client.
 
+use std::time::{Duration, Instant};
+
 use crate::store::testing::{Certificates, Server};
 
 use super::*;
@@ -166,7 +168,7 @@ async fn the_member_of_a_cluster_that_has_the_key_is_asked() {
         .command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &other, &bus])
         .await
         .unwrap();
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(20);
     for member in &members {
         let mut connection = connect(&member.endpoint(), &nobody).await.unwrap();
         loop {
@@ -174,7 +176,7 @@ async fn the_member_of_a_cluster_that_has_the_key_is_asked() {
             if info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:2") {
                 break;
             }
-            assert!(std::time::Instant::now() < deadline, "{info}");
+            assert!(Instant::now() < deadline, "{info}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -183,4 +185,46 @@ async fn the_member_of_a_cluster_that_has_the_key_is_asked() {
         let reached = check(&members[0].endpoint(), &nobody, "shop").await.unwrap();
         assert!(reached.cluster, "{reached:?}");
     }
+}
+
+/// A listener whose queue is full drops packets, as a network does that is cut.
+#[tokio::test]
+async fn a_server_whose_packets_were_lost_is_reached_before_they_are_sent_again() {
+    let mut shortest = Duration::MAX;
+    for _ in 0..3 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(Ok(one)) = tokio::time::timeout(
+            Duration::from_millis(100),
+            tokio::net::TcpStream::connect(address),
+        )
+        .await
+        {
+            waiting.push(one);
+        }
+        let endpoint = Endpoint {
+            host: "store.example".to_owned(),
+            port: address.port(),
+            address: Some(address.ip().to_string()),
+            tls: None,
+        };
+        let begun = Instant::now();
+        let reached = tokio::spawn(async move { connect::tcp(&endpoint).await.map(|_| begun.elapsed()) });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let accepting = tokio::spawn(async move {
+            while let Ok(one) = listener.accept().await {
+                waiting.push(one.0);
+            }
+        });
+        shortest = shortest.min(reached.await.unwrap().unwrap());
+        accepting.abort();
+    }
+    assert!(
+        shortest > Duration::from_millis(300),
+        "nothing was lost: {shortest:?}"
+    );
+    assert!(shortest < Duration::from_millis(900), "{shortest:?}");
 }
