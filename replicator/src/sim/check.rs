@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::scenario::TTL_MS;
+use super::scenario::{TTL_MS, UNLIMITED_TTL_MS};
 use super::users::parse;
 use super::world::{World, seconds};
 use crate::core::Kind;
@@ -170,7 +170,10 @@ impl World {
         let ends_ms = now.wall_ms + TTL_MS / 20 + self.scenario.skew_ms;
         let missing = left.iter().find_map(|(key, holders)| {
             let entry = self.processes.get(process)?.core.peek_any(key)?;
-            if entry.expires_ms().is_some_and(|at_ms| at_ms < ends_ms) {
+            // What has no expiry lives on for a time after it was written, by everybody's own clock.
+            let written_ms = entry.version().at.max(entry.expiry().version.at).ms();
+            let unlimited_ms = written_ms + UNLIMITED_TTL_MS;
+            if entry.expires_ms().unwrap_or(unlimited_ms) < ends_ms {
                 return None;
             }
             let (_, written) = version(process, key)?;

@@ -59,6 +59,9 @@ pub(super) struct Scenario {
 
 /// The life of a session without touch, ms.
 pub(super) const TTL_MS: u64 = 20_000;
+
+/// How long what has no expiry lives after it was written, ms.
+pub(super) const UNLIMITED_TTL_MS: u64 = 25_000;
 /// Silence after which members count another one as dead, ms.
 pub(super) const DEAD_AFTER_MS: u64 = 6_000;
 
@@ -211,7 +214,7 @@ impl Scenario {
             antientropy_ms: 5_000,
             tombstone_min_ms: 6_000,
             logout_guard_ms: 6_000,
-            unlimited_ttl_ms: 25_000,
+            unlimited_ttl_ms: UNLIMITED_TTL_MS,
             memory_limit: self.memory_limit,
             evict: self.memory_limit != 0,
             max_lock_ttl_ms: 10_000,
