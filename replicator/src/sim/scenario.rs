@@ -59,7 +59,6 @@ pub(super) struct Scenario {
 
 /// The life of a session without touch, ms.
 pub(super) const TTL_MS: u64 = 20_000;
-
 /// How long what has no expiry lives after it was written, ms.
 pub(super) const UNLIMITED_TTL_MS: u64 = 25_000;
 /// Silence after which members count another one as dead, ms.
