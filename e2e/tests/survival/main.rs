@@ -1,11 +1,12 @@
 //! Every application through every event, with affinity alone, with its sessions in a store that keeps them in memory, in one
 //! that keeps them on a volume, and in its own pods: what status promises, and what users measure. Written to
-//! `docs/survival.md`, and for one application printed as a table of strategies and events (`make demo-all`).
+//! `docs/survival.md`, place by place, and for one application printed as a table of strategies and events (`make demo-all`).
 //!
 //! Nodes are cut off and the operator is stopped, so nothing else may run beside this.
 #![cfg(test)]
 
 mod events;
+mod page;
 mod record;
 mod servers;
 
@@ -41,10 +42,10 @@ const PLACES: [Place; 9] = [
     Place::TwoPods,
 ];
 
-/// Names of the applications to look at, separated by spaces; absent = all. The page is written only for all.
+/// Names of the applications to look at, separated by spaces; absent = all, and only then is the page written.
 const ONLY: &str = "SURVIVAL_APPS";
 
-/// Places to look at, by their names in [`Place`], separated by spaces; absent = all. The page is written only for all.
+/// Places to look at, by their names in [`Place`], separated by spaces; absent = all. What the page says of others stays.
 const ONLY_PLACES: &str = "SURVIVAL_PLACES";
 
 /// Applications that start at once: the machines of tests have two cores.
@@ -166,7 +167,8 @@ pub struct Scene<'a> {
     policies: Policies,
 }
 
-/// Words of which one has to be in what is done; absent = everything is done. The page is written only for all.
+/// Words of which one has to be in what is done; absent = everything is done, and only then is the page
+/// written.
 const ONLY_EVENTS: &str = "SURVIVAL_EVENTS";
 
 /// Whether an event is to be looked at.
@@ -193,35 +195,11 @@ async fn every_application_through_every_event() -> Result<()> {
     with_temp_namespace("survival", async |cluster, namespace| {
         let apps = wanted(ONLY, &APPS, |app| app.name.to_owned())?;
         let places = wanted(ONLY_PLACES, &PLACES, |place| format!("{place:?}"))?;
-        let mut record = Record::new(apps.iter().map(|app| app.name).collect());
+        let mut record = Record::new(apps.iter().map(|app| app.name).collect())?;
         let scene = Scene::set(cluster, namespace, apps).await?;
-        let mut former = Vec::new();
-        for place in places.iter().copied() {
-            if scene.at(place).is_empty() {
-                continue;
-            }
-            // Whatever server is primary, its node may be cut off.
-            node::schedulable(cluster, node::FIRST, place.topology().is_none()).await?;
-            scene.keep_sessions_in(place).await?;
-            // Eighteen servers at once would be much for one machine. Who cannot keep sessions here still keeps them there.
-            if scene.at(place).len() == scene.apps.len() {
-                for store in former.drain(..) {
-                    store::delete(cluster, namespace, store).await?;
-                }
-            }
-            former.extend(place.topology().and(place.store()));
-            for case in events::cases(place).into_iter().filter(is_wanted) {
-                let row = scene.run(place, case).await?;
-                eprintln!("{row}");
-                record.add(row);
-            }
-        }
-        if scene.apps.len() == APPS.len()
-            && places.len() == PLACES.len()
-            && std::env::var(ONLY_EVENTS).is_err()
-        {
-            record.write()?;
-        }
+        let measured = scene.measure(&places, &mut record).await;
+        node::schedulable(cluster, node::FIRST, true).await?;
+        measured?;
         if let [app] = scene.apps.as_slice() {
             println!("{}", record.summary(app.name));
         }
@@ -234,16 +212,6 @@ async fn every_application_through_every_event() -> Result<()> {
 
 impl<'a> Scene<'a> {
     async fn set(cluster: &'a Cluster, namespace: &'a str, apps: Vec<App>) -> Result<Self> {
-        for volume in ["first", "second"] {
-            cluster
-                .run(["volume", &format!("{namespace}-{volume}"), "1Gi"])
-                .await?;
-        }
-        // Stores are to be on nodes that can be cut off.
-        node::schedulable(cluster, node::FIRST, false).await?;
-        let made = Self::make_stores(cluster, namespace).await;
-        node::schedulable(cluster, node::FIRST, true).await?;
-        made?;
         let applications = stream::iter(apps.clone())
             .map(|app| async move { app.manifests(namespace)?.behind_traefik(cluster).await })
             .buffered(AT_ONCE)
@@ -258,11 +226,36 @@ impl<'a> Scene<'a> {
         })
     }
 
-    async fn make_stores(cluster: &Cluster, namespace: &str) -> Result<()> {
-        let persistence = json!({"size": "1Gi", "storageClassName": "local"});
-        store::create(cluster, namespace, "memory", json!({"engine": "Redis"})).await?;
-        let spec = json!({"engine": "Redis", "persistence": persistence});
-        store::create(cluster, namespace, "volume", spec).await
+    /// One place after the other.
+    async fn measure(&self, places: &[Place], record: &mut Record) -> Result<()> {
+        let mut former = Vec::new();
+        for place in places.iter().copied() {
+            if self.at(place).is_empty() {
+                continue;
+            }
+            // Nodes that were cut off before have scattered all pods, and those of stores are to be where they can be cut off.
+            node::schedulable(self.cluster, node::FIRST, place.store().is_none()).await?;
+            self.make_store(place).await?;
+            // Whatever server is primary later, too.
+            node::schedulable(self.cluster, node::FIRST, place.topology().is_none()).await?;
+            self.keep_sessions_in(place).await?;
+            // Eighteen servers at once would be much for one machine. Who cannot keep sessions here still keeps them there.
+            if self.at(place).len() == self.apps.len() {
+                for store in former.drain(..) {
+                    store::delete(self.cluster, self.namespace, store).await?;
+                }
+            }
+            former.extend(place.topology().and(place.store()));
+            for case in events::cases(place).into_iter().filter(is_wanted) {
+                let row = self.run(place, case).await?;
+                eprintln!("{row}");
+                record.add(row);
+            }
+            if self.apps.len() == APPS.len() && std::env::var(ONLY_EVENTS).is_err() {
+                record.write(place)?;
+            }
+        }
+        Ok(())
     }
 
     /// The applications whose sessions can be kept there.
@@ -273,26 +266,34 @@ impl<'a> Scene<'a> {
             .collect()
     }
 
-    /// Makes the store of several servers when it is its turn: nodes that were cut off before have scattered all pods.
-    async fn make_servers(&self, place: Place, name: &str, topology: Topology) -> Result<()> {
-        let mut spec = json!({"engine": "Redis", "topology": topology, "memory": "64Mi"});
+    /// Makes the store of a place, if it has one.
+    async fn make_store(&self, place: Place) -> Result<()> {
+        let Some(name) = place.store() else {
+            return Ok(());
+        };
+        let mut spec = json!({"engine": "Redis"});
+        if let Some(topology) = place.topology() {
+            spec["topology"] = json!(topology);
+            spec["memory"] = json!("64Mi");
+        }
         if place.is_on_volumes() {
             let servers = serde_json::from_value::<SessionStoreSpec>(spec.clone())?.servers();
-            for server in 0..servers {
-                let volume = format!("{}-{name}-{server}", self.namespace);
+            // One more, for the event that deletes one.
+            for number in 0..=servers {
+                let volume = format!("{}-{name}-{number}", self.namespace);
                 self.cluster.run(["volume", &volume, "1Gi"]).await?;
             }
             spec["persistence"] = json!({"size": "1Gi", "storageClassName": "local"});
         }
         store::create(self.cluster, self.namespace, name, spec).await?;
-        servers::whole(self, name).await
+        if place.topology().is_some() {
+            servers::whole(self, name).await?;
+        }
+        Ok(())
     }
 
     /// Lets all policies keep sessions there, and waits until all pods do.
     async fn keep_sessions_in(&self, place: Place) -> Result<()> {
-        if let (Some(topology), Some(name)) = (place.topology(), place.store()) {
-            self.make_servers(place, name, topology).await?;
-        }
         let apps: Vec<App> = self.at(place).iter().map(|(running, _)| running.app).collect();
         let set_up = stream::iter(apps)
             .map(Ok)

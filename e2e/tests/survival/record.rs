@@ -11,7 +11,7 @@ use session_operator::api::{Event, Outcome, Survival};
 use session_operator::drill::{Class, Report};
 
 use crate::events::Case;
-use crate::{LEAVERS, MEMBERS, Place};
+use crate::{LEAVERS, MEMBERS, Place, page};
 
 /// The repository.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -33,6 +33,8 @@ pub struct Row {
 /// All rows.
 pub struct Record {
     apps: Vec<&'static str>,
+    /// The commit that is measured.
+    commit: String,
     rows: Vec<Row>,
 }
 
@@ -121,8 +123,7 @@ impl Row {
         let each = each.filter(|(_, promise, report)| self.is_worse(promise, report));
         each.map(|(app, _, report)| {
             format!(
-                "{app}, {}, {}: {} lost, {} with something missing",
-                self.place.title(),
+                "{app}, {}: {} lost, {} with something missing",
                 self.case.what,
                 report.count(Class::Lost),
                 report.count(Class::Corrupted)
@@ -183,11 +184,16 @@ impl fmt::Display for Row {
 
 impl Record {
     /// An empty one.
-    pub fn new(apps: Vec<&'static str>) -> Self {
-        Self {
-            apps,
-            rows: Vec::new(),
+    pub fn new(apps: Vec<&'static str>) -> Result<Self> {
+        let mut commit = git(&["rev-parse", "--short=10", "HEAD"])?;
+        if !git(&["status", "--porcelain", "--", ".", &format!(":!{PAGE}")])?.is_empty() {
+            commit.push_str(", with changes that are not committed");
         }
+        Ok(Self {
+            apps,
+            commit,
+            rows: Vec::new(),
+        })
     }
 
     /// One more row.
@@ -200,10 +206,12 @@ impl Record {
         self.rows.iter().flat_map(|row| row.worse(&self.apps)).collect()
     }
 
-    /// Writes the page.
-    pub fn write(&self) -> Result<()> {
+    /// Writes what was measured of a place into the page. What the page says of others stays.
+    pub fn write(&self, place: Place) -> Result<()> {
         let path = Path::new(ROOT).join(PAGE);
-        std::fs::write(&path, self.page()?).with_context(|| format!("writing {}", path.display()))
+        let page = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let page = page::with(&page, place, &self.section(place)?);
+        std::fs::write(&path, page).with_context(|| format!("writing {}", path.display()))
     }
 
     /// Of one application: strategies and events, promised and measured.
@@ -255,90 +263,27 @@ impl Record {
         text
     }
 
-    fn page(&self) -> Result<String> {
-        let commit = git(&["rev-parse", "--short=10", "HEAD"])?;
-        let changes = git(&["status", "--porcelain", "--", ".", &format!(":!{PAGE}")])?;
-        let changed = if changes.is_empty() {
-            ""
-        } else {
-            ", with changes that are not committed"
-        };
-        let first = self
-            .rows
-            .first()
-            .and_then(|row| row.cells.iter().flatten().next());
-        let date = first
-            .context("no row was measured")?
-            .1
-            .started
-            .get(..10)
-            .unwrap_or_default();
-        let mut page = format!(
-            "# What sessions survive: promised and measured\n\n\
-             Written by `make test-long` (`e2e/tests/survival`) at commit {commit}{changed}, {date}.\n\n\
-             Stores have topology Standalone (Redis, TLS), those of three servers and of three shards Replicated and Cluster, applications 3 pods each, and no affinity unless the heading says so. Before every event \
-             {MEMBERS} users of each application log in and fill their sessions, and {LEAVERS} more log out again; they go on \
-             while it happens. *Promised* is `status.survives` of the policies before the event; where its sentence tells several \
-             ways apart, also what it says of this one. *Measured* is how many users were logged in with everything they had at \
-             every answer that they got, and how many of their requests got none of the application's answers (the store \
-             or the pod was away); – where the application's stock handler cannot keep sessions there. Nobody who had logged out came back. The run fails where a measurement is worse than its \
-             promise.\n"
+    /// When a place was measured, its rows, and what was worse than promised.
+    fn section(&self, place: Place) -> Result<String> {
+        let rows: Vec<&Row> = self.rows.iter().filter(|row| row.place == place).collect();
+        let first = rows.first().and_then(|row| row.cells.iter().flatten().next());
+        let (_, report) = first.context("no row was measured")?;
+        let date = report.started.get(..10).unwrap_or_default();
+        let mut section = format!(
+            "At commit {}, {date}.\n\n| event | what was done | promised | {} |\n|---|---|---|{}\n",
+            self.commit,
+            self.apps.join(" | "),
+            "---|".repeat(self.apps.len())
         );
-        for (place, heading) in [
-            (Place::OwnPod, "Sticky: every user stays at a pod"),
-            (Place::Memory, "Shared: a store with sessions in memory"),
-            (
-                Place::Volume,
-                "Shared: a store with sessions on a volume (what differs)",
-            ),
-            (
-                Place::Servers,
-                "Shared: a store of three servers with sessions in memory (what differs)",
-            ),
-            (
-                Place::ServersOnVolumes,
-                "Shared: a store of three servers, each with a volume (what differs)",
-            ),
-            (
-                Place::Shards,
-                "Shared: a cluster of three shards, a primary and a replica each, with sessions in memory (what differs)",
-            ),
-            (
-                Place::ShardsOnVolumes,
-                "Shared: a cluster of three shards, each server with a volume (what differs)",
-            ),
-            (
-                Place::AllPods,
-                "Replicated, mode All: every pod has every session",
-            ),
-            (
-                Place::TwoPods,
-                "Replicated, mode Backup(1): a pod and another one",
-            ),
-        ] {
-            let rows: Vec<&Row> = self.rows.iter().filter(|row| row.place == place).collect();
-            if rows.is_empty() {
-                continue;
-            }
-            let _infallible = write!(
-                page,
-                "\n## {heading}\n\n| event | what was done | promised | {} |\n|---|---|---|{}\n",
-                self.apps.join(" | "),
-                "---|".repeat(self.apps.len())
-            );
-            for row in rows {
-                let _infallible = writeln!(page, "{row}");
-            }
+        for row in &rows {
+            let _infallible = writeln!(section, "{row}");
         }
-        let worse = self.rows.iter().flat_map(|row| row.shortfalls(&self.apps));
-        let worse: Vec<String> = worse.collect();
+        let worse = rows.iter().flat_map(|row| row.shortfalls(&self.apps));
+        let worse: Vec<String> = worse.map(|line| format!("* {line}\n")).collect();
         if !worse.is_empty() {
-            page.push_str("\n## Worse than promised\n\n");
-            for line in worse {
-                let _infallible = writeln!(page, "* {line}");
-            }
+            let _infallible = write!(section, "\nWorse than promised:\n\n{}", worse.concat());
         }
-        Ok(page)
+        Ok(section)
     }
 }
 
