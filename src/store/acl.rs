@@ -20,7 +20,7 @@ pub const REPLICATION: &str = "replication";
 pub const PROBE_PREFIX: &str = "session-operator";
 
 /// What every name of an application's user begins with, so that none is one of the server's or the operator's.
-const APPLICATION: &str = "app-";
+pub const APPLICATION: &str = "app-";
 
 /// With this begin the rules that say which commands a user may send.
 const NOTHING_YET: &str = "-@all";

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::acl::{ADMIN, Users};
 use super::build::PORT;
 use super::client::{
-    Authority, Connection, Credentials, Endpoint, Failure, MARKS_OF_FEWER_RIGHTS, Password, connect,
+    Authority, Connection, Credentials, Endpoint, Failure, MARKS_OF_FEWER_RIGHTS, Password,
+    RIGHTS_WITHOUT_MAP, connect,
 };
 use super::material::Material;
 use super::memory::Memory;
@@ -120,7 +121,9 @@ fn present(lines: &[String]) -> BTreeMap<String, BTreeSet<String>> {
             let name = words.next()?.to_owned();
             let telling = words.filter_map(|word| match word {
                 "on" | "off" => Some(word),
-                word if MARKS_OF_FEWER_RIGHTS.contains(&word) => Some(MARKS_OF_FEWER_RIGHTS[0]),
+                word if MARKS_OF_FEWER_RIGHTS.contains(&word) || RIGHTS_WITHOUT_MAP.contains(&word) => {
+                    Some(MARKS_OF_FEWER_RIGHTS[0])
+                }
                 word => word.starts_with('#').then_some(word),
             });
             Some((name, telling.map(str::to_owned).collect()))

@@ -52,7 +52,9 @@ pub fn with(page: &str, place: Place, section: &str) -> String {
             written(each)
         };
         if let Some(text) = text {
-            new.push_str(&format!("{HEADING}{}\n\n{}\n", heading(each), text.trim()));
+            for part in [HEADING, heading(each), "\n\n", text.trim(), "\n"] {
+                new.push_str(part);
+            }
         }
     }
     new

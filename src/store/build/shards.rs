@@ -5,13 +5,16 @@
 //! * The file by which the cluster knows it goes, so that it comes back as a new one that has no slots.
 //! * It refuses to be followed: a replica that lost its primary connects to the same address again and asks nobody who is there. Once
 //!   it is known to have what it is to have, the operator lets the others follow it.
+//! * It does not tell applications who has which slots: it hears of them one after the other, and a client that believes a part of
+//!   that (as PHP's does) finds no server for the rest. Once it knows all, the operator lets them ask.
 //! * It listens for other servers at another port than the process before: where they find a stranger in place of a server that they
 //!   know, they never take that one for failed, and elect nobody in its place.
 
 use serde_json::{Value, json};
 
 use super::{REPLICATION_FILE, metadata, objects, workload};
-use crate::store::acl::REPLICATION as REPLICATION_USER;
+use crate::store::acl::{APPLICATION, REPLICATION as REPLICATION_USER};
+use crate::store::client::RIGHTS_WITHOUT_MAP;
 use crate::store::dereference::USERS_FILE;
 use crate::store::names::SHARD_LABEL;
 use crate::store::validate::{Shard, Validated};
@@ -136,10 +139,12 @@ fn pod(store: &Validated, number: usize) -> Value {
 /// What starts the server, as one that nobody knows if it has nothing. Needs a shell, rm, cat and sed; its probe grep.
 fn start() -> String {
     let (data, users) = (workload::DATA, workload::USERS);
+    let without_map = RIGHTS_WITHOUT_MAP.join(" ");
     format!(
         "set -e; cd {data}; [ -e {STARTS_FILE} ] || echo 0 >{STARTS_FILE}; if [ ! -e {APPEND_ONLY} ]; then rm -f {NODES_FILE} {SENT_FILE}; \
          starts=$(( ($(cat {STARTS_FILE}) + 1) % {BUS_PORTS} )); echo $starts >{STARTS_FILE}; \
-         sed -i 's/^user {REPLICATION_USER} on /user {REPLICATION_USER} off /' {users}/{USERS_FILE}; fi; \
+         sed -i -e 's/^user {REPLICATION_USER} on /user {REPLICATION_USER} off /' \
+         -e '/^user {APPLICATION}/s/$/ {without_map}/' {users}/{USERS_FILE}; fi; \
          exec \"$0\" \"$@\" --cluster-port $(( {BUS_PORT} + $(cat {STARTS_FILE}) ))"
     )
 }

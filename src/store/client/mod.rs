@@ -33,6 +33,14 @@ const QUEUED_TIMEOUT: Duration = Duration::from_secs(30);
 /// effect, as no user may `RESTORE`.
 pub const MARKS_OF_FEWER_RIGHTS: [&str; 2] = ["-@read", "skip-sanitize-payload"];
 
+/// Rules of users that may not ask a server of a cluster who has which slots. The last one is there to be found again, as above.
+pub const RIGHTS_WITHOUT_MAP: [&str; 4] = [
+    "-cluster|slots",
+    "-cluster|shards",
+    "-cluster|nodes",
+    "skip-sanitize-payload",
+];
+
 /// Takes the flag away.
 const WITHOUT_MARK: &str = "sanitize-payload";
 

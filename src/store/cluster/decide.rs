@@ -158,13 +158,14 @@ pub fn decide(seen: &Observation) -> Decision {
         actions: restart::records(&survey),
         waits: None,
     };
-    let steps: [fn(&Survey) -> Option<Step>; 9] = [
+    let steps: [fn(&Survey) -> Option<Step>; 10] = [
         take_over,
         meet,
         follow,
         forget,
         assign,
         moves::finish,
+        acquaint,
         restart::hand_over,
         restart::restart,
         moves::next,
@@ -294,6 +295,28 @@ fn meet(survey: &Survey) -> Option<Step> {
         }
     }
     Step::all(actions)
+}
+
+/// Replicas that do not know each other: if one of them were made primary, it would not tell the other, which would say of slots that
+/// nobody has them. A primary that is about to end does not wait for that.
+fn acquaint(survey: &Survey) -> Option<Step> {
+    let owners = || survey.answering().filter(|(member, _)| member.is_owner());
+    if owners().any(|(owner, _)| owner.pod.terminating) {
+        return None;
+    }
+    let replicas = || {
+        let replicas = survey.answering().filter(|(_, state)| state.is_replica());
+        replicas.filter(|(member, _)| !member.pod.terminating)
+    };
+    let pairs = replicas().flat_map(|first| replicas().map(move |second| (first, second)));
+    let apart = pairs.filter(|((at, of_at), (member, state))| {
+        at.name < member.name && (!is_met(of_at, member, state) || !is_met(state, at, of_at))
+    });
+    let meetings = apart.map(|((at, _), (member, _))| Action::Meet {
+        at: at.name.clone(),
+        member: member.name.clone(),
+    });
+    Step::all(meetings.collect())
 }
 
 /// Whether a server knows another one, where that is now. It is not asked whether the two are connected: a server calls itself so

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::decide::leader;
-use super::slots::COUNT;
+use super::slots::{COUNT, Slots};
 use super::survey::Survey;
-use super::{Decision, Member, Observation};
+use super::{Decision, Member, Observation, State};
 use crate::api::session_store::{MemberRole, StoreCluster, StoreMember};
 use crate::runtime::metrics::MemberFacts;
 use crate::store::replication::report::lag_text;
@@ -18,6 +18,15 @@ pub struct Report {
     pub seen: Observation,
     /// What was decided.
     pub decision: Decision,
+}
+
+/// Whether a server knows of slots that are served who serves them.
+fn knows_all(state: &State, served: &Slots) -> bool {
+    let mut unknown = served.clone();
+    for node in &state.nodes {
+        unknown.remove(&node.slots);
+    }
+    unknown.is_empty()
 }
 
 impl Report {
@@ -35,7 +44,7 @@ impl Report {
     /// Slots that primaries serve which are not cut off from most of the others.
     pub fn served(&self) -> usize {
         let serving = self.seen.members.iter().filter(|member| member.is_owner());
-        let mut slots = super::Slots::default();
+        let mut slots = Slots::default();
         for state in serving.filter_map(Member::state).filter(|state| state.serves) {
             slots.add(&state.slots());
         }
@@ -47,8 +56,9 @@ impl Report {
         self.served() == usize::from(COUNT)
     }
 
-    /// Servers that nobody is to follow yet: each has nothing, and may be taken for one that had a part of the sessions. They are not
-    /// told of users, that of replicas among them.
+    /// Servers that nobody is to follow yet: each has nothing, and may be taken for one that had a part of the sessions. And those
+    /// that nobody is to ask yet who has which slots, as they have not heard of all. They are not told of users, that of replicas
+    /// among them.
     pub fn closed(&self) -> BTreeSet<String> {
         let survey = Survey::of(&self.seen);
         let lacks_owner = survey.ghosts.iter().any(|ghost| !ghost.slots.is_empty());
@@ -59,8 +69,11 @@ impl Report {
             };
             let leads = || leader(&survey, member.shard).is_some_and(|leader| leader.name == member.name);
             member.is_owner()
-                || member.state().is_some_and(super::State::is_replica)
-                || (!lacks_owner && all_answer() && leads())
+                || (member
+                    .state()
+                    .is_some_and(|state| knows_all(state, &survey.served))
+                    && (member.state().is_some_and(State::is_replica)
+                        || (!lacks_owner && all_answer() && leads())))
         };
         let members = self.seen.members.iter();
         let closed = members.filter(|member| !is_open(member));

@@ -14,6 +14,7 @@ use super::decide::Means;
 use super::report::Report;
 use super::*;
 use crate::api::session_store::FailoverCause;
+use crate::store::client::Failure;
 
 const IN_MEMORY: &str = "{topology: Cluster, memory: 64Mi, tls: Disabled}";
 const ON_VOLUMES: &str = "{topology: Cluster, memory: 64Mi, tls: Disabled, persistence: {size: 1Gi}}";
@@ -105,6 +106,48 @@ async fn with_the_operator_away_the_servers_elect_and_an_empty_one_gets_nothing(
             before = servers.settle().await;
             assert_eq!(shop.missing(0..300).await, 0);
             assert_eq!(servers.last_cause(), Some(FailoverCause::ServerEnded));
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_starts_with_nothing_tells_applications_who_has_which_slots_once_it_knows_all() {
+    for spec in [IN_MEMORY, REDIS] {
+        let mut servers = Servers::start(spec).await;
+        let mut told = servers.settle().await;
+        for shard in [0, 1, 2] {
+            let primary = servers.primary(&told, shard);
+            let (answers, mut answered) = tokio::sync::mpsc::unbounded_channel();
+            let mut shop = servers.shop();
+            let which = shard * 2 + primary.1;
+            let asking = tokio::spawn(async move {
+                while answers.send(shop.slots_told_by(which).await).is_ok() {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            });
+            servers.process_mut(primary).kill_and_start();
+            told = servers.settle().await;
+            let begun = Instant::now();
+            let mut refused = 0;
+            loop {
+                match answered.recv().await.unwrap() {
+                    Ok(slots) if refused > 0 => {
+                        assert_eq!(slots, 16384, "who believes that finds nobody for the rest");
+                        break;
+                    }
+                    // What was asked before it was killed.
+                    Ok(slots) => assert_eq!(slots, 16384),
+                    Err(Failure::Refused { cause, .. }) => {
+                        assert!(cause.starts_with("NOPERM"), "{cause}");
+                        refused += 1;
+                    }
+                    Err(_) => assert!(begun.elapsed() < ELECTED, "it does not answer"),
+                }
+                if answered.is_empty() {
+                    told = servers.round().await;
+                }
+            }
+            asking.abort();
         }
     }
 }

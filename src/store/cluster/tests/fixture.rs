@@ -482,6 +482,24 @@ impl Shop {
         connection.command(words).await
     }
 
+    /// Of how many slots the server `which` says who has them, or why it does not say.
+    pub(super) async fn slots_told_by(&mut self, which: usize) -> Result<i64, Failure> {
+        let port = self.endpoints[which].port;
+        let answer = self.at(port, &["CLUSTER", "SLOTS"], false).await;
+        if answer
+            .as_ref()
+            .is_err_and(|failure| !matches!(failure, Failure::Refused { .. }))
+        {
+            self.connections.remove(&port);
+        }
+        let ranges = answer?.into_sequence().unwrap();
+        let count = |range: redis::Value| match range.into_sequence().unwrap()[..2] {
+            [redis::Value::Int(first), redis::Value::Int(last)] => last + 1 - first,
+            _ => panic!("no range"),
+        };
+        Ok(ranges.into_iter().map(count).sum())
+    }
+
     pub(super) async fn write(&mut self, keys: std::ops::Range<usize>) {
         for key in keys {
             let key = format!("shop:{key}");
