@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use super::decide::Means;
+use super::nodes::FEWEST_CLIENTS;
 use super::{Action, Member, Observation, Record, Slots};
 use crate::api::session_store::{ClusterLoss, Failover, FailoverCause};
 use crate::runtime::writer::WriteError;
@@ -141,6 +142,14 @@ impl<S: Surroundings> Actor<'_, S> {
                 formed,
                 shards,
             } => self.keep(self.noted(primaries, *formed, *shards, now)).await,
+            Action::TurnAway { member } => {
+                if let Some(member) = self.member(member) {
+                    let mut connection = self.connect(member).await?;
+                    let fewest = FEWEST_CLIENTS.to_string();
+                    connection.set_config("maxclients", &fewest).await?;
+                }
+                Ok(None)
+            }
             Action::Restart { member } => {
                 if let Some(member) = self.member(member) {
                     self.surroundings.restart(member).await?;

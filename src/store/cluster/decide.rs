@@ -111,6 +111,11 @@ pub enum Action {
         /// How many shards share them.
         shards: usize,
     },
+    /// Let no further clients in at a server whose pod ends.
+    TurnAway {
+        /// The server.
+        member: String,
+    },
     /// Delete a pod, so that it is made from the present template.
     Restart {
         /// The pod.
@@ -158,6 +163,7 @@ pub fn decide(seen: &Observation) -> Decision {
         actions: restart::records(&survey),
         waits: None,
     };
+    decision.actions.extend(restart::turn_away(&survey));
     let steps: [fn(&Survey) -> Option<Step>; 10] = [
         take_over,
         meet,

@@ -35,6 +35,8 @@ pub struct State {
     pub disk_failed: bool,
     /// Whether it has got everything from a primary since its process started.
     pub warm: bool,
+    /// Whether it lets further clients in.
+    pub admits: bool,
     /// Whether it moves slots to another server as a whole.
     pub moves_whole: bool,
     /// Whether it does so now.
@@ -42,6 +44,9 @@ pub struct State {
     /// Why it could not do so the last time.
     pub export_failed: Option<String>,
 }
+
+/// The least that `maxclients` may be set to: those that are there already are more.
+pub const FEWEST_CLIENTS: i64 = 1;
 
 /// The first version of Valkey that moves slots as a whole (`CLUSTER MIGRATESLOTS`).
 const MOVES_WHOLE: u32 = 9;
@@ -106,6 +111,7 @@ impl State {
             },
             offset: replication.offset,
             keys: replication.keys,
+            admits: number("maxclients").is_none_or(|most| most > FEWEST_CLIENTS),
             moves_whole: moves_whole(info),
             is_exporting: false,
             export_failed: None,

@@ -310,6 +310,36 @@ async fn a_planned_restart_goes_through_all_servers_and_loses_no_write() {
     }
 }
 
+#[tokio::test]
+async fn a_server_whose_pod_ends_lets_no_further_client_in() {
+    for spec in [IN_MEMORY, REDIS] {
+        let mut servers = Servers::start(spec).await;
+        let report = servers.settle().await;
+        let (_, primary) = servers.primary(&report, 1);
+        let replica = 1 - primary;
+        let which = 2 + replica;
+        let mut inside = servers.shop();
+        while inside.slots_told_by(which).await.is_err() {
+            servers.round().await;
+        }
+        servers.done();
+        servers.ending.insert((1, replica));
+        servers.round().await;
+        servers.round().await;
+        let away = Action::TurnAway {
+            member: servers.name((1, replica)),
+        };
+        assert_eq!(servers.done(), [away], "once");
+        let begun = Instant::now();
+        servers.shop().slots_told_by(which).await.unwrap_err();
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "it is turned away at once"
+        );
+        assert_eq!(inside.slots_told_by(which).await.unwrap(), 16384);
+    }
+}
+
 /// Writes new keys and reads older ones until it is told to end. Returns how many it wrote, and the longest that one took.
 fn busy(servers: &Servers, from: usize) -> (Arc<AtomicBool>, JoinHandle<(usize, Duration)>) {
     let mut shop = servers.shop();

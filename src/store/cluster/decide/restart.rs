@@ -49,6 +49,17 @@ pub fn records(survey: &Survey) -> Vec<Action> {
     actions
 }
 
+/// Servers whose pods end and that serve nothing any more: a client that comes now goes to another one at once, rather than be cut off
+/// in the middle of what it asks.
+pub fn turn_away<'a>(survey: &Survey<'a>) -> impl Iterator<Item = Action> + use<'a> {
+    let ending = survey
+        .answering()
+        .filter(|(member, state)| member.pod.terminating && state.is_replica() && state.admits);
+    ending.map(|(member, _)| Action::TurnAway {
+        member: member.name.clone(),
+    })
+}
+
 /// How many shards share the slots, once those that are asked for do and no other.
 fn sharing(survey: &Survey) -> Option<usize> {
     let wanted = survey.seen.shards;

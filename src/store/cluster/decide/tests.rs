@@ -72,6 +72,7 @@ fn state(shard: usize, ordinal: usize, nodes: Vec<Node>) -> State {
         loading: false,
         disk_failed: false,
         warm: true,
+        admits: true,
         moves_whole: false,
         is_exporting: false,
         export_failed: None,
@@ -516,6 +517,18 @@ fn a_primary_whose_pod_ends_hands_over_whatever_else_there_is_to_do() {
     world.does(&[take_over("s-1-1", Means::Agreed, FailoverCause::Planned)]);
     world.state(1, 1).link.syncing = true;
     world.waits(reasons::RESTART_WAITS, "no replica has everything yet");
+}
+
+#[test]
+fn who_ends_and_serves_nothing_any_more_turns_clients_away() {
+    let mut world = World::whole();
+    world.member(1, 1).pod.terminating = true;
+    let away = Action::TurnAway {
+        member: "s-1-1".to_owned(),
+    };
+    world.does(&[away]);
+    world.state(1, 1).admits = false;
+    assert_eq!(world.decide().actions, []);
 }
 
 #[test]

@@ -77,6 +77,8 @@ pub(super) struct Servers {
     pub(super) played: Played,
     pub(super) connections: Connections,
     pub(super) outdated: BTreeSet<Place>,
+    /// Servers whose pods end.
+    pub(super) ending: BTreeSet<Place>,
     /// Servers whose process does not run.
     pub(super) down: BTreeSet<Place>,
     pub(super) shards: usize,
@@ -138,6 +140,7 @@ impl Servers {
             played: Played::default(),
             connections: Connections::default(),
             outdated: BTreeSet::new(),
+            ending: BTreeSet::new(),
             down: BTreeSet::new(),
             shards: store.shards.len(),
             actions: Vec::new(),
@@ -241,6 +244,7 @@ impl Servers {
                 uid: Some(format!("uid-{name}")),
                 started: true,
                 running: !self.down.contains(&place),
+                terminating: self.ending.contains(&place),
                 outdated: self.outdated.contains(&place),
                 label: labels.get(&name).cloned(),
                 ..Pod::default()
