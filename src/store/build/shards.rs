@@ -144,7 +144,7 @@ fn start() -> String {
         "set -e; cd {data}; [ -e {STARTS_FILE} ] || echo 0 >{STARTS_FILE}; if [ ! -e {APPEND_ONLY} ]; then rm -f {NODES_FILE} {SENT_FILE}; \
          starts=$(( ($(cat {STARTS_FILE}) + 1) % {BUS_PORTS} )); echo $starts >{STARTS_FILE}; \
          sed -i -e 's/^user {REPLICATION_USER} on /user {REPLICATION_USER} off /' \
-         -e '/^user {APPLICATION}/s/$/ {without_map}/' {users}/{USERS_FILE}; fi; \
+         -e '/^user {APPLICATION}/{{/ {without_map}$/!s/$/ {without_map}/;}}' {users}/{USERS_FILE}; fi; \
          exec \"$0\" \"$@\" --cluster-port $(( {BUS_PORT} + $(cat {STARTS_FILE}) ))"
     )
 }
