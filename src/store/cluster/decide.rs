@@ -163,7 +163,6 @@ pub fn decide(seen: &Observation) -> Decision {
         actions: restart::records(&survey),
         waits: None,
     };
-    decision.actions.extend(restart::turn_away(&survey));
     let steps: [fn(&Survey) -> Option<Step>; 10] = [
         take_over,
         meet,
@@ -193,6 +192,8 @@ pub fn decide(seen: &Observation) -> Decision {
             None => {}
         }
     }
+    // Last, as nothing is to wait for a server that may be gone by now.
+    decision.actions.extend(restart::turn_away(&survey));
     decision
 }
 
